@@ -1,0 +1,2 @@
+//! The `memwatch` binary.
+fn main() {}

@@ -1,0 +1,3 @@
+//! Pure: windows, policy, victim.
+pub mod settings;
+pub use settings::Settings;

@@ -1,0 +1,2 @@
+//! memwatch's chores.
+fn main() {}
