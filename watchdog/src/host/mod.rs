@@ -3,7 +3,9 @@
 //! Owns every parser of what the kernel prints and the files they come from. Decides nothing: what
 //! the numbers mean is `watch`'s, what is done about them is `act`'s.
 
+pub mod cgroup;
 pub mod clock;
+pub mod layout;
 pub mod meminfo;
 pub mod memory;
 pub mod process;
