@@ -3,8 +3,8 @@
 //! Does what it is told to whom it is told; who and why is `watch`'s. Dry run reaches down to here and
 //! no further: everything above behaves as if it were real.
 
-pub mod target;
 pub mod signal;
+pub mod target;
 
 use serde::{Deserialize, Serialize};
 
@@ -42,7 +42,9 @@ impl Outcome {
         }
         match std::io::Error::last_os_error().raw_os_error() {
             Some(libc::ESRCH | libc::ENOENT | libc::ENODEV) => Self::Gone,
-            errno => Self::Refused { errno: errno.unwrap_or(0) },
+            errno => Self::Refused {
+                errno: errno.unwrap_or(0),
+            },
         }
     }
 }

@@ -38,7 +38,11 @@ pub fn send(pidfd: BorrowedFd<'_>, signal: i32, mode: Mode) -> Outcome {
 
 /// Whether the process has exited, all threads of it (fs/pidfs.c: a pidfd becomes readable then).
 pub fn has_exited(pidfd: impl AsFd) -> bool {
-    let mut poll = libc::pollfd { fd: pidfd.as_fd().as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let mut poll = libc::pollfd {
+        fd: pidfd.as_fd().as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
     // SAFETY: one valid pollfd, no waiting.
     let ready = unsafe { libc::poll(&mut poll, 1, 0) };
     ready == 1 && poll.revents & libc::POLLIN != 0
@@ -64,12 +68,24 @@ mod tests {
         let mut child = Command::new("sleep").arg("60").spawn().expect("sleep");
         let pidfd = pidfd_open(child.id()).expect("it runs");
         assert!(!has_exited(&pidfd));
-        assert_eq!(send(pidfd.as_fd(), libc::SIGKILL, Mode::DryRun), Outcome::DryRun);
-        assert!(child.try_wait().expect("ours").is_none(), "a dry run kills nobody");
-        assert_eq!(send(pidfd.as_fd(), libc::SIGKILL, Mode::Real), Outcome::Delivered);
+        assert_eq!(
+            send(pidfd.as_fd(), libc::SIGKILL, Mode::DryRun),
+            Outcome::DryRun
+        );
+        assert!(
+            child.try_wait().expect("ours").is_none(),
+            "a dry run kills nobody"
+        );
+        assert_eq!(
+            send(pidfd.as_fd(), libc::SIGKILL, Mode::Real),
+            Outcome::Delivered
+        );
         child.wait().expect("ours");
         assert!(has_exited(&pidfd));
-        assert_eq!(send(pidfd.as_fd(), libc::SIGKILL, Mode::Real), Outcome::Gone);
+        assert_eq!(
+            send(pidfd.as_fd(), libc::SIGKILL, Mode::Real),
+            Outcome::Gone
+        );
     }
 
     #[test]

@@ -35,6 +35,8 @@ fn write(dir: &Path, file: &str, text: &str, mode: Mode) -> Outcome {
     match written.map_err(|e| e.raw_os_error()) {
         Ok(()) => Outcome::Delivered,
         Err(Some(libc::ENOENT | libc::ENODEV)) => Outcome::Gone,
-        Err(errno) => Outcome::Refused { errno: errno.unwrap_or(0) },
+        Err(errno) => Outcome::Refused {
+            errno: errno.unwrap_or(0),
+        },
     }
 }

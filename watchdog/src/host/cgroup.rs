@@ -30,7 +30,9 @@ const OOMD_OMIT_XATTR: &str = "user.oomd_omit";
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
     /// There is no cgroup2 mount.
-    #[error("no cgroup v2 hierarchy is mounted; mount one with: mount -t cgroup2 none /sys/fs/cgroup")]
+    #[error(
+        "no cgroup v2 hierarchy is mounted; mount one with: mount -t cgroup2 none /sys/fs/cgroup"
+    )]
     NoV2,
     /// A file operation failed.
     #[error("cannot {doing} {}: {source}", path.display())]
@@ -52,7 +54,11 @@ pub enum CgroupError {
 
 fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CgroupError {
     let path = path.to_owned();
-    move |source| CgroupError::Io { doing, path, source }
+    move |source| CgroupError::Io {
+        doing,
+        path,
+        source,
+    }
 }
 
 /// Limits to set, in bytes.
@@ -91,7 +97,7 @@ impl Target {
         let (dir, memory) = match v2_with_memory(v2, &name)? {
             Some(dir) => (dir.clone(), Some(Controller::V2(dir))),
             None => {
-                let dir = own_dir(v2).join(&name);
+                let dir = v2.own_dir().join(&name);
                 make_dir(&dir)?;
                 (dir, None)
             }
@@ -103,7 +109,7 @@ impl Target {
         if target.memory.is_none()
             && let Some(v1) = &layout.v1_memory
         {
-            let group = own_dir(v1).join(&name);
+            let group = v1.own_dir().join(&name);
             set_xattr(&target.dir, MEMORY_XATTR, group.as_os_str().as_bytes());
             // A v1 hierarchy that is there but not ours to write leaves the agent's own counting.
             if make_dir(&group).is_ok() {
@@ -119,7 +125,9 @@ impl Target {
     /// The path is missing, or no cgroup v2 directory.
     pub fn existing(layout: &Layout, dir: &Path) -> Result<Self, CgroupError> {
         let v2 = layout.v2.as_ref().ok_or(CgroupError::NoV2)?;
-        let dir = dir.canonicalize().map_err(io_error("open the cgroup", dir))?;
+        let dir = dir
+            .canonicalize()
+            .map_err(io_error("open the cgroup", dir))?;
         let is_cgroup = dir.starts_with(&v2.mount) && dir.join("cgroup.procs").is_file();
         if !is_cgroup {
             return Err(CgroupError::NotACgroup { path: dir });
@@ -133,8 +141,16 @@ impl Target {
 
     fn at(v2: &Hierarchy, dir: PathBuf) -> Result<Self, CgroupError> {
         let id = fs::metadata(&dir).map_err(io_error("look at", &dir))?.ino();
-        let level = dir.strip_prefix(&v2.mount).map_or(0, |below| below.components().count()) as u32;
-        Ok(Self { dir, id, level, memory: None, owner: None })
+        let level = dir
+            .strip_prefix(&v2.mount)
+            .map_or(0, |below| below.components().count()) as u32;
+        Ok(Self {
+            dir,
+            id,
+            level,
+            memory: None,
+            owner: None,
+        })
     }
 
     /// Whether this memwatch made it, and so removes it.
@@ -176,7 +192,10 @@ impl Target {
         self.groups()
             .map(|dir| {
                 let path = dir.join("cgroup.procs");
-                OpenOptions::new().write(true).open(&path).map_err(io_error("open", &path))
+                OpenOptions::new()
+                    .write(true)
+                    .open(&path)
+                    .map_err(io_error("open", &path))
             })
             .collect()
     }
@@ -216,25 +235,22 @@ impl Target {
 /// where we may make one. A cgroup with processes of its own cannot hand controllers down, so this is
 /// rarely our own (Documentation/admin-guide/cgroup-v2.rst, "No Internal Process Constraint").
 fn v2_with_memory(v2: &Hierarchy, name: &str) -> Result<Option<PathBuf>, CgroupError> {
-    let own = own_dir(v2);
+    let own = v2.own_dir();
     for parent in own.ancestors().take_while(|dir| dir.starts_with(&v2.mount)) {
-        let handed_down = fs::read_to_string(parent.join("cgroup.subtree_control")).unwrap_or_default();
+        let handed_down =
+            fs::read_to_string(parent.join("cgroup.subtree_control")).unwrap_or_default();
         if !handed_down.split_whitespace().any(|c| c == "memory") {
             continue;
         }
         let dir = parent.join(name);
         match make_dir(&dir) {
             Ok(()) => return Ok(Some(dir)),
-            Err(CgroupError::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {}
+            Err(CgroupError::Io { source, .. })
+                if source.kind() == io::ErrorKind::PermissionDenied => {}
             Err(e) => return Err(e),
         }
     }
     Ok(None)
-}
-
-/// This process's own directory in a hierarchy.
-pub fn own_dir(hierarchy: &Hierarchy) -> PathBuf {
-    hierarchy.mount.join(hierarchy.own.trim_start_matches('/'))
 }
 
 fn make_dir(dir: &Path) -> Result<(), CgroupError> {
@@ -360,7 +376,10 @@ fn sweep_below(dir: &Path, layout: &Layout, found: &mut Sweep) {
 /// The mark is believed only if it names the group that this target must have: same name, in the v1
 /// memory hierarchy.
 fn is_memory_group_of(group: &Path, target: &Path, layout: &Layout) -> bool {
-    layout.v1_memory.as_ref().is_some_and(|v1| group.starts_with(&v1.mount))
+    layout
+        .v1_memory
+        .as_ref()
+        .is_some_and(|v1| group.starts_with(&v1.mount))
         && group.file_name() == target.file_name()
         && group.components().all(|c| c != Component::ParentDir)
 }
@@ -381,11 +400,20 @@ fn random() -> u32 {
 
 /// Marks are a help, not a need: kernels before 5.7 have no user xattrs on cgroups.
 fn set_xattr(dir: &Path, name: &str, value: &[u8]) {
-    let (Ok(path), Ok(name)) = (CString::new(dir.as_os_str().as_bytes()), CString::new(name)) else {
+    let (Ok(path), Ok(name)) = (CString::new(dir.as_os_str().as_bytes()), CString::new(name))
+    else {
         return;
     };
     // SAFETY: both are valid C strings and `value` is as long as said.
-    unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    unsafe {
+        libc::setxattr(
+            path.as_ptr(),
+            name.as_ptr(),
+            value.as_ptr().cast(),
+            value.len(),
+            0,
+        )
+    };
 }
 
 fn get_xattr(dir: &Path, name: &str) -> Option<std::ffi::OsString> {
@@ -393,7 +421,14 @@ fn get_xattr(dir: &Path, name: &str) -> Option<std::ffi::OsString> {
     let name = CString::new(name).ok()?;
     let mut value = vec![0u8; 4096];
     // SAFETY: both are valid C strings and the buffer is as long as said.
-    let len = unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+    let len = unsafe {
+        libc::getxattr(
+            path.as_ptr(),
+            name.as_ptr(),
+            value.as_mut_ptr().cast(),
+            value.len(),
+        )
+    };
     value.truncate(usize::try_from(len).ok()?);
     Some(std::os::unix::ffi::OsStringExt::from_vec(value))
 }
