@@ -5,6 +5,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Comm, Signal, Text};
+use crate::watch::{
+    self, Rung,
+    victim::{Ground, Scope},
+};
 
 /// One time that memwatch, or its guard in the kernel, stepped in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +28,10 @@ pub struct Intervention {
     pub rungs: Vec<RungTaken>,
     /// Who was chosen; `None` where the rung is for the target as a whole.
     pub victim: Option<Process>,
+    /// What made it this one.
+    pub ground: Option<Ground>,
+    /// What was to end with it.
+    pub scope: Option<Scope>,
     /// Who else could have been chosen.
     #[serde(default)]
     pub rivals: Vec<Rival>,
@@ -35,18 +43,33 @@ pub struct Intervention {
     pub recovery_us: Option<u64>,
 }
 
-/// Why memwatch steps in.
+/// Why memwatch steps in: the policy's rules, and those that need no policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rule {
-    /// At the measured fill rate the headroom is gone before another look would come.
+    /// At the measured fill rate the target's headroom is gone before another look would come.
     Exhaustion,
-    /// The target stood still for want of memory.
+    /// The same for the machine's memory, which the target is what uses up.
+    MachineExhaustion,
+    /// The target stalls at its limit.
     Stall,
+    /// The target stalls, and the machine is short of memory.
+    MachineStall,
     /// The run took longer than it was given.
     Timeout,
-    /// The agent had gone silent and the kernel side acted on its stall budget.
+    /// The agent had gone silent, and the kernel side acted on its stall budget.
     Guard,
+}
+
+impl From<watch::Rule> for Rule {
+    fn from(rule: watch::Rule) -> Self {
+        match rule {
+            watch::Rule::Exhaustion => Self::Exhaustion,
+            watch::Rule::MachineExhaustion => Self::MachineExhaustion,
+            watch::Rule::Stall => Self::Stall,
+            watch::Rule::MachineStall => Self::MachineStall,
+        }
+    }
 }
 
 /// A measured value, and the same for people.
@@ -56,7 +79,7 @@ pub struct Quantity {
     pub value: u64,
     /// What `value` counts.
     pub unit: Unit,
-    /// A phrase with what it is the value of: `full stall 412 permille of 3.0 s`.
+    /// The phrase that the summary shows: `stalled for 41% of 3.0s`.
     pub text: Text,
 }
 
@@ -66,8 +89,6 @@ pub struct Quantity {
 pub enum Unit {
     /// Bytes.
     Bytes,
-    /// Bytes per second.
-    BytesPerSecond,
     /// Microseconds.
     Us,
     /// Thousandths.
@@ -86,20 +107,6 @@ pub struct RungTaken {
     /// What became of it.
     #[serde(flatten)]
     pub outcome: Outcome,
-}
-
-/// A step of the ladder. The order is that of severity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Rung {
-    /// A word to the user; nothing is touched.
-    Warn,
-    /// The target is stopped by the cgroup freezer.
-    Freeze,
-    /// SIGTERM.
-    Sigterm,
-    /// SIGKILL.
-    Sigkill,
 }
 
 /// What became of a step.
@@ -136,9 +143,9 @@ pub struct Process {
     pub rss_bytes: Option<u64>,
     /// The part of `rss_bytes` that only swap could take away.
     pub anon_bytes: Option<u64>,
-    /// By how much it grew within the policy's window; negative if it shrank.
-    pub growth_bytes: Option<i64>,
-    /// How long it stood in reclaim within the run.
+    /// By how much it grew within the policy's window.
+    pub growth_bytes: Option<u64>,
+    /// How long it stood in reclaim within that window.
     pub stall_us: Option<u64>,
 }
 

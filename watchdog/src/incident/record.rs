@@ -8,9 +8,8 @@ use std::{collections::BTreeMap, time::SystemTime};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{
-    HungTask, Intervention, KernelOomVictim, KilledBy, Rung, Signal, Text, Timestamp, Victim,
-};
+use super::{HungTask, Intervention, KernelOomVictim, KilledBy, Signal, Text, Timestamp, Victim};
+use crate::watch::Rung;
 
 /// The version that this program writes, and the newest that it reads.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -325,20 +324,25 @@ impl Record {
     /// what it would have done.
     #[must_use]
     pub fn gravest(&self) -> Kind {
-        let rungs = self
-            .interventions
-            .iter()
-            .flat_map(|intervention| &intervention.rungs);
+        let took = |rung: Rung| {
+            let mut rungs = self.interventions.iter().flat_map(|it| &it.rungs);
+            rungs.any(|taken| taken.rung == rung)
+        };
         let ours = |victim: &Victim| victim.killed_by != KilledBy::KernelOom;
-        match rungs.map(|taken| taken.rung).max() {
-            _ if self.verdict == Verdict::Timeout => Kind::Timeout,
-            Some(Rung::Sigterm | Rung::Sigkill) => Kind::Kill,
-            _ if self.victims.iter().any(ours) => Kind::Kill,
-            _ if !self.kernel_oom.is_empty() => Kind::KernelOom,
-            Some(Rung::Freeze) => Kind::Freeze,
-            _ if !self.hung_tasks.is_empty() => Kind::Hang,
-            Some(Rung::Warn) => Kind::Warn,
-            None => Kind::Run,
+        if self.verdict == Verdict::Timeout {
+            Kind::Timeout
+        } else if took(Rung::Sigkill) || took(Rung::Sigterm) || self.victims.iter().any(ours) {
+            Kind::Kill
+        } else if !self.kernel_oom.is_empty() {
+            Kind::KernelOom
+        } else if took(Rung::Freeze) {
+            Kind::Freeze
+        } else if !self.hung_tasks.is_empty() {
+            Kind::Hang
+        } else if took(Rung::Warn) {
+            Kind::Warn
+        } else {
+            Kind::Run
         }
     }
 }
