@@ -7,5 +7,9 @@
 
 pub mod channel;
 pub mod deciding;
+pub mod launch;
 pub mod members;
 pub mod pass;
+pub mod recorder;
+pub mod signals;
+pub mod story;

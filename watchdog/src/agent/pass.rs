@@ -157,10 +157,11 @@ impl Pass {
             recorder.take(now, &facts);
         }
         let decision = self.policy.step(now, &facts);
-        self.publish(&facts);
-        self.follow_victim(now, facts.target.current_bytes, facts.victim_gone);
+        let (current_bytes, victim_gone) = (facts.target.current_bytes, facts.victim_gone);
+        self.publish(current_bytes);
+        self.follow_victim(now, current_bytes, victim_gone);
         if let Some(order) = decision.order {
-            self.carry_out(now, &order, facts.target.current_bytes);
+            self.carry_out(now, &order, current_bytes);
         }
         self.next = decision.next;
         self.due = Some(now + decision.next.after);
@@ -298,10 +299,10 @@ impl Pass {
         }
     }
 
-    fn publish(&self, facts: &Facts) {
+    fn publish(&self, current_bytes: u64) {
         let status = &self.channel.status;
-        status.current_bytes.store(facts.target.current_bytes, Ordering::Relaxed);
-        status.peak_bytes.fetch_max(facts.target.current_bytes, Ordering::Relaxed);
+        status.current_bytes.store(current_bytes, Ordering::Relaxed);
+        status.peak_bytes.fetch_max(current_bytes, Ordering::Relaxed);
         if let Some((full, some)) = self.policy.signals().stall_permille() {
             status.full_permille.store(full.into(), Ordering::Relaxed);
             status.some_permille.store(some.into(), Ordering::Relaxed);

@@ -12,3 +12,4 @@ pub mod process;
 pub mod psi;
 pub mod reread;
 mod text;
+pub mod zfs;

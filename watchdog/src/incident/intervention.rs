@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Comm, Signal, Text};
+use crate::act::Outcome;
 use crate::watch::{
     self, Rung,
     victim::{Ground, Scope},
@@ -107,23 +108,6 @@ pub struct RungTaken {
     /// What became of it.
     #[serde(flatten)]
     pub outcome: Outcome,
-}
-
-/// What became of a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "result", rename_all = "snake_case")]
-pub enum Outcome {
-    /// It arrived.
-    Delivered,
-    /// The victim had ended before.
-    Gone,
-    /// The kernel said no.
-    Refused {
-        /// The error number.
-        errno: i32,
-    },
-    /// It was not taken, because the user asked for a dry run.
-    DryRun,
 }
 
 /// A process of the target, as it was when it was judged.

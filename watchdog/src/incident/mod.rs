@@ -16,7 +16,7 @@ mod timestamp;
 pub use evidence::{quantities, rivals};
 pub use human::{bytes, count, duration, percent};
 pub use intervention::{
-    HungTask, Intervention, KernelOomVictim, KilledBy, Outcome, Process, Quantity, Rival, Rule,
+    HungTask, Intervention, KernelOomVictim, KilledBy, Process, Quantity, Rival, Rule,
     RungTaken, Unit, Victim,
 };
 pub use record::{
