@@ -1,6 +1,6 @@
 //! The maps, and the few ways in which every program touches them.
 
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::{
     Global,
@@ -65,16 +65,22 @@ pub fn now_ns() -> u64 {
 /// Adds to a counter that other CPUs add to as well.
 #[inline(always)]
 pub fn add(counter: *mut u64, amount: u64) {
+    // The intrinsic, because core has no read-modify-write atomics for a target without
+    // compare-and-swap; BPF has an atomic add since 3.18.
     // SAFETY: callers pass a u64 field of a map value that a lookup returned: aligned, and alive
     // until the program ends.
-    unsafe { AtomicU64::from_ptr(counter) }.fetch_add(amount, Relaxed);
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, amount) };
 }
 
-/// Stores a value that other CPUs store as well, and returns what was there.
+/// Stores a value and returns what was there. Two CPUs at once may both see the old one.
 #[inline(always)]
-pub fn swap(cell: *mut u64, value: u64) -> u64 {
+pub fn replace(cell: *mut u64, value: u64) -> u64 {
     // SAFETY: as in `add`.
-    unsafe { AtomicU64::from_ptr(cell) }.swap(value, Relaxed)
+    unsafe {
+        let old = cell.read_volatile();
+        cell.write_volatile(value);
+        old
+    }
 }
 
 /// The totals of a row.

@@ -11,7 +11,7 @@ use aya_ebpf::{
 use memwatch_ebpf::{EventKind, QUIET_NS, ReclaimStart, ReclaimStarted, TargetTotals};
 
 use crate::{
-    maps::{self, RECLAIMS, add, header, now_ns, swap},
+    maps::{self, RECLAIMS, add, header, now_ns, replace},
     target::current_row,
 };
 
@@ -88,7 +88,7 @@ fn begin(ctx: &RawTracePointContext, counter: impl FnOnce(*mut TargetTotals) -> 
     let _ = RECLAIMS.insert(ctx.pid(), ReclaimStart { begin_ns, row, reserved: 0 }, 0);
     add(counter(totals), 1);
     // SAFETY: a live map value.
-    let previous_ns = unsafe { swap(&raw mut (*totals).last_reclaim_ns, begin_ns) };
+    let previous_ns = unsafe { replace(&raw mut (*totals).last_reclaim_ns, begin_ns) };
     if begin_ns.saturating_sub(previous_ns) >= QUIET_NS {
         maps::send(ReclaimStarted {
             header: header(EventKind::ReclaimStarted, row),

@@ -6,7 +6,6 @@
 use super::pass::{MachineEyes, TargetEyes};
 use crate::config::Limit;
 use crate::host::cgroup::{CgroupError, Limits, Target};
-use crate::host::layout::Layout;
 use crate::host::meminfo;
 use crate::host::memory::{Controller, MemoryFiles, MemoryStat};
 use crate::host::psi::{self, Psi};
@@ -201,7 +200,7 @@ pub fn machine_eyes() -> Result<MachineEyes, OpenError> {
     Ok(MachineEyes {
         meminfo: Reread::open(Path::new("/proc/meminfo"))?,
         pressure: Reread::open(Path::new("/proc/pressure/memory")).ok(),
-        arcstats: Reread::open(Path::new(zfs::ARCSTATS)).ok(),
+        arcstats: Reread::open(&Path::new("/").join(zfs::ARCSTATS)).ok(),
     })
 }
 

@@ -27,7 +27,7 @@ pub fn settings(settings: &Settings) -> BTreeMap<String, serde_json::Value> {
 
 fn readable(value: serde_json::Value) -> serde_json::Value {
     match serde_json::from_value::<Duration>(value.clone()) {
-        Ok(duration) => Span::from(duration).to_string().into(),
+        Ok(duration) => Span::new(duration).map_or(value, |span| span.to_string().into()),
         Err(_) => value,
     }
 }

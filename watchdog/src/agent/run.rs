@@ -8,8 +8,8 @@ use super::adopt::{self, Adopted};
 use super::channel::{Channel, Notice};
 use super::deciding::{self, Events, KernelEyesSlot, Refused};
 use super::guarded::{self, Guarded};
-use super::kernel::{self, Kernel};
-use super::launch::{self, Inheritance, LaunchError, Program};
+use super::kernel::Kernel;
+use super::launch::{self, Inheritance, Program};
 use super::members::Members;
 use super::pass::Pass;
 use super::recorder::{self, Recording};
@@ -18,7 +18,7 @@ use super::story::Story;
 use super::terminal::Terminal;
 use crate::act::{self, Mode, Outcome};
 use crate::bpf;
-use crate::config::{Attach, OnPressure, Verbosity};
+use crate::config::{Attach, OnPressure};
 use crate::host::cgroup::{self, Limits, Target};
 use crate::host::clock;
 use crate::host::layout::Layout;
@@ -29,7 +29,7 @@ use anyhow::Context;
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use nix::unistd::Pid;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -111,7 +111,7 @@ struct Run {
 
 /// What runs in the target.
 enum Running {
-    Child { pid: u32, name: String },
+    Child { pid: u32 },
     Adopted(Adopted),
     Cgroup,
 }
@@ -144,7 +144,7 @@ impl Run {
             }
         };
         let leader = match &subject {
-            Running::Child { pid, .. } => Some(*pid),
+            Running::Child { pid } => Some(*pid),
             Running::Adopted(adopted) => Some(adopted.leader),
             Running::Cgroup => None,
         };
@@ -183,9 +183,15 @@ impl Run {
 
     /// Reacts until the command, or the target, has ended.
     async fn watch(&mut self) -> anyhow::Result<Ended> {
-        let signals = AsyncFd::with_interest(signals::open()?, Interest::READABLE)?;
         let channel = Arc::clone(&self.channel);
-        let notices = AsyncFd::with_interest(Borrowed(channel.slow_side()), Interest::READABLE)?;
+        let (signals, notices) = (signals::open()?, channel.slow_side().try_clone_to_owned()?);
+        // SAFETY: both are owned here, registered once, and closed when the registration is dropped.
+        let (signals, notices) = unsafe {
+            (
+                AsyncFd::register_with_interest(signals, Interest::READABLE)?,
+                AsyncFd::register_with_interest(notices, Interest::READABLE)?,
+            )
+        };
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
         housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut deadline = self.orders.attach.timeout;
@@ -232,7 +238,7 @@ impl Run {
                     }
                 }
                 Reaction::Forward(signal) => match &self.subject {
-                    Running::Child { pid, .. } => {
+                    Running::Child { pid } => {
                         // A frozen command could not take it.
                         act::target::thaw(&self.guarded.target.dir, Mode::Real);
                         let _ = nix::sys::signal::kill(Pid::from_raw(*pid as i32), signal);
@@ -253,7 +259,7 @@ impl Run {
     }
 
     fn reap(&mut self) -> Option<Ended> {
-        let Running::Child { pid, .. } = &self.subject else { return None };
+        let Running::Child { pid } = &self.subject else { return None };
         match signals::change_of(Pid::from_raw(*pid as i32))? {
             Change::StoppedByTerminal => {
                 signals::stop_self();
@@ -306,7 +312,7 @@ impl Run {
         let limit = self.orders.attach.timeout?;
         if deadline == Some(limit) {
             let pid = match &self.subject {
-                Running::Child { pid, .. } => Some(*pid),
+                Running::Child { pid } => Some(*pid),
                 Running::Adopted(adopted) => Some(adopted.leader),
                 Running::Cgroup => None,
             };
@@ -366,7 +372,7 @@ impl Run {
         self.take_events();
         let totals = self.guarded.totals();
         let leader = match (&ended, &self.subject) {
-            (Ended::Leader(change), Running::Child { pid, .. }) => Some((*pid, *change)),
+            (Ended::Leader(change), Running::Child { pid }) => Some((*pid, *change)),
             _ => None,
         };
         if let Some(recording) = self.recording.take() {
@@ -510,8 +516,7 @@ fn start(orders: &Orders, guarded: &Guarded, layout: &Layout, inheritance: &Inhe
         Subject::Program(program) => {
             let entrances = guarded.target.entrances()?;
             let child = launch::launch(program, &entrances, inheritance)?;
-            let name = Path::new(&program.program).file_name().unwrap_or(&program.program);
-            Ok(Running::Child { pid: child.id(), name: name.to_string_lossy().into_owned() })
+            Ok(Running::Child { pid: child.id() })
         }
         Subject::Pid(pid) => Ok(Running::Adopted(adopt::adopt(*pid, &guarded.target, layout)?)),
         Subject::Cgroup(_) => Ok(Running::Cgroup),
@@ -538,11 +543,3 @@ async fn sleep_for(left: Option<Duration>) {
     }
 }
 
-/// A borrowed descriptor that tokio can wait on.
-struct Borrowed<'a>(BorrowedFd<'a>);
-
-impl AsRawFd for Borrowed<'_> {
-    fn as_raw_fd(&self) -> i32 {
-        self.0.as_raw_fd()
-    }
-}

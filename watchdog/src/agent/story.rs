@@ -160,6 +160,18 @@ impl Story {
         }
     }
 
+    /// The kernel counted `kills` in the target. Those that no event named are told as what is known:
+    /// a leader that died of SIGKILL with nobody else to blame was one of them.
+    pub fn kernel_oom_count(&mut self, kills: u64, leader: Option<(u32, Change)>) {
+        let unnamed = kills.saturating_sub(self.kernel_oom.len() as u64);
+        if unnamed > 0
+            && let Some((pid, Change::Killed(libc::SIGKILL))) = leader
+            && self.victims.iter().all(|victim| victim.process.pid != pid)
+        {
+            self.kernel_oom(pid, b"");
+        }
+    }
+
     /// The kernel reported a task as hung.
     pub fn hung(&mut self, tid: u32, comm: &[u8]) {
         let at_us = Some(self.since(clock::now()));

@@ -89,14 +89,14 @@ impl Terminal {
         }
         let read = |value: &std::sync::atomic::AtomicU64| value.load(Ordering::Relaxed);
         let text = incident::live_line(
-            &LiveStatus {
+            LiveStatus {
                 elapsed_us: elapsed.as_micros() as u64,
-                memory_bytes: read(&status.current_bytes),
+                memory_bytes: Some(read(&status.current_bytes)),
                 limit_bytes,
-                full_permille: read(&status.full_permille),
-                some_permille: read(&status.some_permille),
+                full_permille: u32::try_from(read(&status.full_permille)).ok(),
+                some_permille: u32::try_from(read(&status.some_permille)).ok(),
             },
-            width(),
+            width().unwrap_or(80),
         );
         line(&text);
     }
@@ -116,13 +116,14 @@ fn is_cooked() -> bool {
     tcgetattr(std::io::stderr()).is_ok_and(|mode| mode.local_flags.contains(LocalFlags::ICANON | LocalFlags::ECHO))
 }
 
-fn width() -> usize {
+/// Columns; `None` if standard error is no terminal.
+fn width() -> Option<usize> {
     // SAFETY: the size is plain numbers and the call fills it or fails.
     let columns = unsafe {
         let mut size: libc::winsize = std::mem::zeroed();
         (libc::ioctl(libc::STDERR_FILENO, libc::TIOCGWINSZ, &mut size) == 0).then_some(size.ws_col)
     };
-    columns.filter(|&c| c > 0).map_or(100, usize::from)
+    columns.filter(|&c| c > 0).map(usize::from)
 }
 
 /// One write for the whole text, so that it is not torn by what the command writes. Nobody to tell if

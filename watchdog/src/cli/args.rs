@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+use super::doctor::{self, DoctorArgs};
 use super::{help, usage};
 use crate::config::{
     Config, ConfigError, Environment, Flags, Layer, Limit, Live, OnPressure, OrNone, Origin, Size,
@@ -55,6 +56,7 @@ pub enum Command {
     )]
     Attach(Box<AttachArgs>),
     /// Say what this machine offers for guarding, what is missing, and what that costs
+    #[command(long_about = doctor::ABOUT, after_long_help = doctor::ABOUT_MORE)]
     Doctor(DoctorArgs),
 }
 
@@ -146,14 +148,6 @@ pub enum Target {
     Pid(i32),
     /// An existing cgroup.
     Cgroup(PathBuf),
-}
-
-/// `memwatch doctor`.
-#[derive(Clone, Debug, Args)]
-pub struct DoctorArgs {
-    /// Print the findings as JSON
-    #[arg(long)]
-    pub json: bool,
 }
 
 impl Cli {

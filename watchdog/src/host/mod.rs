@@ -6,10 +6,14 @@
 pub mod cgroup;
 pub mod clock;
 pub mod layout;
+pub mod machine;
 pub mod meminfo;
 pub mod memory;
+pub mod oomd;
+pub mod privileges;
 pub mod process;
 pub mod psi;
 pub mod reread;
+pub mod swap;
 mod text;
 pub mod zfs;

@@ -1,0 +1,90 @@
+//! Where targets live and what bounds them.
+
+use super::{Check, Group, MachineFacts, Severity};
+use crate::cli::doctor::facts::Limits;
+
+fn check(id: &'static str, found: impl Into<String>) -> Check {
+    Check::fine(id, Group::Cgroups, found)
+}
+
+pub(super) fn unified(facts: &MachineFacts) -> Option<Check> {
+    let layout = &facts.cgroups.layout;
+    let Some(v2) = &layout.v2 else {
+        let found = if layout.v1_memory.is_some() {
+            "v1 only"
+        } else {
+            "none in view"
+        };
+        return Some(
+            check("cgroup_v2", found)
+                .costs(Severity::Fatal, "everything: a target is a v2 cgroup")
+                .advise(
+                    "boot with systemd.unified_cgroup_hierarchy=1, or mount one",
+                    [
+                        "sudo mkdir -p /run/cgroup2",
+                        "sudo mount -t cgroup2 none /run/cgroup2",
+                    ],
+                ),
+        );
+    };
+    let kind = if layout.v1_memory.is_some() {
+        "hybrid, memory on v1"
+    } else {
+        "unified"
+    };
+    let controllers = match layout.v2_controllers.as_slice() {
+        [] => "no controllers".into(),
+        names => names.join(" "),
+    };
+    Some(check(
+        "cgroup_v2",
+        format!("{kind}; {} offers {controllers}", v2.mount.display()),
+    ))
+}
+
+pub(super) fn place(facts: &MachineFacts) -> Option<Check> {
+    facts.cgroups.layout.v2.as_ref()?;
+    if let Some(parent) = &facts.cgroups.target_parent {
+        return Some(check("target_place", format!("below {}", parent.display())));
+    }
+    let check = check("target_place", "no cgroup here may be written")
+        .costs(Severity::Fatal, "everything: no target can be made");
+    Some(if facts.init.systemd && facts.privileges.euid != 0 {
+        check.advise(
+            "start from a cgroup that is yours",
+            ["systemd-run --user --scope -p Delegate=yes memwatch doctor"],
+        )
+    } else {
+        check.advise(
+            "a container needs its /sys/fs/cgroup writable; better: run on the host",
+            None::<String>,
+        )
+    })
+}
+
+pub(super) fn limits(facts: &MachineFacts) -> Option<Check> {
+    facts.cgroups.target_parent.as_ref()?;
+    Some(match facts.cgroups.limits {
+        Limits::V2 => check("memory_limits", "memory.max and memory.high"),
+        Limits::V1 => check("memory_limits", "memory.limit_in_bytes (v1)")
+            .costs(Severity::Optional, "the brake before the kill, memory.high")
+            .advise(
+                "boot with systemd.unified_cgroup_hierarchy=1",
+                None::<String>,
+            ),
+        Limits::None => {
+            let check = check("memory_limits", "no memory controller").costs(
+                Severity::Important,
+                "limits by the kernel: memwatch adds up the processes itself",
+            );
+            if facts.init.systemd && facts.cgroups.layout.v2_has_memory() {
+                check.advise(
+                    "start from a cgroup with the controller",
+                    ["systemd-run --user --scope -p Delegate=yes memwatch doctor"],
+                )
+            } else {
+                check
+            }
+        }
+    })
+}
