@@ -23,7 +23,7 @@ mod thrash;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::{fs, io};
+use std::{env, fs, io};
 
 use clap::{Parser, Subcommand};
 
@@ -45,17 +45,19 @@ struct Common {
     #[arg(long, global = true, default_value_t = 60)]
     seconds: u32,
     /// A hog writes here the pid of the process that ought to be ended.
+    /// Without this, the file that $MEMWATCH_CULPRIT_FILE names, if it names one.
     #[arg(long, global = true)]
     culprit: Option<PathBuf>,
     /// Directory for files; they have no name there while they exist.
-    #[arg(long, global = true, default_value_os_t = std::env::temp_dir())]
+    #[arg(long, global = true, default_value_os_t = env::temp_dir())]
     dir: PathBuf,
 }
 
 impl Common {
     /// Tells the test which process is the guilty one.
     fn announce_culprit(&self) -> io::Result<()> {
-        match &self.culprit {
+        let from_environment = || env::var_os("MEMWATCH_CULPRIT_FILE").map(PathBuf::from);
+        match self.culprit.clone().or_else(from_environment) {
             Some(path) => fs::write(path, std::process::id().to_string()),
             None => Ok(()),
         }
