@@ -65,6 +65,12 @@ fn hogs(programs: &Programs<'_>) -> Vec<Scenario> {
             &["fork-tree", "--rate", "50M"],
         ),
         hog("thrash", "200M", alone, &["thrash"]),
+        hog(
+            "thrash-threads",
+            "200M",
+            alone,
+            &["thrash", "--threads", "4"],
+        ),
         hog("setsid-leak", "200M", in_family, &["setsid-leak"]),
         hog("shm-write", "200M", alone, &["shm-leak"]),
         hog("shm-mapped", "200M", alone, &["shm-leak", "--mapped"]),
@@ -94,7 +100,11 @@ fn innocents(programs: &Programs<'_>, seconds: u32) -> Vec<Scenario> {
     ];
     let idle_shell = vec!["sh".to_owned(), "-c".to_owned(), format!("sleep {seconds}")];
     vec![
-        innocent("stream", "200M", workload(programs, &["stream"])),
+        innocent(
+            "stream",
+            "200M",
+            workload(programs, &["stream", "--seconds", seconds]),
+        ),
         innocent(
             "steady-90",
             "200M",
