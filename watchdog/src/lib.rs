@@ -1,9 +1,9 @@
 //! memwatch: a memory-pressure watchdog.
+pub mod act;
+pub mod agent;
+pub mod bpf;
 pub mod cli;
 pub mod config;
 pub mod host;
-pub mod bpf;
-pub mod watch;
-pub mod act;
-pub mod agent;
 pub mod incident;
+pub mod watch;

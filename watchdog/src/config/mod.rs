@@ -1,1 +1,156 @@
-//! Placeholder.
+//! File + environment + flags -> one validated [`Config`]. This module owns what the options mean
+//! and how their sources combine; the flags' spelling and help are `cli::args`'s, the policy's
+//! numbers and their reasons are `watch::settings`'s. docs/CONFIG.md is the user's view of it.
+//!
+//! The path of a value: `search` (which files) -> `file` (bytes, bounded) -> `keys` (TOML to a
+//! [`Layer`]) -> `resolve` (layers to [`Attach`], cross-checks). Sources from weak to strong: the
+//! defaults, `/etc`, the user's own file, the command line. No file of the working directory or of
+//! a project is read: what a checkout brings along must not be able to loosen a limit or name a
+//! path.
+
+mod error;
+mod file;
+mod keys;
+mod nearest;
+mod resolve;
+mod search;
+mod size;
+mod span;
+mod value;
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+pub use error::{ConfigError, Contradiction, Problem, Setting, ValueError};
+pub use resolve::{Layer, Origin, SAFE_MEMORY_MAX, SAFE_TIMEOUT};
+pub use search::{Environment, NamedBy};
+pub use size::{Size, SizeError};
+pub use span::{Span, SpanError};
+pub use value::{OrNone, Quoted};
+
+use crate::watch::Settings;
+
+/// Everything that a run was asked for, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// How to run and guard the target.
+    pub attach: Attach,
+    /// The numbers of the policy.
+    pub policy: Settings,
+}
+
+/// How to run and guard one target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attach {
+    /// The target's hard limit.
+    pub memory_max: Limit,
+    /// Bytes from which the target is braked; below `memory_max` where that is in bytes.
+    pub memory_high: Option<u64>,
+    /// The whole run's time; `None` for as long as it takes.
+    pub timeout: Option<Duration>,
+    /// What is done to a target under pressure.
+    pub on_pressure: OnPressure,
+    /// Decide and report, but touch no process.
+    pub dry_run: bool,
+    /// Safe mode: its caps are already in `memory_max` and `timeout`; limited parallelism is left
+    /// to whoever starts the command.
+    pub safe: bool,
+    /// Where the incident record goes. Relative to the working directory.
+    pub report: Option<PathBuf>,
+    /// Whether a line is drawn during the run.
+    pub live: Live,
+    /// How much is said on standard error.
+    pub verbosity: Verbosity,
+}
+
+/// The target's hard memory limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Limit {
+    /// Chosen from the machine's memory at the start.
+    #[default]
+    Auto,
+    /// None: only the machine's own availability bounds the target.
+    None,
+    /// This many bytes.
+    Bytes(u64),
+}
+
+impl FromStr for Limit {
+    type Err = SizeError;
+
+    fn from_str(text: &str) -> Result<Self, SizeError> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            _ => text.parse().map(|OrNone(size): OrNone<Size>| {
+                size.map_or(Self::None, |size| Self::Bytes(size.bytes()))
+            }),
+        }
+    }
+}
+
+/// What is done to a target under pressure.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum OnPressure {
+    /// End the process that causes it: SIGTERM, then SIGKILL
+    #[default]
+    Kill,
+    /// Freeze the target, for those who want to look before they kill
+    Freeze,
+    /// Say so and do nothing
+    Warn,
+}
+
+/// Whether a line with pressure, memory and elapsed time is drawn during the run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Live {
+    /// On a terminal, in a long run
+    #[default]
+    Auto,
+    /// Never
+    Never,
+}
+
+/// How much is said on standard error.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verbosity {
+    /// `-q`: errors only; the summary only if something was done to the target.
+    Quiet,
+    /// Warnings and the summary.
+    #[default]
+    Normal,
+    /// `-v`: also what was decided and why.
+    Verbose,
+    /// `-vv`: also every look at the machine.
+    Trace,
+}
+
+/// What the command line says: the strongest source.
+#[derive(Clone, Debug, Default)]
+pub struct Flags {
+    /// `--config`: the only file to read.
+    pub config: Option<PathBuf>,
+    /// The options that a file can set too.
+    pub layer: Layer,
+    /// From `-v` and `-q`.
+    pub verbosity: Verbosity,
+}
+
+impl Config {
+    /// Reads the files that `flags` or `environment` name and combines them with `flags`.
+    pub fn load(flags: &Flags, environment: &Environment) -> Result<Self, ConfigError> {
+        let mut policy = Settings::default();
+        let mut layers = Vec::new();
+        for found in search::files(flags.config.as_deref(), environment) {
+            let Some(text) = file::read(&found)? else {
+                continue;
+            };
+            layers.push(keys::parse(&found.path, &text, &mut policy)?);
+        }
+        layers.push(flags.layer.clone());
+        let attach = resolve::attach(&layers, flags.verbosity)?;
+        Ok(Self { attach, policy })
+    }
+}

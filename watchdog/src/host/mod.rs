@@ -1,1 +1,15 @@
-//! Placeholder.
+//! Reads the machine: pressure, cgroups, memory, processes.
+//!
+//! Owns every parser of what the kernel prints and the files they come from. Decides nothing: what
+//! the numbers mean is `watch`'s, what is done about them is `act`'s.
+
+pub mod cgroup;
+pub mod clock;
+pub mod layout;
+pub mod meminfo;
+pub mod memory;
+pub mod process;
+pub mod psi;
+pub mod reread;
+mod text;
+pub mod zfs;

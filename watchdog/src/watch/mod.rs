@@ -1,3 +1,20 @@
-//! Pure: windows, policy, victim.
+//! Decides. Pure: takes facts and the time, gives orders; reads no clock, no file, no global.
+//!
+//! [`facts`] is what one look at the machine saw, [`window`] turns counters into rates,
+//! [`availability`] says what could still be freed, [`victim`] chooses inside the target, and
+//! [`policy`] is the state machine that `agent::pass` steps. Because nothing here does I/O, a recording
+//! of facts replays to the same orders.
+
+pub mod availability;
+pub mod facts;
+pub mod policy;
+pub mod replay;
 pub mod settings;
-pub use settings::Settings;
+pub mod trouble;
+pub mod victim;
+pub mod window;
+
+pub use facts::{Facts, MachineFacts, Member, Reclaim, TargetFacts};
+pub use policy::{Decision, Depth, Look, Order, Policy, Rung};
+pub use settings::{Response, Settings};
+pub use trouble::{Cause, Rule};

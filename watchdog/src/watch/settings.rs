@@ -1,25 +1,122 @@
-//! The numbers of the policy and the reason for each. The policy that reads them is `policy`; the
-//! file and the flags that change them are `config`'s.
+//! The numbers of the policy and the reason for each. The policy that reads them is [`super::policy`];
+//! the file and the flags that change them are `config`'s. docs/POLICY.md tells the same to users.
 
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// What the policy may be tuned by. Every default has its reason here and in docs/POLICY.md.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What is done when a rule holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Response {
+    /// SIGTERM where the slope leaves time, then SIGKILL.
+    #[default]
+    Kill,
+    /// Freeze the target, for those who want to look first.
+    Freeze,
+    /// Say it, do nothing.
+    Warn,
+}
+
+/// What the policy may be tuned by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
-    /// Sliding window over which stall is judged.
+    /// What is done when a rule holds.
+    pub response: Response,
+
+    /// How long a stall must last. 3 s: long enough that one slow read or a burst of faults at the
+    /// start of a program is over, short enough that an interactive machine has not become useless
+    /// (systemd-oomd's 20 to 30 s have).
     pub stall_window: Duration,
-    /// PSI `full` share of the window, in permille, from which a target counts as stalled.
+    /// PSI `full` share of the window, in permille, from which a target counts as stalled. A thrasher
+    /// shows far above; a stream through the page cache, whose reclaim is cheap, far below: the figures
+    /// are in docs/POLICY.md.
     pub stall_full_permille: u32,
-    /// How long SIGTERM is given before SIGKILL, when the slope leaves time.
+    /// The same for `some`, which is what a wide target shows when only a part of it stalls. Higher,
+    /// because in a target of many processes some is easily raised by one.
+    pub stall_some_permille: u32,
+    /// Refaults a second, in pages, from which a stall is one of memory that is really short: 2 MiB/s
+    /// come back that should never have left. An I/O stall with memory free shows none.
+    pub refault_pages_per_s: u64,
+    /// How near its limit a target must be, in permille of the limit and page cache included, for a
+    /// stall to be its own. At a limit reclaim keeps usage within a batch of it.
+    pub near_limit_permille: u32,
+
+    /// Availability of the machine, in permille of its memory, below which its memory is short. 50:
+    /// earlyoom's SIGKILL line, which its users found right over years.
+    pub machine_low_permille: u32,
+    /// The most that [`Settings::machine_low_permille`] may ask for: on a large machine 5 % is more
+    /// than any burst needs. 1 GiB.
+    pub machine_low_max_bytes: u64,
+
+    /// The fastest that memory can fill: bounds how long the deciding thread may look away. 8 GiB/s:
+    /// measured 2.5 GiB/s a core with 4 KiB pages and about three times that with huge ones.
+    pub fastest_fill_bytes_per_s: u64,
+    /// The shortest time between two looks. 2 ms: a look costs about 30 µs, so the worst case is 1.5 %
+    /// of a core.
+    pub shortest_look: Duration,
+    /// The longest time between two looks.
+    pub longest_look: Duration,
+    /// From the decision to the victim's last page fault: signal delivery and one pass of the
+    /// scheduler, with room to spare on a loaded machine.
+    pub reaction: Duration,
+    /// How much longer a filling must have been going on, in time and in bytes at the present rate,
+    /// than the time that is left, before SIGTERM is tried: a steady growth of 16 s foretells the next
+    /// second, a burst of 50 ms foretells 3 ms. From empty this acts at 16/17 (94 %) of the limit, so
+    /// that a program that fills nine tenths and stays there is not touched.
+    pub foresight: u32,
+    /// The most time before exhaustion at which SIGTERM is tried.
+    pub longest_foresight: Duration,
+    /// How long SIGTERM is given at most before SIGKILL.
     pub term_grace: Duration,
+
+    /// The window over which a process's growth is measured: long enough for a slow leak to stand out
+    /// from its neighbours, short enough to forget how a program started.
+    pub growth_window: Duration,
+    /// How long after a SIGKILL the process may take to die before another may be chosen; a process in
+    /// uninterruptible sleep takes as long as its I/O.
+    pub death_grace: Duration,
+    /// How long after a death memory is given to come back before anything else is judged. Memory
+    /// returns after the process has vanished, and its pressure averages are stale.
+    pub settle: Duration,
+    /// How long a process that was signalled is not chosen again, and how long a warning holds.
+    pub cooldown: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            response: Response::Kill,
             stall_window: Duration::from_secs(3),
-            stall_full_permille: 250,
+            stall_full_permille: 300,
+            stall_some_permille: 600,
+            refault_pages_per_s: 512,
+            near_limit_permille: 950,
+            machine_low_permille: 50,
+            machine_low_max_bytes: 1 << 30,
+            fastest_fill_bytes_per_s: 8 << 30,
+            shortest_look: Duration::from_millis(2),
+            longest_look: Duration::from_secs(1),
+            reaction: Duration::from_millis(3),
+            foresight: 16,
+            longest_foresight: Duration::from_secs(1),
             term_grace: Duration::from_secs(1),
+            growth_window: Duration::from_secs(4),
+            death_grace: Duration::from_millis(500),
+            settle: Duration::from_millis(100),
+            cooldown: Duration::from_secs(10),
         }
+    }
+}
+
+impl Settings {
+    /// The last moment before exhaustion at which a SIGKILL still comes in time: two looks, because
+    /// the next may just have been missed, and the reaction.
+    pub fn last_moment(&self) -> Duration {
+        2 * self.shortest_look + self.reaction
+    }
+
+    /// Availability below which a machine of `total_bytes` is short of memory.
+    pub fn machine_low_bytes(&self, total_bytes: u64) -> u64 {
+        (total_bytes / 1000 * u64::from(self.machine_low_permille)).min(self.machine_low_max_bytes)
     }
 }

@@ -1,0 +1,323 @@
+//! The target's processes, tracked from look to look in fixed memory.
+//!
+//! Owns the open descriptors (pidfd, `stat`, `statm`) and the short history of each process, and turns
+//! them into the [`Member`]s that the policy reads. The deciding thread runs this: no allocation after
+//! [`Members::new`], no path walks for processes it knows, and never a file that takes a process's mmap
+//! lock. What a look could not see is counted.
+
+use crate::act::signal;
+use crate::host::process::{self, Resident, Stat};
+use crate::host::reread::Reread;
+use crate::watch::Member;
+use std::ffi::CStr;
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+/// The most processes that are tracked; three descriptors each.
+pub const CAPACITY: usize = 1024;
+
+/// Samples kept of each process: the growth window in eighths.
+const HISTORY: usize = 9;
+
+/// What is remembered of a process at one look.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sample {
+    at: Duration,
+    resident_bytes: u64,
+    stall_ns: u64,
+    major_faults: u64,
+    system_ticks: u64,
+}
+
+#[derive(Debug)]
+struct Tracked {
+    pid: u32,
+    start_ticks: u64,
+    pidfd: OwnedFd,
+    stat: Reread,
+    statm: Reread,
+    history: [Sample; HISTORY],
+    len: usize,
+    seen: u64,
+}
+
+/// What a look could not see.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unseen {
+    /// Processes beyond [`CAPACITY`], at the last look.
+    pub untracked: u64,
+    /// Processes whose files could not be opened or read although they are there, so far.
+    pub unreadable: u64,
+}
+
+/// All tracked processes of one target.
+#[derive(Debug)]
+pub struct Members {
+    leader: Option<u32>,
+    window: Duration,
+    page_bytes: u64,
+    tracked: Vec<Tracked>,
+    views: Vec<Member>,
+    look: u64,
+    unseen: Unseen,
+}
+
+impl Members {
+    /// An empty table. `leader` is the process that was started, or given with `--pid`.
+    pub fn new(leader: Option<u32>, window: Duration) -> Self {
+        Self {
+            leader,
+            window,
+            // SAFETY: sysconf reads no memory of ours.
+            page_bytes: unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u64,
+            tracked: Vec::with_capacity(CAPACITY),
+            views: Vec::with_capacity(CAPACITY),
+            look: 0,
+            unseen: Unseen::default(),
+        }
+    }
+
+    /// Looks at the processes `pids` names. `stall_ns` tells the time a process spent in reclaim so
+    /// far, where that is known.
+    pub fn look(
+        &mut self,
+        now: Duration,
+        pids: impl Iterator<Item = u32>,
+        stall_ns: impl Fn(u32) -> u64,
+    ) -> &[Member] {
+        self.look += 1;
+        self.unseen.untracked = 0;
+        for (hint, pid) in pids.enumerate() {
+            match self.find_or_open(hint, pid) {
+                Ok(Some(at)) => self.tracked[at].seen = self.look,
+                Ok(None) => self.unseen.untracked += 1,
+                Err(e) if gone(&e) => {}
+                Err(_) => self.unseen.unreadable += 1,
+            }
+        }
+        let look = self.look;
+        self.tracked.retain(|t| t.seen == look);
+
+        self.views.clear();
+        let mut buf = [0; 1024];
+        for at in 0..self.tracked.len() {
+            let inherited = self.inherited_bytes(at);
+            let tracked = &mut self.tracked[at];
+            match tracked.read(&mut buf, self.page_bytes) {
+                Ok((stat, resident)) => {
+                    let stall = stall_ns(tracked.pid);
+                    tracked.record(now, &stat, resident, stall, inherited, self.window);
+                    self.views.push(tracked.view(&stat, resident, self.leader));
+                }
+                Err(e) if gone(&e) => {}
+                Err(_) => self.unseen.unreadable += 1,
+            }
+        }
+        &self.views
+    }
+
+    /// The processes as the last look saw them.
+    pub fn views(&self) -> &[Member] {
+        &self.views
+    }
+
+    /// What the looks could not see.
+    pub fn unseen(&self) -> Unseen {
+        self.unseen
+    }
+
+    /// The pidfd of a tracked process, if it is still the one that was looked at and has not exited.
+    pub fn pidfd(&self, member: &Member) -> Option<BorrowedFd<'_>> {
+        let tracked = self
+            .tracked
+            .iter()
+            .find(|t| (t.pid, t.start_ticks) == (member.pid, member.start_ticks))?;
+        let pidfd = tracked.pidfd.as_fd();
+        (!signal::has_exited(pidfd)).then_some(pidfd)
+    }
+
+    /// Where `pid` stands in the table; `None` if the table is full. The kernel lists a cgroup's
+    /// processes in a stable order, so it mostly stands where it stood.
+    fn find_or_open(&mut self, hint: usize, pid: u32) -> std::io::Result<Option<usize>> {
+        let at_hint = self.tracked.get(hint).is_some_and(|t| t.pid == pid);
+        let found = if at_hint { Some(hint) } else { self.tracked.iter().position(|t| t.pid == pid) };
+        if let Some(at) = found {
+            if !signal::has_exited(&self.tracked[at].pidfd) {
+                return Ok(Some(at));
+            }
+            // The number was given to a new process between two looks.
+            self.tracked[at] = Tracked::open(pid)?;
+            return Ok(Some(at));
+        }
+        if self.tracked.len() == CAPACITY {
+            return Ok(None);
+        }
+        self.tracked.push(Tracked::open(pid)?);
+        Ok(Some(self.tracked.len() - 1))
+    }
+
+    /// What a process that is seen for the first time may have been born with: a fork shares its
+    /// parent's pages, and they are not its growth.
+    fn inherited_bytes(&self, at: usize) -> u64 {
+        let tracked = &self.tracked[at];
+        if tracked.len > 0 {
+            return 0;
+        }
+        let mut buf = [0; 1024];
+        let ppid = tracked
+            .stat
+            .read_short(&mut buf)
+            .ok()
+            .and_then(process::parse_stat)
+            .map(|stat| stat.ppid);
+        self.tracked
+            .iter()
+            .find(|t| Some(t.pid) == ppid && t.len > 0)
+            .map_or(0, |parent| parent.history[0].resident_bytes)
+    }
+}
+
+impl Tracked {
+    fn open(pid: u32) -> std::io::Result<Self> {
+        let mut path = [0; 32];
+        // The pidfd first: while it says that the process lives, the number cannot have been re-used,
+        // so the files are the same process's.
+        let pidfd = signal::pidfd_open(pid)?;
+        let stat = Reread::open_c(proc_path(&mut path, pid, "stat"))?;
+        let statm = Reread::open_c(proc_path(&mut path, pid, "statm"))?;
+        let mut buf = [0; 1024];
+        let start_ticks = process::parse_stat(stat.read_short(&mut buf)?)
+            .ok_or(std::io::ErrorKind::InvalidData)?
+            .start_ticks;
+        Ok(Self { pid, start_ticks, pidfd, stat, statm, history: Default::default(), len: 0, seen: 0 })
+    }
+
+    fn read(&self, buf: &mut [u8], page_bytes: u64) -> std::io::Result<(Stat, Resident)> {
+        let torn = || std::io::Error::from(std::io::ErrorKind::InvalidData);
+        let stat = process::parse_stat(self.stat.read_short(buf)?).ok_or_else(torn)?;
+        let resident =
+            process::parse_statm(self.statm.read_short(buf)?, page_bytes).ok_or_else(torn)?;
+        Ok((stat, resident))
+    }
+
+    /// Adds a sample, newest first; samples closer together than an eighth of the window replace one
+    /// another.
+    fn record(
+        &mut self,
+        now: Duration,
+        stat: &Stat,
+        resident: Resident,
+        stall_ns: u64,
+        inherited_bytes: u64,
+        window: Duration,
+    ) {
+        let sample = Sample {
+            at: now,
+            resident_bytes: resident.anon_bytes + resident.shared_bytes,
+            stall_ns,
+            major_faults: stat.major_faults,
+            system_ticks: stat.system_ticks,
+        };
+        if self.len == 0 {
+            // Its past: nothing but what it was born with.
+            let born = Sample { resident_bytes: inherited_bytes.min(sample.resident_bytes), ..Sample::default() };
+            self.history[1] = Sample { at: now, ..born };
+            self.history[0] = sample;
+            self.len = 2;
+            return;
+        }
+        let settled = self.history[1].at;
+        if now.saturating_sub(settled) >= window / (HISTORY as u32 - 1) {
+            self.history.copy_within(0..HISTORY - 1, 1);
+            self.len = (self.len + 1).min(HISTORY);
+        }
+        self.history[0] = sample;
+    }
+
+    fn view(&self, stat: &Stat, resident: Resident, leader: Option<u32>) -> Member {
+        let (last, first) = (self.history[0], self.history[self.len - 1]);
+        Member {
+            pid: self.pid,
+            ppid: stat.ppid,
+            pgid: stat.pgid,
+            start_ticks: self.start_ticks,
+            comm: stat.comm,
+            leader: leader == Some(self.pid),
+            anon_bytes: resident.anon_bytes,
+            shared_bytes: resident.shared_bytes,
+            growth_bytes: last.resident_bytes.saturating_sub(first.resident_bytes),
+            stall_ns: last.stall_ns.saturating_sub(first.stall_ns),
+            major_faults: last.major_faults.saturating_sub(first.major_faults),
+            system_ticks: last.system_ticks.saturating_sub(first.system_ticks),
+        }
+    }
+}
+
+/// `/proc/PID/NAME` without an allocation.
+fn proc_path<'b>(buf: &'b mut [u8; 32], pid: u32, name: &str) -> &'b CStr {
+    let mut rest = &mut buf[..31];
+    // 10 digits and the longest name fit.
+    let written = write!(rest, "/proc/{pid}/{name}").map(|()| rest.len());
+    let len = 31 - written.unwrap_or(31);
+    buf[len] = 0;
+    CStr::from_bytes_until_nul(buf).unwrap_or(c"")
+}
+
+/// Whether the error means that the process ended, which is no loss.
+fn gone(e: &std::io::Error) -> bool {
+    matches!(e.raw_os_error(), Some(libc::ESRCH | libc::ENOENT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Child, Command};
+
+    const WINDOW: Duration = Duration::from_secs(4);
+
+    fn sleeper() -> Child {
+        Command::new("sleep").arg("60").spawn().expect("sleep")
+    }
+
+    fn end(mut child: Child) {
+        child.kill().expect("ours");
+        child.wait().expect("ours");
+    }
+
+    #[test]
+    fn processes_come_and_go_and_keep_their_identity() {
+        let (one, two) = (sleeper(), sleeper());
+        let pids = [one.id(), two.id()];
+        let mut members = Members::new(Some(one.id()), WINDOW);
+        let first = members.look(Duration::from_secs(1), pids.into_iter(), |_| 0).to_vec();
+        assert_eq!(first.iter().map(|m| m.pid).collect::<Vec<_>>(), pids);
+        assert!(first[0].leader && !first[1].leader);
+        assert_eq!(first[0].ppid, std::process::id());
+        assert!(members.pidfd(&first[1]).is_some());
+
+        end(two);
+        assert!(members.pidfd(&first[1]).is_none(), "an exited process is nobody");
+        let stranger = Member { start_ticks: first[0].start_ticks + 1, ..first[0] };
+        assert!(members.pidfd(&stranger).is_none(), "the number alone is nobody");
+
+        let later = members.look(Duration::from_secs(2), pids.into_iter(), |_| 0);
+        assert_eq!(later.len(), 1);
+        assert_eq!(members.unseen(), Unseen::default());
+        end(one);
+    }
+
+    #[test]
+    fn differences_are_over_the_window_and_not_over_a_life() {
+        let child = sleeper();
+        let mut members = Members::new(None, WINDOW);
+        let mut stalls = Vec::new();
+        for second in 1..20u64 {
+            let look = members.look(Duration::from_secs(second), [child.id()].into_iter(), |_| second * 10);
+            stalls.push(look[0].stall_ns);
+        }
+        assert_eq!(stalls[0], 10, "all of a new process's stall is new");
+        assert!(stalls[10..].iter().all(|&s| (30..=90).contains(&s)), "{stalls:?}");
+        end(child);
+    }
+}

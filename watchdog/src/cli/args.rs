@@ -1,0 +1,232 @@
+//! The spelling of the command line and its help. What the options mean and how they combine with
+//! the configuration files is `config`'s; running a subcommand is its own file's.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+use super::help;
+use crate::config::{
+    Config, ConfigError, Environment, Flags, Layer, Limit, Live, OnPressure, OrNone, Origin, Size,
+    Span, Verbosity,
+};
+
+/// Keep the machine usable while something eats its memory
+#[derive(Clone, Debug, Parser)]
+#[command(name = "memwatch", version, long_about = help::ABOUT, after_long_help = help::FILES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Options of every subcommand.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Options of every subcommand.
+#[derive(Clone, Debug, Args)]
+pub struct Common {
+    /// Read this configuration file and no other
+    #[arg(long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+    /// Say what is decided and why; twice: every look at the machine too
+    #[arg(short, long, action = ArgAction::Count, global = true, conflicts_with = "quiet")]
+    pub verbose: u8,
+    /// Say errors only, and the summary only if something was done to the target
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+}
+
+/// The subcommands.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Run a command, or adopt a running one, in a cgroup of its own, and guard it
+    #[command(long_about = help::ATTACH, after_long_help = help::ATTACH_MORE)]
+    Attach(Box<AttachArgs>),
+    /// Say what this machine offers for guarding, what is missing, and what that costs
+    Doctor(DoctorArgs),
+}
+
+/// `memwatch attach`.
+#[derive(Clone, Debug, Args)]
+#[group(skip)]
+pub struct AttachArgs {
+    /// What to guard.
+    #[command(flatten)]
+    target: TargetArgs,
+
+    /// Memory that the target may use: 2G, 1.5GiB, 512M; auto or none
+    #[arg(long, value_name = "SIZE", help_heading = LIMITS, long_help = help::MEMORY_MAX)]
+    memory_max: Option<Limit>,
+    /// Memory from which the target is braked instead of killed; or none
+    #[arg(long, value_name = "SIZE", help_heading = LIMITS, long_help = help::MEMORY_HIGH)]
+    memory_high: Option<OrNone<Size>>,
+    /// Time for the whole run: 300s, 5m, 1h30m; or none
+    #[arg(long, value_name = "DURATION", help_heading = LIMITS, long_help = help::TIMEOUT)]
+    timeout: Option<OrNone<Span>>,
+    /// Safe mode: 2 GiB, 300 s in total, at most two CPUs
+    #[arg(
+        long, help_heading = LIMITS, long_help = help::SAFE, value_name = "BOOL",
+        num_args = 0..=1, require_equals = true, default_missing_value = "true"
+    )]
+    safe: Option<bool>,
+
+    /// What is done to the target under pressure
+    #[arg(long, value_name = "ACTION", value_enum, help_heading = ACTION)]
+    on_pressure: Option<OnPressure>,
+    /// Decide and report as always, but touch no process
+    #[arg(
+        long, help_heading = ACTION, value_name = "BOOL",
+        num_args = 0..=1, require_equals = true, default_missing_value = "true"
+    )]
+    dry_run: Option<bool>,
+
+    /// Write the incident record, JSON, to this file when the target has ended
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
+    report: Option<PathBuf>,
+    /// Let the record carry command lines; they can hold secrets, so they are left out by default
+    #[arg(long, help_heading = OUTPUT)]
+    pub with_arguments: bool,
+    /// Write every look at the machine as a line of JSON, to replay the decisions from
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
+    pub record: Option<PathBuf>,
+    /// Draw a line with pressure, memory and time during a long run
+    #[arg(long, value_name = "WHEN", value_enum, help_heading = OUTPUT)]
+    live: Option<Live>,
+}
+
+const LIMITS: &str = "Limits";
+const ACTION: &str = "Under pressure";
+const OUTPUT: &str = "Output";
+
+/// Exactly one of these.
+#[derive(Clone, Debug, Args)]
+#[group(id = "what", required = true, multiple = false)]
+struct TargetArgs {
+    /// Run this through your shell ($SHELL, or /bin/sh)
+    #[arg(long, value_name = "STRING", help_heading = TARGET)]
+    cmd: Option<OsString>,
+    /// Adopt this running process and its descendants
+    #[arg(long, value_name = "PID", help_heading = TARGET, value_parser = clap::value_parser!(i32).range(1..))]
+    pid: Option<i32>,
+    /// Guard this cgroup: a directory below /sys/fs/cgroup
+    #[arg(long, value_name = "PATH", help_heading = TARGET)]
+    cgroup: Option<PathBuf>,
+    /// Run this program with these arguments, without a shell
+    #[arg(last = true, value_name = "PROGRAM", num_args = 1.., help_heading = TARGET)]
+    program: Vec<OsString>,
+}
+
+const TARGET: &str = "What to guard (exactly one)";
+
+/// What to guard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A line for the user's shell.
+    Shell(OsString),
+    /// A program, run without a shell.
+    Program {
+        /// As execvp(3) takes it: a path, or a name to look up.
+        program: OsString,
+        /// The arguments after the program's name.
+        arguments: Vec<OsString>,
+    },
+    /// A running process. At least 1.
+    Pid(i32),
+    /// An existing cgroup.
+    Cgroup(PathBuf),
+}
+
+/// `memwatch doctor`.
+#[derive(Clone, Debug, Args)]
+pub struct DoctorArgs {
+    /// Print the findings as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Cli {
+    /// The exit code for a command line that makes no sense. Not clap's 2, which would be mistaken
+    /// for the command's own; env(1) and timeout(1) end in 125 too.
+    pub const USAGE_EXIT: u8 = 125;
+
+    /// Parses the process's arguments. On `Err` the help, the version or the error has been
+    /// printed, and the process should end with the code.
+    pub fn from_arguments(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, u8> {
+        Self::try_parse_from(arguments).map_err(|error| {
+            // A closed stdout or stderr leaves nobody to tell.
+            let _ = error.print();
+            if error.use_stderr() {
+                Self::USAGE_EXIT
+            } else {
+                0
+            }
+        })
+    }
+
+    /// Combines the flags with the configuration files that they and the environment name.
+    pub fn config(&self) -> Result<Config, ConfigError> {
+        Config::load(&self.flags(), &Environment::of_this_process())
+    }
+
+    fn flags(&self) -> Flags {
+        let layer = match &self.command {
+            Command::Attach(attach) => attach.layer(),
+            Command::Doctor(_) => Layer::default(),
+        };
+        Flags {
+            config: self.common.config.clone(),
+            layer,
+            verbosity: self.common.verbosity(),
+        }
+    }
+}
+
+impl Common {
+    /// From `-q`, nothing, `-v` or `-vv`.
+    pub fn verbosity(&self) -> Verbosity {
+        match (self.quiet, self.verbose) {
+            (true, _) => Verbosity::Quiet,
+            (false, 0) => Verbosity::Normal,
+            (false, 1) => Verbosity::Verbose,
+            (false, _) => Verbosity::Trace,
+        }
+    }
+}
+
+impl AttachArgs {
+    /// What to guard.
+    pub fn target(&self) -> Target {
+        let TargetArgs {
+            cmd,
+            pid,
+            cgroup,
+            program,
+        } = &self.target;
+        match (cmd, pid, cgroup, program.split_first()) {
+            (Some(line), ..) => Target::Shell(line.clone()),
+            (_, Some(pid), ..) => Target::Pid(*pid),
+            (_, _, Some(path), _) => Target::Cgroup(path.clone()),
+            (.., Some((program, arguments))) => Target::Program {
+                program: program.clone(),
+                arguments: arguments.to_vec(),
+            },
+            (None, None, None, None) => unreachable!("clap requires one of the group"),
+        }
+    }
+
+    fn layer(&self) -> Layer {
+        Layer {
+            origin: Origin::CommandLine,
+            memory_max: self.memory_max,
+            memory_high: self.memory_high,
+            timeout: self.timeout,
+            on_pressure: self.on_pressure,
+            safe: self.safe,
+            dry_run: self.dry_run,
+            live: self.live,
+            report: self.report.clone(),
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! What can be wrong with a configuration. Every message says where it is and what to write instead.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use super::file::MAX_BYTES;
+use super::resolve::{MIN_LIMIT, Origin};
+use super::search::NamedBy;
+use super::{Quoted, Size, SizeError, SpanError};
+
+/// Why there is no valid configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file could not be opened or read.
+    #[error("cannot read the configuration file {} ({named_by})", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why this file was read at all.
+        named_by: NamedBy,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A directory, fifo, device or socket.
+    #[error("{} ({named_by}) is {kind}, not a regular file; to run without a configuration, name an empty file", path.display())]
+    NotAFile {
+        /// The file.
+        path: PathBuf,
+        /// Why this file was read at all.
+        named_by: NamedBy,
+        /// What it is instead, with its article.
+        kind: &'static str,
+    },
+    /// More than [`MAX_BYTES`].
+    #[error("{} ({named_by}) is larger than {MAX_BYTES} bytes: is it a configuration file?", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Why this file was read at all.
+        named_by: NamedBy,
+    },
+    /// TOML is UTF-8.
+    #[error("{} is not UTF-8: the byte at offset {offset} is wrong; save the file as UTF-8", path.display())]
+    NotUtf8 {
+        /// The file.
+        path: PathBuf,
+        /// Bytes before the first wrong one.
+        offset: usize,
+    },
+    /// A line says something that memwatch cannot take.
+    #[error("{}:{line}:{column}: {problem}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// In characters, from 1.
+        column: usize,
+        /// What is wrong there.
+        problem: Box<Problem>,
+    },
+    /// Each option is right alone, but not all together.
+    #[error(transparent)]
+    Contradiction(#[from] Box<Contradiction>),
+}
+
+/// What is wrong between options that are each well-formed.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Contradiction {
+    /// A limit that no program fits into.
+    #[error("{setting} of {} bytes is too small for a program to start in (at least {MIN_LIMIT}); was a unit forgotten? Write for example 2G or 512M", size.bytes())]
+    TooSmall {
+        /// Who says so.
+        setting: Setting,
+        /// What it says.
+        size: Size,
+    },
+    /// The brake would come after the wall.
+    #[error(
+        "{high_setting} of {high} is not below the memory limit of {max}, so it would never brake; give a smaller one, or none"
+    )]
+    HighNotBelowMax {
+        /// Who says how high.
+        high_setting: Setting,
+        /// From where the target is braked.
+        high: Size,
+        /// The hard limit.
+        max: Size,
+    },
+    /// Safe mode and its opposite, from one source or with the looser from the stronger source.
+    #[error(
+        "{loose} of {value} allows more than safe mode does ({cap}); drop {loose} or drop {safe}"
+    )]
+    LooserThanSafe {
+        /// Who says more.
+        loose: Setting,
+        /// What it says.
+        value: String,
+        /// What safe mode allows.
+        cap: String,
+        /// Who turned on safe mode.
+        safe: Setting,
+    },
+}
+
+/// What is wrong in one line of a file.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    /// Not TOML.
+    #[error("{0}")]
+    Syntax(String),
+    /// A table or key that does not exist.
+    #[error("there is no {what} {name}{place}; {hint}")]
+    Unknown {
+        /// `table` or `key`.
+        what: &'static str,
+        /// As it is written in the file.
+        name: Quoted,
+        /// The table that it was looked for in, if any.
+        place: String,
+        /// The nearest that exists, or all.
+        hint: String,
+    },
+    /// A value that its key cannot take.
+    #[error("{key}: {source}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// What is wrong with it.
+        source: ValueError,
+    },
+    /// A value of a type that its key cannot take.
+    #[error("{key} cannot be {found}; write for example {key} = {example}")]
+    Type {
+        /// The key, or table.
+        key: &'static str,
+        /// The type, with its article.
+        found: &'static str,
+        /// A right value as TOML writes it.
+        example: &'static str,
+    },
+}
+
+/// Why a value of the right type is no value of its key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ValueError {
+    /// Not a size.
+    #[error(transparent)]
+    Size(#[from] SizeError),
+    /// Not a duration.
+    #[error(transparent)]
+    Span(#[from] SpanError),
+    /// Not one of the words.
+    #[error("{found} is not one of {allowed}")]
+    Word {
+        /// As it is written.
+        found: Quoted,
+        /// All that would be right.
+        allowed: String,
+    },
+    /// Not a whole number in the range.
+    #[error("{found} is not a whole number from {least} to {most}")]
+    Range {
+        /// As it is written.
+        found: Quoted,
+        /// The smallest right one.
+        least: u32,
+        /// The largest right one.
+        most: u32,
+    },
+    /// A path of no characters.
+    #[error("an empty path names no file; leave the key out to write none")]
+    EmptyPath,
+}
+
+/// One option as the user wrote it: the flag's name, or the key and its file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// The key, as in the file.
+    pub key: &'static str,
+    /// Where it was set.
+    pub origin: Origin,
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.origin {
+            Origin::CommandLine => write!(f, "--{}", self.key.replace('_', "-")),
+            Origin::File(path) => write!(f, "`{}` in {}", self.key, path.display()),
+        }
+    }
+}

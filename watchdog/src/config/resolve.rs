@@ -1,0 +1,218 @@
+//! Layers, weakest first -> one [`Attach`]. Pure. Owns the rules between options: safe mode's caps,
+//! and which limits make no sense together.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::error::{Contradiction, Setting};
+use super::{Attach, Limit, Live, OnPressure, OrNone, Size, Span, Verbosity};
+
+/// Safe mode's memory limit in bytes.
+pub const SAFE_MEMORY_MAX: u64 = 2 << 30;
+/// Safe mode's time for the whole run.
+pub const SAFE_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// The least limit in bytes that is believed. A static `true` starts in less, but `--memory-max 2`
+/// is a forgotten unit, and obeying it would kill the command at once.
+pub(super) const MIN_LIMIT: u64 = 1 << 20;
+
+/// What one source says. `None` is silence.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Layer {
+    /// The source.
+    pub origin: Origin,
+    /// See [`Attach::memory_max`].
+    pub memory_max: Option<Limit>,
+    /// See [`Attach::memory_high`].
+    pub memory_high: Option<OrNone<Size>>,
+    /// See [`Attach::timeout`].
+    pub timeout: Option<OrNone<Span>>,
+    /// See [`Attach::on_pressure`].
+    pub on_pressure: Option<OnPressure>,
+    /// See [`Attach::safe`].
+    pub safe: Option<bool>,
+    /// See [`Attach::dry_run`].
+    pub dry_run: Option<bool>,
+    /// See [`Attach::live`].
+    pub live: Option<Live>,
+    /// See [`Attach::report`].
+    pub report: Option<PathBuf>,
+}
+
+/// Where a layer comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// Flags.
+    #[default]
+    CommandLine,
+    /// A file.
+    File(PathBuf),
+}
+
+/// Combines the layers; verbosity is the command line's alone.
+pub(super) fn attach(layers: &[Layer], verbosity: Verbosity) -> Result<Attach, Box<Contradiction>> {
+    let layers = Layers(layers);
+    let safe = layers
+        .strongest("safe", |layer| layer.safe)
+        .filter(|safe| safe.value);
+    let memory_max = memory_max(layers, safe.as_ref())?;
+    let live = layers.value(|layer| layer.live).unwrap_or_default();
+    Ok(Attach {
+        memory_max,
+        memory_high: memory_high(layers, memory_max, safe.as_ref())?,
+        timeout: timeout(layers, safe.as_ref())?,
+        on_pressure: layers.value(|layer| layer.on_pressure).unwrap_or_default(),
+        dry_run: layers.value(|layer| layer.dry_run).unwrap_or_default(),
+        safe: safe.is_some(),
+        report: layers.value(|layer| layer.report.clone()),
+        live: if verbosity == Verbosity::Quiet {
+            Live::Never
+        } else {
+            live
+        },
+        verbosity,
+    })
+}
+
+/// `auto` under safe mode is safe mode's own limit.
+fn memory_max(layers: Layers<'_>, safe: Option<&Said<bool>>) -> Result<Limit, Box<Contradiction>> {
+    let said = layers.strongest("memory_max", |layer| layer.memory_max);
+    if let Some(Said {
+        value: Limit::Bytes(bytes),
+        setting,
+        ..
+    }) = &said
+    {
+        check_least(*bytes, setting)?;
+    }
+    let (Some(safe), Some(said)) = (safe, &said) else {
+        let unsaid = if safe.is_some() {
+            Limit::Bytes(SAFE_MEMORY_MAX)
+        } else {
+            Limit::Auto
+        };
+        return Ok(said.map_or(unsaid, |said| said.value));
+    };
+    let looser = match said.value {
+        Limit::Bytes(bytes) if bytes <= SAFE_MEMORY_MAX => return Ok(said.value),
+        Limit::Bytes(bytes) => Some(size_text(bytes)),
+        Limit::None => Some("none".into()),
+        Limit::Auto => None,
+    };
+    match looser {
+        Some(value) if !safe.outranks(said) => Err(Box::new(Contradiction::LooserThanSafe {
+            loose: said.setting.clone(),
+            value,
+            cap: size_text(SAFE_MEMORY_MAX),
+            safe: safe.setting.clone(),
+        })),
+        _ => Ok(Limit::Bytes(SAFE_MEMORY_MAX)),
+    }
+}
+
+fn memory_high(
+    layers: Layers<'_>,
+    max: Limit,
+    safe: Option<&Said<bool>>,
+) -> Result<Option<u64>, Box<Contradiction>> {
+    let Some(said) = layers.strongest("memory_high", |layer| layer.memory_high) else {
+        return Ok(None);
+    };
+    let Some(high) = said.value.0 else {
+        return Ok(None);
+    };
+    check_least(high.bytes(), &said.setting)?;
+    match max {
+        Limit::Bytes(max) if high.bytes() >= max => {
+            // Safe mode's limit is tighter than the brake that a weaker source asked for.
+            if safe.is_some_and(|safe| safe.outranks(&said)) {
+                return Ok(None);
+            }
+            Err(Box::new(Contradiction::HighNotBelowMax {
+                high_setting: said.setting,
+                high,
+                max: Size::new(max).expect("limits were checked to be at least MIN_LIMIT"),
+            }))
+        }
+        _ => Ok(Some(high.bytes())),
+    }
+}
+
+fn timeout(
+    layers: Layers<'_>,
+    safe: Option<&Said<bool>>,
+) -> Result<Option<Duration>, Box<Contradiction>> {
+    let said = layers.strongest("timeout", |layer| layer.timeout);
+    let (Some(safe), Some(said)) = (safe, &said) else {
+        let unsaid = safe.map(|_| SAFE_TIMEOUT);
+        return Ok(said.map_or(unsaid, |said| said.value.0.map(Span::duration)));
+    };
+    match said.value.0.map(Span::duration) {
+        Some(timeout) if timeout <= SAFE_TIMEOUT => Ok(Some(timeout)),
+        _ if safe.outranks(said) => Ok(Some(SAFE_TIMEOUT)),
+        _ => Err(Box::new(Contradiction::LooserThanSafe {
+            loose: said.setting.clone(),
+            value: said.value.to_string(),
+            cap: Span::new(SAFE_TIMEOUT)
+                .expect("not zero, not a year")
+                .to_string(),
+            safe: safe.setting.clone(),
+        })),
+    }
+}
+
+fn check_least(bytes: u64, setting: &Setting) -> Result<(), Box<Contradiction>> {
+    match Size::new(bytes) {
+        Some(size) if bytes < MIN_LIMIT => Err(Box::new(Contradiction::TooSmall {
+            setting: setting.clone(),
+            size,
+        })),
+        _ => Ok(()),
+    }
+}
+
+fn size_text(bytes: u64) -> String {
+    Size::new(bytes).map_or_else(|| bytes.to_string(), |size| size.to_string())
+}
+
+/// A value and who said it.
+struct Said<T> {
+    value: T,
+    /// The layer's place in the order; a larger one is stronger.
+    rank: usize,
+    setting: Setting,
+}
+
+impl<T> Said<T> {
+    /// Safe mode tightens what weaker sources say; beside an equal or a stronger one, a looser
+    /// value is a contradiction that only the user can resolve.
+    fn outranks<U>(&self, other: &Said<U>) -> bool {
+        self.rank > other.rank
+    }
+}
+
+/// All layers, weakest first.
+#[derive(Clone, Copy)]
+struct Layers<'a>(&'a [Layer]);
+
+impl Layers<'_> {
+    /// What the strongest layer that does not keep silent says.
+    fn strongest<T>(self, key: &'static str, get: fn(&Layer) -> Option<T>) -> Option<Said<T>> {
+        self.0.iter().enumerate().rev().find_map(|(rank, layer)| {
+            let setting = Setting {
+                key,
+                origin: layer.origin.clone(),
+            };
+            get(layer).map(|value| Said {
+                value,
+                rank,
+                setting,
+            })
+        })
+    }
+
+    /// The same without who said it.
+    fn value<T>(self, get: fn(&Layer) -> Option<T>) -> Option<T> {
+        self.0.iter().rev().find_map(get)
+    }
+}

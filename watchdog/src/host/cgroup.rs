@@ -1,0 +1,425 @@
+//! The target's cgroup: made, entered, limited, emptied, removed; and what a dead memwatch left behind.
+//!
+//! A target is a v2 cgroup (for pressure, identity and membership) and, where the memory controller
+//! lives on v1, a memory group of the same name beside it. Where the hierarchies are is `layout`'s;
+//! reading what a target holds is `memory`'s.
+//!
+//! **Ownership is a lock.** Whoever made a target holds flock(2) on its v2 directory. The kernel drops
+//! the lock when the holder dies, however it dies, so a target whose lock can be taken is provably
+//! orphaned: no pid that may have been re-used, no file that may be stale.
+
+use crate::host::layout::{Hierarchy, Layout};
+use crate::host::memory::Controller;
+use nix::fcntl::{Flock, FlockArg};
+use std::ffi::CString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Component, Path, PathBuf};
+
+/// What targets are called: this and eight hex digits.
+const PREFIX: &str = "memwatch-";
+/// On the v2 directory: where its v1 memory group is, so that an orphan's can be found.
+const MEMORY_XATTR: &str = "user.memwatch.memory";
+/// On the v2 directory: tells systemd-oomd that somebody looks after this cgroup
+/// (systemd.resource-control(5), ManagedOOMPreference).
+const OOMD_OMIT_XATTR: &str = "user.oomd_omit";
+
+/// Something about a cgroup could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    /// There is no cgroup2 mount.
+    #[error(
+        "no cgroup v2 hierarchy is mounted; mount one with: mount -t cgroup2 none /sys/fs/cgroup"
+    )]
+    NoV2,
+    /// A file operation failed.
+    #[error("cannot {doing} {}: {source}", path.display())]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// To which file or directory.
+        path: PathBuf,
+        /// Why, with its errno.
+        source: io::Error,
+    },
+    /// The path is not a cgroup v2 directory.
+    #[error("{} is not a cgroup v2 directory; give a path such as /sys/fs/cgroup/user.slice", path.display())]
+    NotACgroup {
+        /// What was given.
+        path: PathBuf,
+    },
+}
+
+fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CgroupError {
+    let path = path.to_owned();
+    move |source| CgroupError::Io {
+        doing,
+        path,
+        source,
+    }
+}
+
+/// Limits to set, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// `memory.max`.
+    pub max_bytes: Option<u64>,
+    /// `memory.high`, the brake; v1 has none.
+    pub high_bytes: Option<u64>,
+}
+
+/// A guarded cgroup.
+#[derive(Debug)]
+pub struct Target {
+    /// The v2 directory.
+    pub dir: PathBuf,
+    /// The v2 cgroup's id: its inode number (kernfs), what `bpf_get_current_cgroup_id` returns.
+    pub id: u64,
+    /// Depth below the root of the v2 hierarchy.
+    pub level: u32,
+    /// Where its memory is counted; `None` if no controller could be had.
+    pub memory: Option<Controller>,
+    /// Held while this memwatch owns the target; `None` for one it was only pointed at.
+    owner: Option<Flock<File>>,
+}
+
+impl Target {
+    /// Makes a target of our own below this process's cgroup, or below the nearest ancestor that hands
+    /// the memory controller down.
+    ///
+    /// # Errors
+    /// No cgroup2 mount, or no right to make a cgroup anywhere on the way up.
+    pub fn create(layout: &Layout) -> Result<Self, CgroupError> {
+        let v2 = layout.v2.as_ref().ok_or(CgroupError::NoV2)?;
+        let name = format!("{PREFIX}{:08x}", random());
+        let (dir, memory) = match v2_with_memory(v2, &name)? {
+            Some(dir) => (dir.clone(), Some(Controller::V2(dir))),
+            None => {
+                let dir = v2.own_dir().join(&name);
+                make_dir(&dir)?;
+                (dir, None)
+            }
+        };
+        let mut target = Self::at(v2, dir)?;
+        target.owner = Some(lock(&target.dir)?);
+        target.memory = memory;
+        set_xattr(&target.dir, OOMD_OMIT_XATTR, b"1");
+        if target.memory.is_none()
+            && let Some(v1) = &layout.v1_memory
+        {
+            let group = v1.own_dir().join(&name);
+            set_xattr(&target.dir, MEMORY_XATTR, group.as_os_str().as_bytes());
+            // A v1 hierarchy that is there but not ours to write leaves the agent's own counting.
+            if make_dir(&group).is_ok() {
+                target.memory = Some(Controller::V1(group));
+            }
+        }
+        Ok(target)
+    }
+
+    /// Points at a cgroup that somebody else made. Nothing in it is changed.
+    ///
+    /// # Errors
+    /// The path is missing, or no cgroup v2 directory.
+    pub fn existing(layout: &Layout, dir: &Path) -> Result<Self, CgroupError> {
+        let v2 = layout.v2.as_ref().ok_or(CgroupError::NoV2)?;
+        let dir = dir
+            .canonicalize()
+            .map_err(io_error("open the cgroup", dir))?;
+        let is_cgroup = dir.starts_with(&v2.mount) && dir.join("cgroup.procs").is_file();
+        if !is_cgroup {
+            return Err(CgroupError::NotACgroup { path: dir });
+        }
+        let mut target = Self::at(v2, dir)?;
+        if target.dir.join("memory.current").is_file() {
+            target.memory = Some(Controller::V2(target.dir.clone()));
+        }
+        Ok(target)
+    }
+
+    fn at(v2: &Hierarchy, dir: PathBuf) -> Result<Self, CgroupError> {
+        let id = fs::metadata(&dir).map_err(io_error("look at", &dir))?.ino();
+        let level = dir
+            .strip_prefix(&v2.mount)
+            .map_or(0, |below| below.components().count()) as u32;
+        Ok(Self {
+            dir,
+            id,
+            level,
+            memory: None,
+            owner: None,
+        })
+    }
+
+    /// Whether this memwatch made it, and so removes it.
+    pub fn is_ours(&self) -> bool {
+        self.owner.is_some()
+    }
+
+    /// Sets limits on a target of our own. What the controller has no file for is left to the agent
+    /// and returned.
+    ///
+    /// # Errors
+    /// The kernel refuses the value.
+    pub fn limit(&self, limits: Limits) -> Result<Limits, CgroupError> {
+        let mut left = limits;
+        match &self.memory {
+            Some(Controller::V2(dir)) => {
+                if let Some(max) = left.max_bytes.take() {
+                    write_value(&dir.join("memory.max"), max)?;
+                }
+                if let Some(high) = left.high_bytes.take() {
+                    write_value(&dir.join("memory.high"), high)?;
+                }
+            }
+            Some(Controller::V1(dir)) => {
+                if let Some(max) = left.max_bytes.take() {
+                    write_value(&dir.join("memory.limit_in_bytes"), max)?;
+                }
+            }
+            None => {}
+        }
+        Ok(left)
+    }
+
+    /// The files to which a pid is written to move it here.
+    ///
+    /// # Errors
+    /// One of them cannot be opened for writing.
+    pub fn entrances(&self) -> Result<Vec<File>, CgroupError> {
+        self.groups()
+            .map(|dir| {
+                let path = dir.join("cgroup.procs");
+                OpenOptions::new()
+                    .write(true)
+                    .open(&path)
+                    .map_err(io_error("open", &path))
+            })
+            .collect()
+    }
+
+    /// The v1 memory group, if there is one, and the v2 directory: the order of removal.
+    fn groups(&self) -> impl Iterator<Item = &Path> {
+        let v1 = match &self.memory {
+            Some(Controller::V1(dir)) => Some(dir.as_path()),
+            _ => None,
+        };
+        v1.into_iter().chain([self.dir.as_path()])
+    }
+
+    /// Removes everything that was made. It must be empty; processes that are just exiting are waited
+    /// for, with an end to it. A target that was only pointed at stays.
+    ///
+    /// # Errors
+    /// A group could not be removed; something still runs in it.
+    pub fn remove(&self) -> Result<(), CgroupError> {
+        if !self.is_ours() {
+            return Ok(());
+        }
+        self.groups().try_for_each(remove_tree)
+    }
+}
+
+/// The nearest place, from our own cgroup upwards, whose children have the memory controller and
+/// where we may make one. A cgroup with processes of its own cannot hand controllers down, so this is
+/// rarely our own (Documentation/admin-guide/cgroup-v2.rst, "No Internal Process Constraint").
+fn v2_with_memory(v2: &Hierarchy, name: &str) -> Result<Option<PathBuf>, CgroupError> {
+    let own = v2.own_dir();
+    for parent in own.ancestors().take_while(|dir| dir.starts_with(&v2.mount)) {
+        let handed_down =
+            fs::read_to_string(parent.join("cgroup.subtree_control")).unwrap_or_default();
+        if !handed_down.split_whitespace().any(|c| c == "memory") {
+            continue;
+        }
+        let dir = parent.join(name);
+        match make_dir(&dir) {
+            Ok(()) => return Ok(Some(dir)),
+            Err(CgroupError::Io { source, .. })
+                if source.kind() == io::ErrorKind::PermissionDenied => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(None)
+}
+
+fn make_dir(dir: &Path) -> Result<(), CgroupError> {
+    fs::create_dir(dir).map_err(io_error("make the cgroup", dir))
+}
+
+fn write_value(path: &Path, value: u64) -> Result<(), CgroupError> {
+    write_text(path, &value.to_string())
+}
+
+/// Writes a cgroup control file.
+///
+/// # Errors
+/// Whatever the kernel says, with the path.
+pub fn write_text(path: &Path, text: &str) -> Result<(), CgroupError> {
+    OpenOptions::new()
+        .write(true)
+        .open(path)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .map_err(io_error("write", path))
+}
+
+fn lock(dir: &Path) -> Result<Flock<File>, CgroupError> {
+    let file = open_dir(dir).map_err(io_error("open", dir))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        .map_err(|(_, errno)| io_error("lock", dir)(errno.into()))
+}
+
+fn open_dir(dir: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW)
+        .open(dir)
+}
+
+/// The pids in a cgroup, nested ones included.
+pub fn pids(dir: &Path) -> Vec<u32> {
+    let mut found: Vec<u32> = fs::read_to_string(dir.join("cgroup.procs"))
+        .unwrap_or_default()
+        .lines()
+        .filter_map(|line| line.parse().ok())
+        .collect();
+    for nested in nested(dir) {
+        found.extend(pids(&nested));
+    }
+    found
+}
+
+/// The cgroups directly below.
+pub fn nested(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.file_type().is_ok_and(|t| t.is_dir()))
+        .map(|entry| entry.path())
+        .collect()
+}
+
+/// Removes a cgroup and those below it, deepest first. Waits, with an end to it, for the kernel to
+/// let go of processes that are just exiting.
+fn remove_tree(dir: &Path) -> Result<(), CgroupError> {
+    for below in nested(dir) {
+        remove_tree(&below)?;
+    }
+    let mut tries = 0;
+    loop {
+        match fs::remove_dir(dir) {
+            Ok(()) => return Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(e) if e.raw_os_error() == Some(libc::EBUSY) && tries < 200 => {
+                tries += 1;
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            Err(e) => return Err(io_error("remove the cgroup", dir)(e)),
+        }
+    }
+}
+
+/// What a sweep found.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Sweep {
+    /// Orphaned targets that were empty and are gone now.
+    pub removed: Vec<PathBuf>,
+    /// Orphaned targets in which something still runs: left alone.
+    pub left: Vec<PathBuf>,
+}
+
+/// Removes the empty targets of memwatches that are dead.
+pub fn sweep(layout: &Layout) -> Sweep {
+    let mut found = Sweep::default();
+    if let Some(v2) = &layout.v2 {
+        sweep_below(&v2.mount, layout, &mut found);
+    }
+    found
+}
+
+fn sweep_below(dir: &Path, layout: &Layout, found: &mut Sweep) {
+    for below in nested(dir) {
+        if !is_target_name(&below) {
+            sweep_below(&below, layout, found);
+            continue;
+        }
+        // A directory that another user made may carry any name and any mark.
+        if fs::metadata(&below).map(|m| m.uid()).ok() != Some(nix::unistd::geteuid().as_raw()) {
+            continue;
+        }
+        // Its owner lives, or another sweep is at it.
+        let Ok(_orphan) = lock(&below) else { continue };
+        if !pids(&below).is_empty() {
+            found.left.push(below);
+            continue;
+        }
+        let memory = get_xattr(&below, MEMORY_XATTR).map(PathBuf::from);
+        let removed = memory
+            .filter(|group| is_memory_group_of(group, &below, layout))
+            .map_or(Ok(()), |group| remove_tree(&group))
+            .and_then(|()| remove_tree(&below));
+        if removed.is_ok() {
+            found.removed.push(below);
+        }
+    }
+}
+
+/// The mark is believed only if it names the group that this target must have: same name, in the v1
+/// memory hierarchy.
+fn is_memory_group_of(group: &Path, target: &Path, layout: &Layout) -> bool {
+    layout
+        .v1_memory
+        .as_ref()
+        .is_some_and(|v1| group.starts_with(&v1.mount))
+        && group.file_name() == target.file_name()
+        && group.components().all(|c| c != Component::ParentDir)
+}
+
+fn is_target_name(dir: &Path) -> bool {
+    dir.file_name()
+        .and_then(|name| name.to_str()?.strip_prefix(PREFIX))
+        .is_some_and(|id| id.len() == 8 && id.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+fn random() -> u32 {
+    let mut bytes = [0; 4];
+    // SAFETY: the buffer is writable and as long as said. A short read leaves zeros, and a name that
+    // is taken is an error of mkdir.
+    unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    u32::from_ne_bytes(bytes)
+}
+
+/// Marks are a help, not a need: kernels before 5.7 have no user xattrs on cgroups.
+fn set_xattr(dir: &Path, name: &str, value: &[u8]) {
+    let (Ok(path), Ok(name)) = (CString::new(dir.as_os_str().as_bytes()), CString::new(name))
+    else {
+        return;
+    };
+    // SAFETY: both are valid C strings and `value` is as long as said.
+    unsafe {
+        libc::setxattr(
+            path.as_ptr(),
+            name.as_ptr(),
+            value.as_ptr().cast(),
+            value.len(),
+            0,
+        )
+    };
+}
+
+fn get_xattr(dir: &Path, name: &str) -> Option<std::ffi::OsString> {
+    let path = CString::new(dir.as_os_str().as_bytes()).ok()?;
+    let name = CString::new(name).ok()?;
+    let mut value = vec![0u8; 4096];
+    // SAFETY: both are valid C strings and the buffer is as long as said.
+    let len = unsafe {
+        libc::getxattr(
+            path.as_ptr(),
+            name.as_ptr(),
+            value.as_mut_ptr().cast(),
+            value.len(),
+        )
+    };
+    value.truncate(usize::try_from(len).ok()?);
+    Some(std::os::unix::ffi::OsStringExt::from_vec(value))
+}

@@ -1,0 +1,194 @@
+//! What a target holds, by its memory controller: v2, or a v1 group beside a v2 one that has none.
+//!
+//! Owns the files and their two vocabularies and gives one reading in one vocabulary. Setting limits is
+//! `cgroup`'s; without any controller the totals come from the members (`agent::members`).
+
+use crate::host::reread::{OpenError, Reread};
+use crate::host::text;
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Which files tell a target's memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Controller {
+    /// The target's own v2 cgroup has the memory controller.
+    V2(PathBuf),
+    /// A v1 memory group beside the target's v2 cgroup ("hybrid" machines).
+    V1(PathBuf),
+}
+
+/// The parts of `memory.stat` and its neighbours that the decision uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryStat {
+    /// Anonymous memory.
+    pub anon_bytes: u64,
+    /// Page cache that reclaim can take: the file LRUs and reclaimable slab. tmpfs and shared memory
+    /// lie on the anonymous LRUs and are not in it.
+    pub reclaimable_bytes: u64,
+    /// tmpfs and shared memory.
+    pub shmem_bytes: u64,
+    /// Pages that came back soon after they were reclaimed (mm/workingset.c).
+    pub refault_pages: u64,
+    /// Page faults so far, and those of them that waited for I/O.
+    pub faults: u64,
+    /// Major faults so far.
+    pub major_faults: u64,
+    /// Swap in use.
+    pub swap_bytes: u64,
+}
+
+/// The open files of one target's memory controller.
+#[derive(Debug)]
+pub struct MemoryFiles {
+    v2: bool,
+    current: Reread,
+    stat: Reread,
+    oom: Option<Reread>,
+    peak: Option<Reread>,
+    swap: Option<Reread>,
+}
+
+impl MemoryFiles {
+    /// Opens the controller's files.
+    ///
+    /// # Errors
+    /// The current usage and `memory.stat` must open; what only newer kernels have may be missing.
+    pub fn open(controller: &Controller) -> Result<Self, OpenError> {
+        let may = |path: &Path, name: &str| Reread::open(&path.join(name)).ok();
+        Ok(match controller {
+            Controller::V2(dir) => Self {
+                v2: true,
+                current: Reread::open(&dir.join("memory.current"))?,
+                stat: Reread::open(&dir.join("memory.stat"))?,
+                oom: may(dir, "memory.events"),
+                peak: may(dir, "memory.peak"), // 5.19
+                swap: may(dir, "memory.swap.current"),
+            },
+            Controller::V1(dir) => Self {
+                v2: false,
+                current: Reread::open(&dir.join("memory.usage_in_bytes"))?,
+                stat: Reread::open(&dir.join("memory.stat"))?,
+                oom: may(dir, "memory.oom_control"),
+                peak: may(dir, "memory.max_usage_in_bytes"),
+                swap: None, // in memory.stat
+            },
+        })
+    }
+
+    /// Bytes charged now, page cache included: one page counter, exact to the per-CPU stock.
+    ///
+    /// # Errors
+    /// ENODEV once the group is removed.
+    pub fn current(&self) -> io::Result<u64> {
+        single(&self.current)
+    }
+
+    /// The most that was ever charged; `None` on kernels that do not keep it.
+    pub fn peak(&self) -> Option<u64> {
+        single(self.peak.as_ref()?).ok()
+    }
+
+    /// How many processes the kernel's OOM killer took in this group.
+    pub fn kernel_oom_kills(&self) -> Option<u64> {
+        let mut buf = [0; 256];
+        let text = self.oom.as_ref()?.read_short(&mut buf).ok()?;
+        text::keyed_lines(text).find_map(|(key, n)| (key == b"oom_kill").then_some(n))
+    }
+
+    /// The breakdown. Dearer than [`MemoryFiles::current`]: the kernel sums per-CPU counts.
+    ///
+    /// # Errors
+    /// ENODEV once the group is removed.
+    pub fn stat(&self) -> io::Result<MemoryStat> {
+        let mut buf = [0; 8192];
+        let text = self.stat.read(&mut buf)?;
+        let mut stat = if self.v2 {
+            parse_v2(text)
+        } else {
+            parse_v1(text)
+        };
+        if let Some(swap) = &self.swap {
+            stat.swap_bytes = single(swap)?;
+        }
+        Ok(stat)
+    }
+}
+
+fn single(file: &Reread) -> io::Result<u64> {
+    let mut buf = [0; 32];
+    text::number(file.read_short(&mut buf)?)
+        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+}
+
+/// v2 `memory.stat` (mm/memcontrol.c, `memory_stat_format`); always hierarchical.
+pub fn parse_v2(bytes: &[u8]) -> MemoryStat {
+    let mut stat = MemoryStat::default();
+    for (key, n) in text::keyed_lines(bytes) {
+        match key {
+            b"anon" => stat.anon_bytes = n,
+            b"shmem" => stat.shmem_bytes = n,
+            b"active_file" | b"inactive_file" | b"slab_reclaimable" => stat.reclaimable_bytes += n,
+            b"workingset_refault_anon" | b"workingset_refault_file" => stat.refault_pages += n,
+            b"pgfault" => stat.faults = n,
+            b"pgmajfault" => stat.major_faults = n,
+            _ => {}
+        }
+    }
+    stat
+}
+
+/// v1 `memory.stat` (mm/memcontrol-v1.c, `memcg1_stat_format`): the `total_` lines, which include
+/// nested groups.
+pub fn parse_v1(bytes: &[u8]) -> MemoryStat {
+    let mut stat = MemoryStat::default();
+    for (key, n) in text::keyed_lines(bytes) {
+        let Some(key) = key.strip_prefix(b"total_") else {
+            continue;
+        };
+        match key {
+            b"rss" => stat.anon_bytes = n,
+            b"shmem" => stat.shmem_bytes = n,
+            b"active_file" | b"inactive_file" => stat.reclaimable_bytes += n,
+            b"workingset_refault_anon" | b"workingset_refault_file" => stat.refault_pages += n,
+            b"pgfault" => stat.faults = n,
+            b"pgmajfault" => stat.major_faults = n,
+            b"swap" => stat.swap_bytes = n,
+            _ => {}
+        }
+    }
+    stat
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shared_memory_is_not_reclaimable() {
+        let v2 = parse_v2(
+            b"anon 100\nfile 70\nshmem 30\ninactive_anon 130\nactive_file 25\ninactive_file 15\nslab_reclaimable 5\nworkingset_refault_file 9\nworkingset_refault_anon 1\npgfault 8\npgmajfault 2\n",
+        );
+        assert_eq!(v2.reclaimable_bytes, 45);
+        assert_eq!(
+            (v2.anon_bytes, v2.shmem_bytes, v2.refault_pages),
+            (100, 30, 10)
+        );
+        assert_eq!((v2.faults, v2.major_faults), (8, 2));
+    }
+
+    #[test]
+    fn v1_counts_nested_groups() {
+        let v1 = parse_v1(
+            b"rss 1\nactive_file 2\ntotal_rss 100\ntotal_shmem 30\ntotal_active_file 25\ntotal_inactive_file 15\ntotal_workingset_refault_file 9\ntotal_pgmajfault 2\ntotal_swap 7\n",
+        );
+        assert_eq!(
+            (v1.anon_bytes, v1.reclaimable_bytes, v1.shmem_bytes),
+            (100, 40, 30)
+        );
+        assert_eq!(
+            (v1.refault_pages, v1.major_faults, v1.swap_bytes),
+            (9, 2, 7)
+        );
+    }
+}

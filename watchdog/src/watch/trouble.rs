@@ -1,0 +1,348 @@
+//! The rules: is this trouble, and how near is it? Windows in, a [`Cause`] out.
+//!
+//! Four rules in two pairs. *Exhaustion*: at the measured fill rate the headroom is gone before another
+//! look would come. *Stall*: sustained stall with evidence that memory is really short. Each for the
+//! target's own limit and for the machine. What is done about it, and when, is [`super::policy`]'s.
+
+use super::availability::available_bytes;
+use super::facts::{Facts, MachineFacts, TargetFacts};
+use super::settings::Settings;
+use super::window::{Change, Window};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// Which rule holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rule {
+    /// The target's limit is about to be used up.
+    Exhaustion,
+    /// The machine's memory is about to be used up, and the target is what uses it.
+    MachineExhaustion,
+    /// The target stalls at its limit.
+    Stall,
+    /// The target stalls, the machine is short of memory, and the target is a large part of why.
+    MachineStall,
+}
+
+/// A rule that holds, with what was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cause {
+    /// Which.
+    pub rule: Rule,
+    /// Exhaustion: µs until the headroom is gone. Stall: permille of the window stalled.
+    pub observed: u64,
+    /// What `observed` was held against: at most this for exhaustion, at least this for a stall.
+    pub threshold: u64,
+    /// How long it has been going on: the steady filling, or the stall's window.
+    pub lasted: Duration,
+    /// Bytes a second that the target, or the machine, was filling by; 0 for a stall.
+    pub fill_bytes_per_s: u64,
+    /// What was left.
+    pub headroom_bytes: u64,
+}
+
+/// How soon something must be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// There is time to ask first.
+    Soon(Cause),
+    /// There is not.
+    Now(Cause),
+}
+
+/// Rates of the target and of the machine, kept from look to look.
+#[derive(Clone, Debug)]
+pub struct Signals {
+    settings: Settings,
+    /// Memory of the target that reclaim could not take: usage less page cache, plus swap.
+    held: Window,
+    /// The same, over the time that foresight and growth need.
+    held_slow: Window,
+    /// When the present rise began, and what was held then.
+    rise: Option<(Duration, u64)>,
+    full: Window,
+    some: Window,
+    refaults: Window,
+    available: Window,
+    arc: Window,
+    latest: Latest,
+}
+
+/// The newest value of everything that not every look reads.
+#[derive(Clone, Copy, Debug, Default)]
+struct Latest {
+    target: TargetFacts,
+    reclaimable_bytes: u64,
+    swap_bytes: u64,
+    machine: Option<MachineFacts>,
+}
+
+/// The fill rate is measured over this much: several looks, so that one page-table batch is no slope.
+const FAST: Duration = Duration::from_millis(6);
+
+impl Signals {
+    /// Empty windows.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            held: Window::new(Duration::from_millis(64)),
+            held_slow: Window::new(settings.growth_window),
+            rise: None,
+            full: Window::new(settings.stall_window),
+            some: Window::new(settings.stall_window),
+            refaults: Window::new(settings.stall_window),
+            available: Window::new(settings.growth_window),
+            arc: Window::new(settings.growth_window),
+            latest: Latest::default(),
+        }
+    }
+
+    /// Takes one look in.
+    pub fn see(&mut self, now: Duration, facts: &Facts) {
+        let target = facts.target;
+        if let Some(stat) = target.stat {
+            self.latest.reclaimable_bytes = stat.reclaimable_bytes;
+            self.latest.swap_bytes = stat.swap_bytes;
+            self.refaults.push(now, stat.refault_pages);
+        }
+        self.latest.target = TargetFacts {
+            stat: target.stat.or(self.latest.target.stat),
+            ..target
+        };
+        let held = self.held_bytes();
+        self.held.push(now, held);
+        self.held_slow.push(now, held);
+        self.mark_rise(now);
+        if let Some(psi) = target.psi {
+            self.full.push(now, psi.full_us);
+            self.some.push(now, psi.some_us);
+        }
+        if let Some(machine) = facts.machine {
+            self.latest.machine = Some(machine);
+            if let Some(arc) = machine.arc {
+                self.arc.push(now, arc.size_bytes);
+            }
+            self.available.push(now, self.available_bytes(&machine));
+        }
+    }
+
+    /// Forgets stall and slope: what they say is about a process that is gone.
+    pub fn forget(&mut self) {
+        for window in [
+            &mut self.held,
+            &mut self.held_slow,
+            &mut self.full,
+            &mut self.some,
+            &mut self.refaults,
+        ] {
+            window.clear();
+        }
+        self.rise = None;
+    }
+
+    /// Bytes of the target that reclaim could not take.
+    pub fn held_bytes(&self) -> u64 {
+        let current = self.latest.target.current_bytes;
+        current.saturating_sub(self.latest.reclaimable_bytes) + self.latest.swap_bytes
+    }
+
+    /// Growth of the target over the growth window, or as much of it as was seen.
+    pub fn growth_bytes(&self) -> Option<u64> {
+        let change = self.held_slow.change_up_to(self.settings.growth_window)?;
+        Some(u64::try_from(change.by).unwrap_or(0))
+    }
+
+    /// What is left below the target's limit. Swap counts as room only while the target does not
+    /// stall: a target that waits for its swap has no use for more of it.
+    pub fn headroom_bytes(&self) -> Option<u64> {
+        let limit = self.latest.target.limit_bytes?;
+        let stalled = self.stalled_permille(&self.full).unwrap_or(0);
+        let swap = if stalled < self.settings.stall_full_permille / 2 {
+            self.latest.machine.map_or(0, |m| m.meminfo.swap_free_bytes) + self.latest.swap_bytes
+        } else {
+            self.latest.swap_bytes
+        };
+        Some(limit.saturating_add(swap).saturating_sub(self.held_bytes()))
+    }
+
+    /// What is left of the machine above the line at which it is short.
+    pub fn machine_headroom_bytes(&self) -> Option<u64> {
+        let machine = self.latest.machine?;
+        let low = self.settings.machine_low_bytes(machine.meminfo.total_bytes);
+        Some(self.available_bytes(&machine).saturating_sub(low))
+    }
+
+    /// Whether usage, page cache included, is so near the limit that cache is being traded for
+    /// memory that stays, which only the breakdown can show.
+    pub fn near_limit(&self) -> bool {
+        let Some(limit) = self.latest.target.limit_bytes else {
+            return false;
+        };
+        let near = limit / 1000 * u64::from(self.settings.near_limit_permille);
+        self.latest.target.current_bytes >= near
+    }
+
+    /// Share of the stall window stalled (`full`, `some`), in permille; `None` until a window was seen.
+    pub fn stall_permille(&self) -> Option<(u32, u32)> {
+        Some((
+            self.stalled_permille(&self.full)?,
+            self.stalled_permille(&self.some)?,
+        ))
+    }
+
+    /// The most urgent rule that holds.
+    pub fn trouble(&self, now: Duration) -> Option<Urgency> {
+        self.exhaustion(now)
+            .or_else(|| self.machine_exhaustion(now))
+            .or_else(|| self.stall())
+            .or_else(|| self.machine_stall())
+    }
+
+    fn exhaustion(&self, now: Duration) -> Option<Urgency> {
+        let headroom = self.headroom_bytes()?;
+        let fill = rise(self.held.change(FAST)?)?;
+        // Over a longer spell the slope must be upward too: one batch of pages is not a filling.
+        rise(self.held_slow.change_up_to(Duration::from_millis(250))?)?;
+        self.urgency(Rule::Exhaustion, now, headroom, fill)
+    }
+
+    fn machine_exhaustion(&self, now: Duration) -> Option<Urgency> {
+        let headroom = self.machine_headroom_bytes()?;
+        let decline = fall(self.available.change(Duration::from_millis(20))?)?;
+        let growth = rise(self.held_slow.change_up_to(Duration::from_millis(250))?)?;
+        // Somebody else's appetite is not the target's fault.
+        if growth < decline / 2 {
+            return None;
+        }
+        self.urgency(Rule::MachineExhaustion, now, headroom, decline)
+    }
+
+    fn urgency(&self, rule: Rule, now: Duration, headroom: u64, fill: u64) -> Option<Urgency> {
+        let left = time_to_fill(headroom, fill);
+        let last_moment = self.settings.last_moment();
+        let (since, from) = self.rise?;
+        let lasted = now.saturating_sub(since);
+        // At the present rate, not the average: a burst after a slow rise foretells as little as any.
+        let risen = time_to_fill(self.held_bytes().saturating_sub(from), fill);
+        let foresight =
+            (lasted.min(risen) / self.settings.foresight).min(self.settings.longest_foresight);
+        let cause = |threshold: Duration| Cause {
+            rule,
+            observed: micros(left),
+            threshold: micros(threshold),
+            lasted,
+            fill_bytes_per_s: fill,
+            headroom_bytes: headroom,
+        };
+        if left <= last_moment {
+            Some(Urgency::Now(cause(last_moment)))
+        } else if left <= foresight {
+            Some(Urgency::Soon(cause(foresight)))
+        } else {
+            None
+        }
+    }
+
+    fn stall(&self) -> Option<Urgency> {
+        if !self.near_limit() || !self.refaulting() {
+            return None;
+        }
+        self.stalled(Rule::Stall, self.headroom_bytes().unwrap_or(0))
+            .map(Urgency::Soon)
+    }
+
+    fn machine_stall(&self) -> Option<Urgency> {
+        let machine = self.latest.machine?;
+        let headroom = self.machine_headroom_bytes()?;
+        // Twice the line: a machine that stalls is short a little before it looks so.
+        let low = self.settings.machine_low_bytes(machine.meminfo.total_bytes);
+        let large = self.held_bytes() >= machine.meminfo.total_bytes / 4;
+        if headroom > low || !large {
+            return None;
+        }
+        self.stalled(Rule::MachineStall, headroom)
+            .map(Urgency::Soon)
+    }
+
+    /// Stalled over the whole window, and not already getting better.
+    fn stalled(&self, rule: Rule, headroom_bytes: u64) -> Option<Cause> {
+        let window = self.settings.stall_window;
+        let judge = |stall: &Window, threshold: u32| {
+            let whole = share_permille(stall.change(window)?);
+            let lately = share_permille(stall.change(window / 4)?);
+            (whole >= threshold && lately >= threshold / 2).then_some(Cause {
+                rule,
+                observed: whole.into(),
+                threshold: threshold.into(),
+                lasted: window,
+                fill_bytes_per_s: 0,
+                headroom_bytes,
+            })
+        };
+        judge(&self.full, self.settings.stall_full_permille)
+            .or_else(|| judge(&self.some, self.settings.stall_some_permille))
+    }
+
+    fn refaulting(&self) -> bool {
+        self.refaults
+            .change(self.settings.stall_window / 2)
+            .and_then(rise)
+            .is_some_and(|rate| rate >= self.settings.refault_pages_per_s)
+    }
+
+    fn stalled_permille(&self, stall: &Window) -> Option<u32> {
+        stall.change(self.settings.stall_window).map(share_permille)
+    }
+
+    fn available_bytes(&self, machine: &MachineFacts) -> u64 {
+        let low = 2 * self.settings.machine_low_bytes(machine.meminfo.total_bytes);
+        let shrinks = (machine.meminfo.available_bytes < low)
+            .then(|| self.arc.change(Duration::from_millis(500)))
+            .flatten()
+            .map(|change| change.by < 0);
+        available_bytes(machine, shrinks)
+    }
+
+    /// A rise lasts as long as there is growth over any quarter of a second.
+    fn mark_rise(&mut self, now: Duration) {
+        self.rise = match self.held_slow.change_up_to(Duration::from_millis(250)) {
+            Some(change) if change.by > 0 => self.rise.or_else(|| {
+                let held_before = self.held_bytes().saturating_sub(change.by.unsigned_abs());
+                Some((now.saturating_sub(change.over), held_before))
+            }),
+            _ => None,
+        };
+    }
+}
+
+/// How long `bytes` take at `bytes_per_s`; at most a day, which is as good as never.
+pub(super) fn time_to_fill(bytes: u64, bytes_per_s: u64) -> Duration {
+    const NEVER: f64 = 86_400.0;
+    Duration::from_secs_f64((bytes as f64 / bytes_per_s.max(1) as f64).min(NEVER))
+}
+
+/// Bytes (or pages) a second, if it is a rise.
+fn rise(change: Change) -> Option<u64> {
+    u64::try_from(change.per_second())
+        .ok()
+        .filter(|&rate| rate > 0)
+}
+
+fn fall(change: Change) -> Option<u64> {
+    rise(Change {
+        by: change.by.checked_neg()?,
+        ..change
+    })
+}
+
+/// µs of stall as a share of the time they were counted over.
+fn share_permille(stall_us: Change) -> u32 {
+    let over = micros(stall_us.over).max(1);
+    let stalled = u64::try_from(stall_us.by).unwrap_or(0);
+    u32::try_from(stalled.saturating_mul(1000) / over).unwrap_or(u32::MAX)
+}
+
+fn micros(d: Duration) -> u64 {
+    u64::try_from(d.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,194 @@
+//! Counters into rates: a sliding window over samples that come at uneven times.
+//!
+//! Fixed memory: samples closer together than the window's grain replace one another, so looks every
+//! 2 ms and looks every second fit the same ring.
+
+use std::time::Duration;
+
+/// How many samples a window keeps. With a grain of a thirty-second of the span, the span is always
+/// covered with as much again to spare.
+const SAMPLES: usize = 64;
+
+/// A sliding window over one counter or level.
+#[derive(Clone, Debug)]
+pub struct Window {
+    span: Duration,
+    samples: [(Duration, u64); SAMPLES],
+    /// How many samples are valid, the newest at `newest`.
+    len: usize,
+    newest: usize,
+}
+
+/// What changed between two samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Newest minus oldest; a level may fall.
+    pub by: i64,
+    /// The time between the two: at least what was asked for.
+    pub over: Duration,
+}
+
+impl Change {
+    /// Change a second, rounded towards zero.
+    pub fn per_second(self) -> i64 {
+        let nanos = i128::try_from(self.over.as_nanos())
+            .unwrap_or(i128::MAX)
+            .max(1);
+        let rate = i128::from(self.by) * 1_000_000_000 / nanos;
+        i64::try_from(rate).unwrap_or(if rate < 0 { i64::MIN } else { i64::MAX })
+    }
+}
+
+impl Window {
+    /// A window that can answer for spans up to `span`.
+    pub fn new(span: Duration) -> Self {
+        Self {
+            span,
+            samples: [(Duration::ZERO, 0); SAMPLES],
+            len: 0,
+            newest: 0,
+        }
+    }
+
+    /// Forgets everything: after a kill the past says nothing about the present.
+    pub fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    /// Adds a sample. Time never runs backwards: a sample older than the newest is passed over.
+    pub fn push(&mut self, now: Duration, value: u64) {
+        if self.len > 0 {
+            if now < self.samples[self.newest].0 {
+                return;
+            }
+            let settled = self.nth(1).map(|(at, _)| at);
+            if settled.is_some_and(|at| now.saturating_sub(at) < self.grain()) {
+                self.samples[self.newest] = (now, value);
+                return;
+            }
+        }
+        self.newest = (self.newest + 1) % SAMPLES;
+        self.samples[self.newest] = (now, value);
+        self.len = (self.len + 1).min(SAMPLES);
+    }
+
+    /// The newest value.
+    pub fn latest(&self) -> Option<u64> {
+        self.nth(0).map(|(_, value)| value)
+    }
+
+    /// The change between the newest sample and the youngest one that is at least `span` older.
+    /// `None` until that much time was seen.
+    pub fn change(&self, span: Duration) -> Option<Change> {
+        let (end, last) = self.nth(0)?;
+        (1..self.len)
+            .filter_map(|n| self.nth(n))
+            .find_map(|(start, first)| {
+                let over = end.saturating_sub(start);
+                (over >= span && !over.is_zero()).then(|| Change {
+                    by: difference(last, first),
+                    over,
+                })
+            })
+    }
+
+    /// The change over as much of `span` as was seen; `None` with fewer than two samples.
+    pub fn change_up_to(&self, span: Duration) -> Option<Change> {
+        self.change(span).or_else(|| {
+            let (end, last) = self.nth(0)?;
+            let (start, first) = self.nth(self.len.checked_sub(1)?)?;
+            let over = end.saturating_sub(start);
+            (!over.is_zero()).then(|| Change {
+                by: difference(last, first),
+                over,
+            })
+        })
+    }
+
+    fn grain(&self) -> Duration {
+        self.span / (SAMPLES as u32 / 2)
+    }
+
+    /// The `n`th newest sample.
+    fn nth(&self, n: usize) -> Option<(Duration, u64)> {
+        (n < self.len).then(|| self.samples[(self.newest + SAMPLES - n) % SAMPLES])
+    }
+}
+
+fn difference(last: u64, first: u64) -> i64 {
+    i64::try_from(i128::from(last) - i128::from(first)).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    #[test]
+    fn no_answer_before_the_span_was_seen() {
+        let mut w = Window::new(ms(1000));
+        w.push(ms(0), 5);
+        assert_eq!(w.change(ms(100)), None);
+        w.push(ms(99), 6);
+        assert_eq!(w.change(ms(100)), None);
+        assert_eq!(
+            w.change_up_to(ms(100)),
+            Some(Change {
+                by: 1,
+                over: ms(99)
+            })
+        );
+        w.push(ms(150), 8);
+        assert_eq!(
+            w.change(ms(100)),
+            Some(Change {
+                by: 3,
+                over: ms(150)
+            })
+        );
+    }
+
+    #[test]
+    fn a_level_may_fall() {
+        let mut w = Window::new(ms(1000));
+        w.push(ms(0), 1000);
+        w.push(ms(500), 400);
+        assert_eq!(w.change(ms(500)).map(Change::per_second), Some(-1200));
+    }
+
+    #[test]
+    fn a_clear_forgets() {
+        let mut w = Window::new(ms(1000));
+        w.push(ms(0), 1);
+        w.push(ms(1000), 2);
+        w.clear();
+        assert_eq!((w.latest(), w.change_up_to(ms(1))), (None, None));
+    }
+
+    proptest! {
+        /// Whatever the sampling, a steady counter's rate is found, over no less than the span and no
+        /// more than the span, two grains and the longest gap between samples.
+        #[test]
+        fn a_steady_rate_is_found(gaps in proptest::collection::vec(1u64..400, 2..400), span in 1u64..1000) {
+            let mut w = Window::new(ms(1000));
+            let mut at = 0;
+            for gap in &gaps {
+                at += gap;
+                w.push(ms(at), at * 7);
+            }
+            let longest = *gaps.iter().max().expect("not empty");
+            match w.change(ms(span)) {
+                Some(change) => {
+                    prop_assert_eq!(change.per_second(), 7000);
+                    prop_assert!(change.over >= ms(span));
+                    prop_assert!(change.over <= ms(span + 2 * longest) + 2 * w.grain(), "{:?}", change.over);
+                }
+                None => prop_assert!(at - gaps[0] < span + longest + 64, "{at} seen, {span} asked"),
+            }
+        }
+    }
+}
