@@ -6,6 +6,7 @@
 use super::deciding::KernelEyesSlot;
 use super::pass::KernelEyes;
 use crate::bpf;
+use crate::host::cgroup;
 use crate::incident::{FeatureLost, Record};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -17,14 +18,9 @@ enum Loaded {
     #[default]
     NotYet,
     /// The programs are attached.
-    Yes {
-        programs: Box<bpf::Programs>,
-        reader: Box<bpf::Reader>,
-        row: bpf::Row,
-        losses: Vec<FeatureLost>,
-    },
+    Yes { programs: Box<bpf::Programs>, totals: bpf::Totals, row: bpf::Row, losses: Vec<FeatureLost> },
     /// None could be.
-    No { why: String, losses: Vec<FeatureLost> },
+    No { losses: Vec<FeatureLost> },
 }
 
 /// The programs of this run.
@@ -46,7 +42,9 @@ impl Kernel {
             }
         });
         if let (Err(error), Ok(mut loaded)) = (spawned, kernel.loaded.lock()) {
-            *loaded = Loaded::No { why: error.to_string(), losses: Vec::new() };
+            let why = format!("no thread for the loader: {error}");
+            let loss = bpf::Loss { feature: bpf::Feature::Reclaim, why };
+            *loaded = Loaded::No { losses: vec![describe(&loss)] };
         }
         kernel
     }
@@ -57,6 +55,19 @@ impl Kernel {
             && let Loaded::Yes { programs, .. } = &mut *loaded
         {
             programs.flush_logs();
+        }
+    }
+
+    /// Samples page faults while the target is in trouble, and only then.
+    pub fn heat(&self, hot: bool) {
+        if let Ok(mut loaded) = self.loaded.try_lock()
+            && let Loaded::Yes { programs, losses, .. } = &mut *loaded
+            && let Err(error) = programs.heat(hot)
+        {
+            let loss = describe(&bpf::Loss { feature: bpf::Feature::Faults, why: error.to_string() });
+            if !losses.contains(&loss) {
+                losses.push(loss);
+            }
         }
     }
 
@@ -76,21 +87,62 @@ impl Kernel {
             Loaded::NotYet => record.notes.push(
                 "the run ended before the BPF programs were ready: reclaim was not counted".into(),
             ),
-            Loaded::No { why, losses } => {
-                record.notes.push(why.as_str().into());
-                record.features_lost.extend_from_slice(losses);
-            }
-            Loaded::Yes { reader, row, losses, .. } => {
-                let totals = reader.totals(*row);
+            Loaded::No { losses } => record.features_lost.extend_from_slice(losses),
+            Loaded::Yes { totals: counters, row, losses, .. } => {
+                let totals = counters.of(*row);
                 record.reclaim.direct = Some(totals.direct_reclaims);
                 record.reclaim.memcg = Some(totals.memcg_reclaims);
                 record.reclaim.stall_us = Some(totals.stall_ns / 1_000);
                 record.reclaim.scanned_pages = Some(totals.scanned_pages);
                 record.reclaim.reclaimed_pages = Some(totals.reclaimed_pages);
                 record.reclaim.kswapd_wakeups = Some(totals.kswapd_wakeups);
-                record.losses.ring_drops = reader.drops();
+                record.losses.ring_drops = counters.dropped_events();
                 record.features_lost.extend_from_slice(losses);
             }
         }
     }
+}
+
+fn load(cgroup_id: u64, level: u32, eyes: &KernelEyesSlot) -> Loaded {
+    let plan = bpf::plan(&bpf::Facts::read());
+    let losses = |losses: &[bpf::Loss]| losses.iter().map(describe).collect();
+    if plan.tracepoints.is_empty() {
+        return Loaded::No { losses: losses(&plan.losses) };
+    }
+    match attach(&plan, cgroup_id, level) {
+        Ok((programs, reader, row)) => {
+            let loaded = Loaded::Yes { totals: programs.totals(), row, losses: losses(programs.losses()), programs };
+            let _ = eyes.push(KernelEyes { reader, row });
+            loaded
+        }
+        Err(error) => {
+            let why = error.to_string();
+            let all = bpf::Feature::ALL.map(|feature| bpf::Loss { feature, why: why.clone() });
+            Loaded::No { losses: losses(&all) }
+        }
+    }
+}
+
+fn attach(
+    plan: &bpf::Plan,
+    cgroup_id: u64,
+    level: u32,
+) -> Result<(Box<bpf::Programs>, bpf::Reader, bpf::Row), bpf::LoadError> {
+    let mut programs = Box::new(bpf::Programs::load(plan)?);
+    let row = programs.add_target(cgroup_id, level)?;
+    let reader = programs.reader()?;
+    Ok((programs, reader, row))
+}
+
+fn describe(loss: &bpf::Loss) -> FeatureLost {
+    FeatureLost {
+        feature: format!("{} ({})", loss.feature.name(), loss.why).as_str().into(),
+        fallback: loss.feature.fallback().into(),
+        cost: loss.feature.cost().into(),
+    }
+}
+
+/// Whether `pid` is in the cgroup, or was: a process that is dying is still listed there.
+fn is_member(pid: u32, target: &Path) -> bool {
+    cgroup::pids(target).contains(&pid)
 }

@@ -5,11 +5,17 @@
 //! may hang without the deciding thread noticing. Between them lies [`channel`], which drops and counts
 //! rather than block.
 
+pub mod adopt;
 pub mod channel;
 pub mod deciding;
+pub mod guarded;
+pub mod identity;
+pub mod kernel;
 pub mod launch;
 pub mod members;
 pub mod pass;
 pub mod recorder;
+pub mod run;
 pub mod signals;
 pub mod story;
+pub mod terminal;

@@ -139,7 +139,7 @@ impl Run {
         let subject = match start(&orders, &guarded, layout, inheritance) {
             Ok(subject) => subject,
             Err(error) => {
-                let _ = guarded.target.dissolve(&mut []);
+                let _ = guarded.target.remove();
                 return Err(error);
             }
         };
@@ -341,8 +341,8 @@ impl Run {
         self.kernel.flush_logs();
         while let Some(event) = self.events.pop() {
             match event {
-                bpf::Event::OomVictim { tgid, comm, .. } if self.kernel.is_ours(&event, &self.guarded.target.dir) => {
-                    self.story.kernel_oom(tgid, &comm);
+                bpf::Event::OomVictim { row, pid, comm, .. } if self.kernel.is_ours(row, pid, &self.guarded.target.dir) => {
+                    self.story.kernel_oom(pid, &comm);
                 }
                 bpf::Event::Hang { tid, comm, .. } => self.story.hung(tid, &comm),
                 _ => {}
@@ -459,7 +459,7 @@ impl Run {
         let dir = self.guarded.target.dir.clone();
         let outcome = match &self.subject {
             Running::Adopted(adopted) => adopted.give_back(&self.guarded.target),
-            _ => adopt::to_own_groups(layout, &self.guarded.target),
+            _ => adopt::let_go(&self.guarded.target, layout),
         };
         let (verb, left) = match &self.subject {
             Running::Adopted(_) => ("are running on", outcome),
@@ -470,7 +470,7 @@ impl Run {
             self.terminal.say(&note);
             record.notes.push(note.as_str().into());
         }
-        if let Err(error) = cgroup::remove(&self.guarded.target) {
+        if let Err(error) = self.guarded.target.remove() {
             self.terminal.warn(&format!("{error}; the next run removes {}", dir.display()));
         }
         let swept = cgroup::sweep(layout);

@@ -4,9 +4,9 @@
 pub(super) const ABOUT: &str = "\
 Keep the machine usable while something eats its memory.
 
-memwatch runs a command in a cgroup of its own, watches how long that cgroup stalls for want of
-memory, and ends the process that causes it before the machine freezes. Afterwards it says which
-process, why, and what the kernel was doing. Only the command dies: your shell, your terminal and
+memwatch runs a command in a cgroup of its own, watches how long that cgroup stalls for want of \
+memory, and ends the process that causes it before the machine freezes. Afterwards it says which \
+process, why, and what the kernel was doing. Only the command dies: your shell, your terminal and \
 memwatch are never part of what is guarded.
 
 Put it in front of what worries you:
@@ -31,10 +31,17 @@ A command line that makes no sense ends with exit code 125.";
 pub(super) const ATTACH: &str = "\
 Run a command, or adopt a running one, in a cgroup of its own, and guard it.
 
-Standard input, output, error, the terminal and signals pass through: the command behaves as it
-does without memwatch in front of it. When it runs its memory limit full, or stalls because memory
-is short, memwatch ends the process that causes it, SIGTERM first if there is time. At the end it
+Standard input, output, error, the terminal and signals pass through: the command behaves as it \
+does without memwatch in front of it. When it runs its memory limit full, or stalls because memory \
+is short, memwatch ends the process that causes it, SIGTERM first if there is time. At the end it \
 prints a summary.";
+
+/// The forms of `memwatch attach`.
+pub(super) const ATTACH_USAGE: &str = "\
+memwatch attach [OPTIONS] -- PROGRAM [ARGUMENT]...
+       memwatch attach [OPTIONS] --cmd STRING
+       memwatch attach [OPTIONS] --pid PID
+       memwatch attach [OPTIONS] --cgroup PATH";
 
 /// Below `memwatch attach --help`.
 pub(super) const ATTACH_MORE: &str = "\
@@ -64,21 +71,21 @@ With --pid or --cgroup: 0 when the target has ended, 137 if memwatch emptied it.
 
 /// `--memory-max`.
 pub(super) const MEMORY_MAX: &str = "\
-Memory that the target may use, for example 2G, 1.5GiB or 512M. `auto` (the default) chooses from
+Memory that the target may use, for example 2G, 1.5GiB or 512M. `auto` (the default) chooses from \
 the memory that the machine has; `none` leaves the target bounded by the machine alone.";
 
 /// `--memory-high`.
 pub(super) const MEMORY_HIGH: &str = "\
-Memory from which the target is slowed down by reclaim instead of killed, for example 1536M; below
+Memory from which the target is slowed down by reclaim instead of killed, for example 1536M; below \
 --memory-max. `none` (the default) leaves the choice to memwatch.";
 
 /// `--timeout`.
 pub(super) const TIMEOUT: &str = "\
-Time for the whole run, for example 300s, 5m or 1h30m; a bare number is seconds. The exit code is
+Time for the whole run, for example 300s, 5m or 1h30m; a bare number is seconds. The exit code is \
 then 124. `none` (the default) sets no bound.";
 
 /// `--safe`.
 pub(super) const SAFE: &str = "\
-Safe mode, for what has frozen the machine before: at most 2 GiB, 300 s in total, and two CPUs.
-Tighter values of --memory-max and --timeout are kept, looser ones are an error. --safe=false turns
+Safe mode, for what has frozen the machine before: at most 2 GiB, 300 s in total, and two CPUs. \
+Tighter values of --memory-max and --timeout are kept, looser ones are an error. --safe=false turns \
 off what a configuration file turned on.";

@@ -2,5 +2,7 @@
 
 pub mod args;
 mod help;
+mod usage;
 
 pub use args::{AttachArgs, Cli, Command, DoctorArgs, Target};
+pub use usage::OWN_FAILURE;

@@ -32,7 +32,7 @@ pub fn quantities(cause: &Cause) -> (Quantity, Quantity) {
 
 fn filling(what: &str, cause: &Cause) -> (String, String, Unit) {
     let observed = format!(
-        "{what} full in {}: {} left, filling at {}/s",
+        "{what} full in {} ({} left, filling at {}/s)",
         human::duration(cause.observed),
         human::bytes(cause.headroom_bytes),
         human::bytes(cause.fill_bytes_per_s),
@@ -149,7 +149,7 @@ mod tests {
         let (observed, threshold) = quantities(&cause);
         assert_eq!(
             observed.text.as_str(),
-            "limit full in 35ms: 48 MiB left, filling at 1.3 GiB/s"
+            "limit full in 35ms (48 MiB left, filling at 1.3 GiB/s)"
         );
         assert_eq!((observed.value, observed.unit), (35_000, Unit::Us));
         assert_eq!(threshold.text.as_str(), "50ms or less");

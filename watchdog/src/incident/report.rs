@@ -7,22 +7,27 @@ use std::{
     ffi::{OsStr, OsString},
     fs::File,
     io::{self, Write as _},
-    os::{fd::OwnedFd, unix::ffi::OsStrExt as _},
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
     path::{Path, PathBuf},
 };
 
 use nix::{
     errno::Errno,
-    fcntl::{AtFlags, OFlag, openat, renameat},
+    fcntl::{AT_FDCWD, AtFlags, OFlag, openat, renameat},
     sys::stat::{FileStat, Mode, SFlag, fstat, fstatat},
-    unistd::{Uid, UnlinkatFlags, geteuid, unlinkat},
+    unistd::{Uid, UnlinkatFlags, geteuid, linkat, unlinkat},
 };
 use uuid::Uuid;
 
-use super::{
-    Record,
-    directory::{OpenError, open_directory},
-};
+use self::directory::{OpenError, open_directory};
+use super::{Record, Text};
+
+mod directory;
+#[cfg(test)]
+mod tests;
 
 /// Mode of a report before the umask: not secret, since arguments stand in it only on request.
 const MODE: Mode = Mode::from_bits_truncate(0o644);
@@ -39,13 +44,19 @@ pub struct ReportFile {
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
     /// The path names a directory, or nothing.
-    #[error("report `{}`: this names a directory; add a file name, such as report.json", path.display())]
+    #[error(
+        "report `{}`: this names a directory; add a file name, such as report.json",
+        shown(path)
+    )]
     NoFileName {
         /// As the user gave it.
         path: PathBuf,
     },
     /// The directory cannot be reached.
-    #[error("report `{}`: cannot open its directory: {source}; create it, or name another", path.display())]
+    #[error(
+        "report `{}`: cannot open its directory: {source}; create it, or name another",
+        shown(path)
+    )]
     Directory {
         /// As the user gave it.
         path: PathBuf,
@@ -53,7 +64,10 @@ pub enum ReportError {
         source: io::Error,
     },
     /// A link of somebody else stands on the way to the directory.
-    #[error("report `{}`: {link}, which may lead anywhere; give the directory's real path", path.display())]
+    #[error(
+        "report `{}`: {link}, which may lead anywhere; give the directory's real path",
+        shown(path)
+    )]
     ForeignLink {
         /// As the user gave it.
         path: PathBuf,
@@ -61,7 +75,10 @@ pub enum ReportError {
         link: String,
     },
     /// Something that is no file stands there.
-    #[error("report `{}`: {what} stands there, and a report replaces only a regular file; remove it, or name another file", path.display())]
+    #[error(
+        "report `{}`: {what} stands there, and a report replaces only a regular file; remove it, or name another file",
+        shown(path)
+    )]
     NotAFile {
         /// As the user gave it.
         path: PathBuf,
@@ -69,7 +86,10 @@ pub enum ReportError {
         what: &'static str,
     },
     /// A file of somebody else stands there, in a directory where only its owner may replace it.
-    #[error("report `{}`: the file there belongs to uid {owner}, and its directory lets only the owner replace it; name another file", path.display())]
+    #[error(
+        "report `{}`: the file there belongs to uid {owner}, and its directory lets only the owner replace it; name another file",
+        shown(path)
+    )]
     ForeignFile {
         /// As the user gave it.
         path: PathBuf,
@@ -77,7 +97,10 @@ pub enum ReportError {
         owner: Uid,
     },
     /// The directory takes no file from this user.
-    #[error("report `{}`: cannot create a file in its directory: {source}; name a directory that you can write to", path.display())]
+    #[error(
+        "report `{}`: cannot create a file in its directory: {source}; name a directory that you can write to",
+        shown(path)
+    )]
     Create {
         /// As the user gave it.
         path: PathBuf,
@@ -85,7 +108,10 @@ pub enum ReportError {
         source: io::Error,
     },
     /// The record did not get to the disk.
-    #[error("report `{}`: not written: {source}; what was there before is untouched", path.display())]
+    #[error(
+        "report `{}`: not written: {source}; what was there before is untouched",
+        shown(path)
+    )]
     Write {
         /// As the user gave it.
         path: PathBuf,
@@ -96,7 +122,7 @@ pub enum ReportError {
 
 impl ReportFile {
     /// Finds out, before anything is started, whether a report can be written to `path`, and
-    /// reserves a file beside it.
+    /// holds a file in its directory ready.
     ///
     /// # Errors
     /// If it cannot; see [`ReportError`].
@@ -155,6 +181,11 @@ impl ReportFile {
     }
 }
 
+/// A path as it may stand in a message: whoever made its directories may have named them to harm.
+fn shown(path: &Path) -> Text {
+    Text::of_name(path.as_os_str().as_bytes())
+}
+
 /// The last part of `path`, unless the path says that it is a directory.
 fn file_name(path: &Path) -> Option<&OsStr> {
     let bytes = path.as_os_str().as_bytes();
@@ -205,24 +236,41 @@ fn may_replace_file(path: &Path, there: &FileStat, directory: &OwnedFd) -> Resul
     Ok(())
 }
 
-/// A file under a passing name, which goes when this is dropped.
+/// A file on its way: without a name where the file system can do that (so that nothing stays behind
+/// even if memwatch is killed), else under a passing one, which goes when this is dropped.
 #[derive(Debug)]
 struct Unfinished {
     directory: OwnedFd,
-    name: String,
     file: File,
+    name: String,
+    is_named: bool,
 }
 
 impl Unfinished {
     fn create(directory: OwnedFd) -> nix::Result<Self> {
-        let name = format!(".memwatch-{}.tmp", Uuid::now_v7());
-        let flags =
-            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let flags = OFlag::O_TMPFILE | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+        match openat(&directory, ".", flags, MODE) {
+            // NFS and FAT have no nameless files (open(2)).
+            Err(Errno::EOPNOTSUPP) => Self::create_named(directory),
+            file => Ok(Self {
+                file: file?.into(),
+                directory,
+                name: passing_name(),
+                is_named: false,
+            }),
+        }
+    }
+
+    fn create_named(directory: OwnedFd) -> nix::Result<Self> {
+        let name = passing_name();
+        let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
+        let flags = flags | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
         let file = openat(&directory, name.as_str(), flags, MODE)?.into();
         Ok(Self {
             directory,
-            name,
             file,
+            name,
+            is_named: true,
         })
     }
 
@@ -230,19 +278,39 @@ impl Unfinished {
     fn finish(mut self, name: &OsStr, content: &[u8]) -> io::Result<()> {
         self.file.write_all(content)?;
         self.file.sync_all()?;
+        if !self.is_named {
+            // Only a rename can replace, and only what has a name can be renamed. This is how
+            // open(2) names a nameless file without a capability.
+            let file = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+            let follow = AtFlags::AT_SYMLINK_FOLLOW;
+            linkat(
+                AT_FDCWD,
+                file.as_str(),
+                &self.directory,
+                self.name.as_str(),
+                follow,
+            )?;
+            self.is_named = true;
+        }
         renameat(&self.directory, self.name.as_str(), &self.directory, name)?;
+        self.is_named = false;
         Ok(())
     }
 }
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        // After a rename there is nothing of this name; any other failure leaves an empty file,
-        // and there is nobody to tell.
-        let _ = unlinkat(
-            &self.directory,
-            self.name.as_str(),
-            UnlinkatFlags::NoRemoveDir,
-        );
+        if self.is_named {
+            // If this fails a small file stays, and there is nobody to tell.
+            let _ = unlinkat(
+                &self.directory,
+                self.name.as_str(),
+                UnlinkatFlags::NoRemoveDir,
+            );
+        }
     }
+}
+
+fn passing_name() -> String {
+    format!(".memwatch-{}.tmp", Uuid::now_v7())
 }

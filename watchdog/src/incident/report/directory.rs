@@ -1,6 +1,6 @@
 //! Opens the directory that a report goes to, without being led astray: on the way there a symbolic
 //! link is followed only if root or the user made it. In `/tmp` anybody can put a link where a
-//! report is expected, and `fs.protected_symlinks` may be off. What is written there is `report`'s.
+//! report is expected, and `fs.protected_symlinks` may be off. What is written there is `super`'s.
 
 use std::{
     collections::VecDeque,
@@ -17,7 +17,7 @@ use nix::{
     unistd::{Uid, geteuid},
 };
 
-use super::Text;
+use crate::incident::Text;
 
 /// As many as the kernel follows in one path.
 const MAX_LINKS: u32 = 40;
