@@ -1,4 +1,5 @@
-//! The long help: prose, examples and tables that `--help` prints and the man pages are made from.
+//! The long help: the prose, examples and tables of `--help`. Paragraphs are left to clap to wrap;
+//! what has columns is kept below 80.
 
 /// `memwatch --help`.
 pub(super) const ABOUT: &str = "\
@@ -17,12 +18,13 @@ Put it in front of what worries you:
 pub(super) const FILES: &str = "\
 Files:
   /etc/memwatch/memwatch.toml               the machine's configuration
-  $XDG_CONFIG_HOME/memwatch/memwatch.toml   the user's (default ~/.config), over the machine's
-  Flags win over both. --config or MEMWATCH_CONFIG names one file to read instead of both.
+  $XDG_CONFIG_HOME/memwatch/memwatch.toml   the user's; default ~/.config
+  The user's wins over the machine's, flags win over both. --config, or else
+  MEMWATCH_CONFIG, names one file to read instead of both.
 
 Environment:
   MEMWATCH_CONFIG   path of the configuration file
-  MEMWATCH_LOG      filter of the log, for example debug or memwatch::agent=trace
+  MEMWATCH_LOG      filter of the log, such as debug or memwatch::agent=trace
   NO_COLOR          if set, no colours
 
 A command line that makes no sense ends with exit code 125.";
@@ -52,22 +54,26 @@ Examples:
       through your shell
   memwatch attach --safe -- ./run-benchmarks
       2 GiB, 300 s, at most two CPUs
-  memwatch attach --memory-max 8G --timeout 30m --report run.json -- cargo test
+  memwatch attach --memory-max 8G --timeout 30m --report r.json -- cargo test
   memwatch attach --pid 4242 --on-pressure freeze
       adopt a running process; stop it, but let it live, under pressure
 
-Sizes: K, M, G, T and KiB ... TiB are powers of 1024, KB ... TB of 1000; a bare number is bytes.
-Durations: d, h, m, s, ms from long to short, as in 1h30m; a bare number is seconds.
+Values:
+  sizes       K, M, G, T and KiB ... TiB are powers of 1024, KB ... TB of
+              1000; a bare number is bytes
+  durations   d, h, m, s, ms from long to short, as in 1h30m; a bare number is
+              seconds
 
 Exit codes:
   the command's own   it ended by itself
   124                 it ran out of time (--timeout)
-  125                 memwatch itself failed, or the command line makes no sense
+  125                 memwatch itself failed, or its options make no sense
   126                 the command was found but cannot be executed
   127                 the command was not found
   137                 it was killed for memory, by memwatch or by the kernel
   128+n               it was ended by signal n otherwise
-With --pid or --cgroup: 0 when the target has ended, 137 if memwatch emptied it.";
+  With --pid or --cgroup: 0 when the target has ended, 137 if memwatch
+  emptied it.";
 
 /// `--memory-max`.
 pub(super) const MEMORY_MAX: &str = "\
