@@ -10,7 +10,7 @@ use crate::{
 
 /// `(struct task_struct *p)`, which is the current task.
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
-pub fn process_exit(ctx: RawTracePointContext) -> i32 {
+pub(crate) fn process_exit(ctx: RawTracePointContext) -> i32 {
     let Some(row) = current_row(&ctx) else { return 0 };
     if let Some(totals) = maps::totals(row) {
         // SAFETY: a live map value.

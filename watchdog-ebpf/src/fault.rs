@@ -12,7 +12,7 @@ use crate::{
 };
 
 #[perf_event]
-pub fn fault_minor(ctx: PerfEventContext) -> i32 {
+pub(crate) fn fault_minor(ctx: PerfEventContext) -> i32 {
     let Some(row) = current_row(&ctx) else { return 0 };
     if let Some(totals) = maps::totals(row) {
         // SAFETY: a live map value.
@@ -26,7 +26,7 @@ pub fn fault_minor(ctx: PerfEventContext) -> i32 {
 }
 
 #[perf_event]
-pub fn fault_major(ctx: PerfEventContext) -> i32 {
+pub(crate) fn fault_major(ctx: PerfEventContext) -> i32 {
     let Some(row) = current_row(&ctx) else { return 0 };
     if let Some(totals) = maps::totals(row) {
         // SAFETY: a live map value.

@@ -11,7 +11,7 @@ use crate::{
 
 /// `(struct task_struct *tsk)`; current is khungtaskd.
 #[raw_tracepoint(tracepoint = "sched_process_hang")]
-pub fn process_hang(ctx: RawTracePointContext) -> i32 {
+pub(crate) fn process_hang(ctx: RawTracePointContext) -> i32 {
     maps::count(|machine| unsafe { &raw mut (*machine).hangs });
     let task = Task::read(ctx.arg(0));
     maps::send(Hang {

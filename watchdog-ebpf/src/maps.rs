@@ -15,16 +15,16 @@ use memwatch_ebpf::{
 };
 
 #[map]
-pub static LEVELS: Array<u64> = Array::with_max_entries(1, 0);
+pub(crate) static LEVELS: Array<u64> = Array::with_max_entries(1, 0);
 
 #[map]
-pub static TARGETS: HashMap<u64, u32> = HashMap::with_max_entries(MAX_TARGETS, 0);
+pub(crate) static TARGETS: HashMap<u64, u32> = HashMap::with_max_entries(MAX_TARGETS, 0);
 
 #[map]
-pub static ROWS: Array<TargetRow> = Array::with_max_entries(MAX_TARGETS, 0);
+pub(crate) static ROWS: Array<TargetRow> = Array::with_max_entries(MAX_TARGETS, 0);
 
 #[map]
-pub static HEARTBEATS: Array<Heartbeat> = Array::with_max_entries(MAX_OWNERS, BPF_F_MMAPABLE);
+pub(crate) static HEARTBEATS: Array<Heartbeat> = Array::with_max_entries(MAX_OWNERS, BPF_F_MMAPABLE);
 
 #[map]
 static TOTALS: Array<TargetTotals> = Array::with_max_entries(MAX_TARGETS, BPF_F_MMAPABLE);
@@ -33,11 +33,11 @@ static TOTALS: Array<TargetTotals> = Array::with_max_entries(MAX_TARGETS, BPF_F_
 static MACHINE: Array<MachineTotals> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 #[map]
-pub static PROCESSES: LruHashMap<u32, ProcessTotals> =
+pub(crate) static PROCESSES: LruHashMap<u32, ProcessTotals> =
     LruHashMap::with_max_entries(MAX_PROCESSES, 0);
 
 #[map]
-pub static RECLAIMS: LruHashMap<u32, ReclaimStart> = LruHashMap::with_max_entries(MAX_PROCESSES, 0);
+pub(crate) static RECLAIMS: LruHashMap<u32, ReclaimStart> = LruHashMap::with_max_entries(MAX_PROCESSES, 0);
 
 #[map]
 static EVENTS: RingBuf = RingBuf::with_byte_size(EVENT_RING_BYTES, 0);
@@ -52,19 +52,19 @@ static LAYOUT: Global<KernelLayout> = Global::new(KernelLayout {
 });
 
 #[inline(always)]
-pub fn layout() -> KernelLayout {
+pub(crate) fn layout() -> KernelLayout {
     LAYOUT.load()
 }
 
 #[inline(always)]
-pub fn now_ns() -> u64 {
+pub(crate) fn now_ns() -> u64 {
     // SAFETY: a helper without arguments.
     unsafe { bpf_ktime_get_ns() }
 }
 
 /// Adds to a counter that other CPUs add to as well.
 #[inline(always)]
-pub fn add(counter: *mut u64, amount: u64) {
+pub(crate) fn add(counter: *mut u64, amount: u64) {
     // The intrinsic, because core has no read-modify-write atomics for a target without
     // compare-and-swap; BPF has an atomic add since 3.18.
     // SAFETY: callers pass a u64 field of a map value that a lookup returned: aligned, and alive
@@ -74,7 +74,7 @@ pub fn add(counter: *mut u64, amount: u64) {
 
 /// Stores a value and returns what was there. Two CPUs at once may both see the old one.
 #[inline(always)]
-pub fn replace(cell: *mut u64, value: u64) -> u64 {
+pub(crate) fn replace(cell: *mut u64, value: u64) -> u64 {
     // SAFETY: as in `add`.
     unsafe {
         let old = cell.read_volatile();
@@ -85,13 +85,13 @@ pub fn replace(cell: *mut u64, value: u64) -> u64 {
 
 /// The totals of a row.
 #[inline(always)]
-pub fn totals(row: u32) -> Option<*mut TargetTotals> {
+pub(crate) fn totals(row: u32) -> Option<*mut TargetTotals> {
     TOTALS.get_ptr_mut(row)
 }
 
 /// Adds one to a counter of the machine.
 #[inline(always)]
-pub fn count(field: impl FnOnce(*mut MachineTotals) -> *mut u64) {
+pub(crate) fn count(field: impl FnOnce(*mut MachineTotals) -> *mut u64) {
     if let Some(machine) = MACHINE.get_ptr_mut(0) {
         add(field(machine), 1);
     }
@@ -99,7 +99,7 @@ pub fn count(field: impl FnOnce(*mut MachineTotals) -> *mut u64) {
 
 /// The totals of a process of the target in `row`, begun at zero if it is new.
 #[inline(always)]
-pub fn process(tgid: u32, row: u32, now_ns: u64) -> Option<*mut ProcessTotals> {
+pub(crate) fn process(tgid: u32, row: u32, now_ns: u64) -> Option<*mut ProcessTotals> {
     let known = PROCESSES.get_ptr_mut(tgid).or_else(|| {
         // Another thread may insert between the two; its entry is as good as ours.
         let _ = PROCESSES.insert(tgid, ProcessTotals::default(), u64::from(BPF_NOEXIST));
@@ -119,7 +119,7 @@ pub fn process(tgid: u32, row: u32, now_ns: u64) -> Option<*mut ProcessTotals> {
 
 /// Sends an event and wakes the reader, or counts that there was no room.
 #[inline(always)]
-pub fn send<Event: 'static>(event: Event) {
+pub(crate) fn send<Event: 'static>(event: Event) {
     match EVENTS.reserve::<Event>(0) {
         Some(mut entry) => {
             entry.write(event);
@@ -131,6 +131,6 @@ pub fn send<Event: 'static>(event: Event) {
 }
 
 #[inline(always)]
-pub fn header(kind: EventKind, row: u32) -> EventHeader {
+pub(crate) fn header(kind: EventKind, row: u32) -> EventHeader {
     EventHeader { time_ns: now_ns(), kind: kind as u32, row }
 }

@@ -11,7 +11,7 @@ use crate::{
 /// `(struct task_struct *task, uid_t uid)` since 6.8, `(int pid)` before. The victim need not be
 /// current, and its cgroup cannot be read here: the agent finds out where it belongs.
 #[raw_tracepoint(tracepoint = "mark_victim")]
-pub fn mark_victim(ctx: RawTracePointContext) -> i32 {
+pub(crate) fn mark_victim(ctx: RawTracePointContext) -> i32 {
     maps::count(|machine| unsafe { &raw mut (*machine).oom_victims });
     let victim = if layout().mark_victim == VICTIM_IS_TASK {
         Task::read(ctx.arg(0))

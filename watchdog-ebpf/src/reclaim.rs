@@ -17,35 +17,35 @@ use crate::{
 
 /// `(int order, gfp_t gfp_flags)`: a zone is short, for everybody.
 #[raw_tracepoint(tracepoint = "mm_vmscan_direct_reclaim_begin")]
-pub fn direct_begin(ctx: RawTracePointContext) -> i32 {
+pub(crate) fn direct_begin(ctx: RawTracePointContext) -> i32 {
     begin(&ctx, |totals| unsafe { &raw mut (*totals).direct_reclaims });
     0
 }
 
 /// `(int order, gfp_t gfp_flags)`: a memory cgroup is at its limit.
 #[raw_tracepoint(tracepoint = "mm_vmscan_memcg_reclaim_begin")]
-pub fn memcg_begin(ctx: RawTracePointContext) -> i32 {
+pub(crate) fn memcg_begin(ctx: RawTracePointContext) -> i32 {
     begin(&ctx, |totals| unsafe { &raw mut (*totals).memcg_reclaims });
     0
 }
 
 /// `(unsigned long nr_reclaimed)`
 #[raw_tracepoint(tracepoint = "mm_vmscan_direct_reclaim_end")]
-pub fn direct_end(ctx: RawTracePointContext) -> i32 {
+pub(crate) fn direct_end(ctx: RawTracePointContext) -> i32 {
     end(&ctx);
     0
 }
 
 /// `(unsigned long nr_reclaimed)`
 #[raw_tracepoint(tracepoint = "mm_vmscan_memcg_reclaim_end")]
-pub fn memcg_end(ctx: RawTracePointContext) -> i32 {
+pub(crate) fn memcg_end(ctx: RawTracePointContext) -> i32 {
     end(&ctx);
     0
 }
 
 /// `(int nid, unsigned long nr_scanned, unsigned long nr_reclaimed, ...)`
 #[raw_tracepoint(tracepoint = "mm_vmscan_lru_shrink_inactive")]
-pub fn shrink_inactive(ctx: RawTracePointContext) -> i32 {
+pub(crate) fn shrink_inactive(ctx: RawTracePointContext) -> i32 {
     let Some(row) = current_row(&ctx) else { return 0 };
     let scanned: u64 = ctx.arg(1);
     if let Some(totals) = maps::totals(row) {
@@ -64,7 +64,7 @@ pub fn shrink_inactive(ctx: RawTracePointContext) -> i32 {
 
 /// `(int nid, int zid, int order, gfp_t gfp_flags)`: the current task asked for it.
 #[raw_tracepoint(tracepoint = "mm_vmscan_wakeup_kswapd")]
-pub fn wakeup_kswapd(ctx: RawTracePointContext) -> i32 {
+pub(crate) fn wakeup_kswapd(ctx: RawTracePointContext) -> i32 {
     if let Some(totals) = current_row(&ctx).and_then(maps::totals) {
         // SAFETY: a live map value.
         unsafe { add(&raw mut (*totals).kswapd_wakeups, 1) };
@@ -74,7 +74,7 @@ pub fn wakeup_kswapd(ctx: RawTracePointContext) -> i32 {
 
 /// `(int nid, int zid, int order)`: current is kswapd.
 #[raw_tracepoint(tracepoint = "mm_vmscan_kswapd_wake")]
-pub fn kswapd_wake(_: RawTracePointContext) -> i32 {
+pub(crate) fn kswapd_wake(_: RawTracePointContext) -> i32 {
     maps::count(|machine| unsafe { &raw mut (*machine).kswapd_wakes });
     0
 }

@@ -15,7 +15,7 @@ use crate::maps::{LEVELS, ROWS, TARGETS, layout};
 /// Only the depths that hold a target are looked at. With one target that is one helper call and
 /// one hash lookup, for its members and for everybody else.
 #[inline(always)]
-pub fn current_row(ctx: &impl EbpfContext) -> Option<u32> {
+pub(crate) fn current_row(ctx: &impl EbpfContext) -> Option<u32> {
     let mut levels = *LEVELS.get(0)?;
     let mut row = NO_ROW;
     let mut cgroup_id = 0;
@@ -46,16 +46,16 @@ pub fn current_row(ctx: &impl EbpfContext) -> Option<u32> {
 }
 
 /// A task that need not be current.
-pub struct Task {
-    pub tid: u32,
-    pub tgid: u32,
-    pub comm: Comm,
+pub(crate) struct Task {
+    pub(crate) tid: u32,
+    pub(crate) tgid: u32,
+    pub(crate) comm: Comm,
 }
 
 impl Task {
     /// Reads a `struct task_struct`; what cannot be read is zero.
     #[inline(always)]
-    pub fn read(task: *const u8) -> Self {
+    pub(crate) fn read(task: *const u8) -> Self {
         let layout = layout();
         Self {
             tid: field(task, layout.task_pid),

@@ -14,7 +14,7 @@ use aya::util::online_cpus;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
 use log::Log;
-use memwatch_ebpf::{MAJOR_FAULT_PERIOD, MAX_LEVELS, MAX_TARGETS, MINOR_FAULT_PERIOD, TargetRow};
+use memwatch_ebpf::{MAJOR_FAULT_PERIOD, MAX_LEVELS, MAX_TARGETS, MINOR_FAULT_PERIOD, TargetRow, TargetTotals};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
@@ -133,6 +133,9 @@ impl Programs {
         }
         let row = (0..MAX_TARGETS).find(|row| !self.taken.contains_key(row)).ok_or(LoadError::Full)?;
         let target = TargetRow { cgroup_id, level, ..TargetRow::default() };
+        // A target that had the row before left its numbers there.
+        let totals = self.object.map_mut("TOTALS").ok_or(LoadError::NoMap("TOTALS"))?;
+        Array::try_from(totals)?.set(row, TargetTotals::default(), 0)?;
         self.rows.set(row, target, 0)?;
         self.targets.insert(cgroup_id, row, 0)?;
         self.taken.insert(row, (cgroup_id, level));

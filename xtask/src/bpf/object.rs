@@ -26,7 +26,10 @@ pub(super) struct Canonical(BTreeMap<String, Vec<String>>);
 impl Canonical {
     pub(super) fn parse(bytes: &[u8]) -> Result<Self> {
         let elf = Elf::parse(bytes).context("not a BPF object")?;
-        ensure!(elf.section_by_name("license").is_some(), "the object has no licence");
+        ensure!(
+            elf.section_by_name("license").is_some(),
+            "the object has no licence"
+        );
         let mut parts = BTreeMap::new();
         for section in elf.sections().filter(|section| section.size() > 0) {
             let name = section.name()?;
@@ -57,7 +60,11 @@ impl Canonical {
                 Some(theirs) if ours != theirs => {
                     let at = ours.iter().zip(theirs).take_while(|(a, b)| a == b).count();
                     let line = |side: &Vec<String>| side.get(at).cloned().unwrap_or_default();
-                    lines.push(format!("{name}+{at}: `{}` / `{}`", line(ours), line(theirs)));
+                    lines.push(format!(
+                        "{name}+{at}: `{}` / `{}`",
+                        line(ours),
+                        line(theirs)
+                    ));
                 }
                 Some(_) => {}
             }
@@ -71,10 +78,15 @@ impl Canonical {
 /// Every function of a section, one line per instruction.
 fn listings(elf: &Elf<'_>, section: &Section<'_, '_>) -> Result<Vec<(String, Vec<String>)>> {
     let data = section.data()?;
-    let relocations: BTreeMap<u64, RelocationTarget> =
-        section.relocations().map(|(offset, relocation)| (offset, relocation.target())).collect();
+    let relocations: BTreeMap<u64, RelocationTarget> = section
+        .relocations()
+        .map(|(offset, relocation)| (offset, relocation.target()))
+        .collect();
     let mut functions = Vec::new();
-    for symbol in elf.symbols().filter(|symbol| is_named_in(symbol, section.index())) {
+    for symbol in elf
+        .symbols()
+        .filter(|symbol| is_named_in(symbol, section.index()))
+    {
         if symbol.kind() != SymbolKind::Text {
             continue;
         }
@@ -83,7 +95,9 @@ fn listings(elf: &Elf<'_>, section: &Section<'_, '_>) -> Result<Vec<(String, Vec
             (symbol.address()..symbol.address() + symbol.size()).step_by(INSTRUCTION_BYTES as usize)
         {
             let at = usize::try_from(offset)?;
-            let bytes = data.get(at..at + 8).context("a function reaches past its section")?;
+            let bytes = data
+                .get(at..at + 8)
+                .context("a function reaches past its section")?;
             let immediate = i32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
             let calls = bytes[0] == CALL && bytes[1] >> 4 == PSEUDO_CALL;
             let operand = match relocations.get(&offset) {
@@ -94,10 +108,14 @@ fn listings(elf: &Elf<'_>, section: &Section<'_, '_>) -> Result<Vec<(String, Vec
                 }
                 None => format!("{immediate:#x}"),
             };
-            let [code, registers, low, high, ..] = *bytes else { unreachable!("eight bytes") };
-            lines.push(format!("{code:02x} {registers:02x} {high:02x}{low:02x} {operand}"));
+            let [code, registers, low, high, ..] = *bytes else {
+                unreachable!("eight bytes")
+            };
+            lines.push(format!(
+                "{code:02x} {registers:02x} {high:02x}{low:02x} {operand}"
+            ));
         }
-        functions.push((symbol.name()?.to_owned(), lines));
+        functions.push((stable_name(symbol.name()?), lines));
     }
     Ok(functions)
 }
@@ -114,12 +132,22 @@ fn reference(
     };
     let symbol = elf.symbol_by_index(index)?;
     if symbol.kind() != SymbolKind::Section {
-        return Ok(symbol.name()?.to_owned());
+        return Ok(stable_name(symbol.name()?));
     }
     // Relative to a section: calls count in instructions from the next one, data in bytes.
-    let into = if calls { 8 * (i64::from(immediate) + 1) } else { i64::from(immediate) };
-    let section = symbol.section_index().context("a section symbol without section")?;
-    Ok(name_at(elf, section, symbol.address().wrapping_add_signed(into)))
+    let into = if calls {
+        8 * (i64::from(immediate) + 1)
+    } else {
+        i64::from(immediate)
+    };
+    let section = symbol
+        .section_index()
+        .context("a section symbol without section")?;
+    Ok(name_at(
+        elf,
+        section,
+        symbol.address().wrapping_add_signed(into),
+    ))
 }
 
 fn name_at(elf: &Elf<'_>, section: SectionIndex, address: u64) -> String {
@@ -128,7 +156,7 @@ fn name_at(elf: &Elf<'_>, section: SectionIndex, address: u64) -> String {
         .find(|symbol| (symbol.address()..symbol.address() + symbol.size()).contains(&address))
         .and_then(|symbol| {
             let into = address - symbol.address();
-            Some(format!("{}+{into:#x}", symbol.name().ok()?))
+            Some(format!("{}+{into:#x}", stable_name(symbol.name().ok()?)))
         })
         .unwrap_or_else(|| format!("{section}+{address:#x}"))
 }
@@ -137,17 +165,39 @@ fn name_at(elf: &Elf<'_>, section: SectionIndex, address: u64) -> String {
 fn variables(elf: &Elf<'_>, section: &Section<'_, '_>) -> Result<Vec<(String, String)>> {
     let data = section.data()?;
     let mut variables = Vec::new();
-    for symbol in elf.symbols().filter(|symbol| is_named_in(symbol, section.index())) {
+    for symbol in elf
+        .symbols()
+        .filter(|symbol| is_named_in(symbol, section.index()))
+    {
         let start = usize::try_from(symbol.address())?;
         let end = start + usize::try_from(symbol.size())?;
         // `.bss` has a size but no bytes.
         let bytes = data.get(start..end).unwrap_or_default();
-        variables.push((symbol.name()?.to_owned(), hex(bytes)));
+        variables.push((stable_name(symbol.name()?), hex(bytes)));
     }
     if variables.is_empty() {
         variables.push(("(all)".to_owned(), hex(data)));
     }
     Ok(variables)
+}
+
+/// A name without what differs from compiler to compiler: the hash of a crate in a mangled path
+/// (`Cs<base 62>_`), and the hash in the name of an anonymous constant (`anon.<hex>.<number>`).
+fn stable_name(name: &str) -> String {
+    if let Some((_, number)) = name
+        .strip_prefix("anon.")
+        .and_then(|anonymous| anonymous.split_once('.'))
+    {
+        return format!("anon.{number}");
+    }
+    let mut pieces = name.split("Cs");
+    let mut stable = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let crate_path = piece.split_once('_').filter(|(hash, _)| hash.len() >= 8);
+        stable.push_str("C_");
+        stable.push_str(crate_path.map_or(piece, |(_, path)| path));
+    }
+    stable
 }
 
 fn is_named_in<'data>(symbol: &impl ObjectSymbol<'data>, section: SectionIndex) -> bool {
@@ -161,4 +211,42 @@ fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_lose_their_hashes_and_nothing_else() {
+        let mangled = "_RNCINvNtCsjNzfpQ9B5Ix_12memwatch_bpf6target11current_row";
+        assert_eq!(
+            stable_name(mangled),
+            "_RNCINvNtC_12memwatch_bpf6target11current_row"
+        );
+        assert_eq!(
+            stable_name("anon.f55327255f1be6736edadf2663295b79.3"),
+            "anon.3"
+        );
+        assert_eq!(stable_name("PROCESSES"), "PROCESSES");
+    }
+
+    #[test]
+    fn a_changed_instruction_is_found_and_named() {
+        let object = include_bytes!("../../../watchdog-ebpf/bpf/memwatch.bpf.o");
+        let checked_in = Canonical::parse(object).unwrap();
+        assert!(checked_in.differences(&checked_in).is_empty());
+
+        let section = Elf::parse(&object[..]).unwrap();
+        let program = section.section_by_name("raw_tp/mark_victim").unwrap();
+        let (start, _) = program.file_range().unwrap();
+        let mut changed = object.to_vec();
+        changed[usize::try_from(start).unwrap() + 4] ^= 1;
+        let differences = checked_in.differences(&Canonical::parse(&changed).unwrap());
+        assert_eq!(differences.len(), 1, "{differences:?}");
+        assert!(
+            differences[0].starts_with("raw_tp/mark_victim mark_victim+0:"),
+            "{differences:?}"
+        );
+    }
 }
