@@ -69,8 +69,8 @@ impl Programs {
     /// # Errors
     /// The object as a whole is refused.
     pub fn load(plan: &Plan) -> Result<Self, LoadError> {
-        // The object needs no BTF of the kernel. `new` has parsed all of it by now, which is half of
-        // the time this takes, but at least it is not kept.
+        // The object needs no BTF of the kernel. `new` has parsed all of it by now and aya offers no
+        // way around that, but at least it is not kept.
         let mut object =
             EbpfLoader::new().btf(None).override_global("LAYOUT", &plan.layout, true).load(memwatch_ebpf::OBJECT)?;
         let logger = EbpfLogger::init(&mut object).ok();
