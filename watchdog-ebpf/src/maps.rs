@@ -132,5 +132,9 @@ pub fn send<Event: 'static>(event: Event) {
 
 #[inline(always)]
 pub fn header(kind: EventKind, row: u32) -> EventHeader {
-    EventHeader { time_ns: now_ns(), kind: kind as u32, row }
+    EventHeader {
+        time_ns: now_ns(),
+        kind: kind as u32,
+        row,
+    }
 }

@@ -34,8 +34,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
-use tokio::io::unix::AsyncFd;
 use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// What is to be guarded.
 #[derive(Clone, Debug)]
@@ -73,7 +73,12 @@ const HOUSEKEEPING: Duration = Duration::from_millis(250);
 /// # Errors
 /// It could not be started. What was made is removed.
 pub fn run(orders: Orders) -> anyhow::Result<u8> {
-    let report = orders.attach.report.as_deref().map(ReportFile::open).transpose()?;
+    let report = orders
+        .attach
+        .report
+        .as_deref()
+        .map(ReportFile::open)
+        .transpose()?;
     let inheritance = Inheritance::take(&signals::taken(), safe_cpus(&orders.attach))
         .context("cannot block signals")?;
     let layout = Layout::read(Path::new("/"))?;
@@ -148,13 +153,33 @@ impl Run {
             Running::Adopted(adopted) => Some(adopted.leader),
             Running::Cgroup => None,
         };
-        let settings = Settings { response: response(orders.attach.on_pressure), ..orders.settings };
+        let settings = Settings {
+            response: response(orders.attach.on_pressure),
+            ..orders.settings
+        };
         let members = Members::new(leader, settings.growth_window);
-        let mode = if orders.attach.dry_run { Mode::DryRun } else { Mode::Real };
+        let mode = if orders.attach.dry_run {
+            Mode::DryRun
+        } else {
+            Mode::Real
+        };
         let policy = Policy::new(settings);
-        let pass = Pass::new(target_eyes, machine_eyes, members, policy, mode, Arc::clone(&channel), recorder);
-        let decider = deciding::start(pass, Arc::clone(&channel), Arc::clone(&eyes), Arc::clone(&events))
-            .context("cannot start the deciding thread")?;
+        let pass = Pass::new(
+            target_eyes,
+            machine_eyes,
+            members,
+            policy,
+            mode,
+            Arc::clone(&channel),
+            recorder,
+        );
+        let decider = deciding::start(
+            pass,
+            Arc::clone(&channel),
+            Arc::clone(&eyes),
+            Arc::clone(&events),
+        )
+        .context("cannot start the deciding thread")?;
         let kernel = Kernel::load_beside(guarded.target.id, guarded.target.level, eyes);
         let mut notes = guarded.shortcomings.clone();
         if let Running::Adopted(adopted) = &subject {
@@ -231,7 +256,12 @@ impl Run {
         while let Ok(Some(info)) = signals.read_signal() {
             let sender = Pid::from_raw(info.ssi_pid as i32);
             let sender_group = nix::unistd::getpgid(Some(sender)).ok().map(Pid::as_raw);
-            match signals::react(info.ssi_signo as i32, info.ssi_code, own_group, sender_group) {
+            match signals::react(
+                info.ssi_signo as i32,
+                info.ssi_code,
+                own_group,
+                sender_group,
+            ) {
                 Reaction::Reap => {
                     if let Some(ended) = self.reap() {
                         return Some(ended);
@@ -259,7 +289,9 @@ impl Run {
     }
 
     fn reap(&mut self) -> Option<Ended> {
-        let Running::Child { pid } = &self.subject else { return None };
+        let Running::Child { pid } = &self.subject else {
+            return None;
+        };
         match signals::change_of(Pid::from_raw(*pid as i32))? {
             Change::StoppedByTerminal => {
                 signals::stop_self();
@@ -283,7 +315,9 @@ impl Run {
             match &notice {
                 Notice::Ordered { order, .. } => {
                     self.terminal.ordered(order, self.orders.attach.dry_run);
-                    let whole = order.victim.is_some_and(|victim| victim.scope == Scope::Target);
+                    let whole = order
+                        .victim
+                        .is_some_and(|victim| victim.scope == Scope::Target);
                     if order.rung == Rung::Freeze {
                         let outcome = act::target::freeze(&self.guarded.target.dir, self.mode());
                         self.story.froze(outcome);
@@ -327,15 +361,17 @@ impl Run {
 
     fn ask(&self, pid: u32) -> Outcome {
         act::target::thaw(&self.guarded.target.dir, self.mode());
-        act::signal::pidfd_open(pid)
-            .map_or(Outcome::Gone, |pidfd| act::signal::send(pidfd.as_fd(), libc::SIGTERM, self.mode()))
+        act::signal::pidfd_open(pid).map_or(Outcome::Gone, |pidfd| {
+            act::signal::send(pidfd.as_fd(), libc::SIGTERM, self.mode())
+        })
     }
 
     fn keep_house(&mut self) -> Option<Ended> {
         self.take_events();
         let status = &self.channel.status;
         let limit = self.guarded.limit_bytes;
-        self.terminal.live(status, limit, clock::now().saturating_sub(self.began.0));
+        self.terminal
+            .live(status, limit, clock::now().saturating_sub(self.began.0));
         let empty = || cgroup::pids(&self.guarded.target.dir).is_empty();
         match &self.subject {
             Running::Child { .. } => None,
@@ -347,7 +383,9 @@ impl Run {
         self.kernel.flush_logs();
         while let Some(event) = self.events.pop() {
             match event {
-                bpf::Event::OomVictim { row, pid, comm, .. } if self.kernel.is_ours(row, pid, &self.guarded.target.dir) => {
+                bpf::Event::OomVictim { row, pid, comm, .. }
+                    if self.kernel.is_ours(row, pid, &self.guarded.target.dir) =>
+                {
                     self.story.kernel_oom(pid, &comm);
                 }
                 bpf::Event::Hang { tid, comm, .. } => self.story.hung(tid, &comm),
@@ -357,11 +395,20 @@ impl Run {
     }
 
     fn mode(&self) -> Mode {
-        if self.orders.attach.dry_run { Mode::DryRun } else { Mode::Real }
+        if self.orders.attach.dry_run {
+            Mode::DryRun
+        } else {
+            Mode::Real
+        }
     }
 
     /// Ends the deciding thread, removes what was made, writes the record.
-    fn end(mut self, layout: &Layout, ended: anyhow::Result<Ended>, report: Option<ReportFile>) -> anyhow::Result<u8> {
+    fn end(
+        mut self,
+        layout: &Layout,
+        ended: anyhow::Result<Ended>,
+        report: Option<ReportFile>,
+    ) -> anyhow::Result<u8> {
         let ended = ended?;
         self.hear();
         self.channel.stop();
@@ -378,7 +425,8 @@ impl Run {
         if let Some(recording) = self.recording.take() {
             let dropped = recording.finish().context("cannot write the recording")?;
             if dropped > 0 {
-                self.notes.push(format!("{dropped} looks did not get into the recording"));
+                self.notes
+                    .push(format!("{dropped} looks did not get into the recording"));
             }
         }
         let mut record = self.record(&totals, leader);
@@ -393,11 +441,15 @@ impl Run {
             // The verdict is the command's; a full disk does not change it.
             self.terminal.warn(&error.to_string());
         }
-        Ok(record.exit_code.and_then(|code| u8::try_from(code).ok()).unwrap_or(125))
+        Ok(record
+            .exit_code
+            .and_then(|code| u8::try_from(code).ok())
+            .unwrap_or(125))
     }
 
     fn record(&mut self, totals: &guarded::Totals, leader: Option<(u32, Change)>) -> Record {
-        self.story.kernel_oom_count(totals.oom_kills.unwrap_or(0), leader);
+        self.story
+            .kernel_oom_count(totals.oom_kills.unwrap_or(0), leader);
         let (verdict, exit_code) = self.story.end(leader);
         let ended = clock::now();
         let duration_us = ended.saturating_sub(self.began.0).as_micros() as u64;
@@ -416,7 +468,9 @@ impl Run {
         record.stall_full_us = totals.psi.map(|psi| psi.full_us);
         record.refaults_pages = totals.stat.map(|stat| stat.refault_pages);
         record.faults = incident::Faults {
-            minor: totals.stat.map(|stat| stat.faults.saturating_sub(stat.major_faults)),
+            minor: totals
+                .stat
+                .map(|stat| stat.faults.saturating_sub(stat.major_faults)),
             major: totals.stat.map(|stat| stat.major_faults),
         };
         self.kernel.tell(&mut record);
@@ -425,10 +479,14 @@ impl Run {
         record.losses.unreadable_files = status.unreadable.load(Ordering::Relaxed);
         record.dry_run = self.orders.attach.dry_run;
         record.settings = super::identity::settings(&self.orders.settings);
-        record.features_lost.extend(super::identity::refused(&self.refused));
+        record
+            .features_lost
+            .extend(super::identity::refused(&self.refused));
         let notices_lost = self.channel.dropped();
         if notices_lost > 0 {
-            self.notes.push(format!("{notices_lost} notices of the deciding thread were lost"));
+            self.notes.push(format!(
+                "{notices_lost} notices of the deciding thread were lost"
+            ));
         }
         record.notes = self.notes.iter().map(|note| note.as_str().into()).collect();
         std::mem::replace(&mut self.story, Story::begin(ended)).tell(&mut record);
@@ -477,7 +535,8 @@ impl Run {
             record.notes.push(note.as_str().into());
         }
         if let Err(error) = self.guarded.target.remove() {
-            self.terminal.warn(&format!("{error}; the next run removes {}", dir.display()));
+            self.terminal
+                .warn(&format!("{error}; the next run removes {}", dir.display()));
         }
         let swept = cgroup::sweep(layout);
         for orphan in &swept.left {
@@ -494,7 +553,12 @@ fn open_recording(path: &Path) -> anyhow::Result<(recorder::Recorder, Recording)
         .write(true)
         .create_new(true)
         .open(path)
-        .with_context(|| format!("cannot create the recording {}; name a file that does not exist yet", path.display()))?;
+        .with_context(|| {
+            format!(
+                "cannot create the recording {}; name a file that does not exist yet",
+                path.display()
+            )
+        })?;
     recorder::start(file).context("cannot start the recorder")
 }
 
@@ -511,14 +575,23 @@ fn make_ready(orders: &Orders, layout: &Layout) -> anyhow::Result<Guarded> {
     Ok(Guarded::new(target, limits)?)
 }
 
-fn start(orders: &Orders, guarded: &Guarded, layout: &Layout, inheritance: &Inheritance) -> anyhow::Result<Running> {
+fn start(
+    orders: &Orders,
+    guarded: &Guarded,
+    layout: &Layout,
+    inheritance: &Inheritance,
+) -> anyhow::Result<Running> {
     match &orders.subject {
         Subject::Program(program) => {
             let entrances = guarded.target.entrances()?;
             let child = launch::launch(program, &entrances, inheritance)?;
             Ok(Running::Child { pid: child.id() })
         }
-        Subject::Pid(pid) => Ok(Running::Adopted(adopt::adopt(*pid, &guarded.target, layout)?)),
+        Subject::Pid(pid) => Ok(Running::Adopted(adopt::adopt(
+            *pid,
+            &guarded.target,
+            layout,
+        )?)),
         Subject::Cgroup(_) => Ok(Running::Cgroup),
     }
 }
@@ -533,7 +606,11 @@ fn response(on_pressure: OnPressure) -> Response {
 
 /// What is not ours to end is let go when we are told to end.
 fn detach(signal: Signal) -> Option<Ended> {
-    matches!(signal, Signal::SIGINT | Signal::SIGTERM | Signal::SIGHUP | Signal::SIGQUIT).then_some(Ended::Detached)
+    matches!(
+        signal,
+        Signal::SIGINT | Signal::SIGTERM | Signal::SIGHUP | Signal::SIGQUIT
+    )
+    .then_some(Ended::Detached)
 }
 
 async fn sleep_for(left: Option<Duration>) {
@@ -542,4 +619,3 @@ async fn sleep_for(left: Option<Duration>) {
         None => std::future::pending().await,
     }
 }
-

@@ -26,7 +26,10 @@ pub(super) struct Canonical(BTreeMap<String, Vec<String>>);
 impl Canonical {
     pub(super) fn parse(bytes: &[u8]) -> Result<Self> {
         let elf = Elf::parse(bytes).context("not a BPF object")?;
-        ensure!(elf.section_by_name("license").is_some(), "the object has no licence");
+        ensure!(
+            elf.section_by_name("license").is_some(),
+            "the object has no licence"
+        );
         let mut parts = BTreeMap::new();
         for section in elf.sections().filter(|section| section.size() > 0) {
             let name = section.name()?;
@@ -57,7 +60,11 @@ impl Canonical {
                 Some(theirs) if ours != theirs => {
                     let at = ours.iter().zip(theirs).take_while(|(a, b)| a == b).count();
                     let line = |side: &Vec<String>| side.get(at).cloned().unwrap_or_default();
-                    lines.push(format!("{name}+{at}: `{}` / `{}`", line(ours), line(theirs)));
+                    lines.push(format!(
+                        "{name}+{at}: `{}` / `{}`",
+                        line(ours),
+                        line(theirs)
+                    ));
                 }
                 Some(_) => {}
             }
@@ -71,10 +78,15 @@ impl Canonical {
 /// Every function of a section, one line per instruction.
 fn listings(elf: &Elf<'_>, section: &Section<'_, '_>) -> Result<Vec<(String, Vec<String>)>> {
     let data = section.data()?;
-    let relocations: BTreeMap<u64, RelocationTarget> =
-        section.relocations().map(|(offset, relocation)| (offset, relocation.target())).collect();
+    let relocations: BTreeMap<u64, RelocationTarget> = section
+        .relocations()
+        .map(|(offset, relocation)| (offset, relocation.target()))
+        .collect();
     let mut functions = Vec::new();
-    for symbol in elf.symbols().filter(|symbol| is_named_in(symbol, section.index())) {
+    for symbol in elf
+        .symbols()
+        .filter(|symbol| is_named_in(symbol, section.index()))
+    {
         if symbol.kind() != SymbolKind::Text {
             continue;
         }
@@ -83,7 +95,9 @@ fn listings(elf: &Elf<'_>, section: &Section<'_, '_>) -> Result<Vec<(String, Vec
             (symbol.address()..symbol.address() + symbol.size()).step_by(INSTRUCTION_BYTES as usize)
         {
             let at = usize::try_from(offset)?;
-            let bytes = data.get(at..at + 8).context("a function reaches past its section")?;
+            let bytes = data
+                .get(at..at + 8)
+                .context("a function reaches past its section")?;
             let immediate = i32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
             let calls = bytes[0] == CALL && bytes[1] >> 4 == PSEUDO_CALL;
             let operand = match relocations.get(&offset) {
@@ -94,8 +108,12 @@ fn listings(elf: &Elf<'_>, section: &Section<'_, '_>) -> Result<Vec<(String, Vec
                 }
                 None => format!("{immediate:#x}"),
             };
-            let [code, registers, low, high, ..] = *bytes else { unreachable!("eight bytes") };
-            lines.push(format!("{code:02x} {registers:02x} {high:02x}{low:02x} {operand}"));
+            let [code, registers, low, high, ..] = *bytes else {
+                unreachable!("eight bytes")
+            };
+            lines.push(format!(
+                "{code:02x} {registers:02x} {high:02x}{low:02x} {operand}"
+            ));
         }
         functions.push((symbol.name()?.to_owned(), lines));
     }
@@ -117,9 +135,19 @@ fn reference(
         return Ok(symbol.name()?.to_owned());
     }
     // Relative to a section: calls count in instructions from the next one, data in bytes.
-    let into = if calls { 8 * (i64::from(immediate) + 1) } else { i64::from(immediate) };
-    let section = symbol.section_index().context("a section symbol without section")?;
-    Ok(name_at(elf, section, symbol.address().wrapping_add_signed(into)))
+    let into = if calls {
+        8 * (i64::from(immediate) + 1)
+    } else {
+        i64::from(immediate)
+    };
+    let section = symbol
+        .section_index()
+        .context("a section symbol without section")?;
+    Ok(name_at(
+        elf,
+        section,
+        symbol.address().wrapping_add_signed(into),
+    ))
 }
 
 fn name_at(elf: &Elf<'_>, section: SectionIndex, address: u64) -> String {
@@ -137,7 +165,10 @@ fn name_at(elf: &Elf<'_>, section: SectionIndex, address: u64) -> String {
 fn variables(elf: &Elf<'_>, section: &Section<'_, '_>) -> Result<Vec<(String, String)>> {
     let data = section.data()?;
     let mut variables = Vec::new();
-    for symbol in elf.symbols().filter(|symbol| is_named_in(symbol, section.index())) {
+    for symbol in elf
+        .symbols()
+        .filter(|symbol| is_named_in(symbol, section.index()))
+    {
         let start = usize::try_from(symbol.address())?;
         let end = start + usize::try_from(symbol.size())?;
         // `.bss` has a size but no bytes.
