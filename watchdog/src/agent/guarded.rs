@@ -3,6 +3,7 @@
 //! Tries the best there is and says what it had to do without. Starting or adopting what runs in it is
 //! [`super::launch`]'s and [`super::adopt`]'s.
 
+use super::channel::NESTED;
 use super::pass::{MachineEyes, TargetEyes};
 use crate::config::Limit;
 use crate::host::cgroup::{CgroupError, Limits, Target};
@@ -137,7 +138,8 @@ impl Guarded {
         };
         let io_pressure = pressure("io.pressure")?;
         let pressure = pressure("memory.pressure")?;
-        let procs = vec![Reread::open(&self.target.dir.join("cgroup.procs"))?];
+        let mut procs = Vec::with_capacity(1 + NESTED);
+        procs.push(Reread::open(&self.target.dir.join("cgroup.procs"))?);
         Ok(TargetEyes {
             memory,
             pressure,

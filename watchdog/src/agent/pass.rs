@@ -33,7 +33,7 @@ pub struct TargetEyes {
     pub pressure: Option<Reread>,
     /// `io.pressure`; `None` where it is off.
     pub io_pressure: Option<Reread>,
-    /// `cgroup.procs` of the target and of the cgroups in it.
+    /// `cgroup.procs` of the target, with room for those of the cgroups in it.
     pub procs: Vec<Reread>,
     /// The limit that applies, whoever enforces it.
     pub limit_bytes: Option<u64>,
@@ -233,15 +233,28 @@ impl Pass {
 
     fn look_at_members(&mut self, now: Duration) -> io::Result<()> {
         self.pids.clear();
-        for procs in &self.target.procs {
+        let procs_files = &mut self.target.procs;
+        while procs_files.len() < procs_files.capacity()
+            && let Some(nested) = self.channel.next_nested()
+        {
+            procs_files.push(nested);
+        }
+        let mut removed = None;
+        for (at, procs) in procs_files.iter().enumerate() {
             let text = match procs.read(&mut self.text) {
                 Ok(text) => text,
-                // A nested cgroup may go at any time.
-                Err(e) if e.raw_os_error() == Some(libc::ENODEV) => continue,
+                // A nested cgroup may go at any time; the first is the target itself.
+                Err(e) if e.raw_os_error() == Some(libc::ENODEV) && at > 0 => {
+                    removed = Some(at);
+                    continue;
+                }
                 Err(e) => return Err(e),
             };
             let room = self.pids.capacity() - self.pids.len();
             self.pids.extend(pids(text).take(room));
+        }
+        if let Some(at) = removed {
+            procs_files.swap_remove(at);
         }
         let kernel = self.kernel.as_ref();
         self.members.look(now, self.pids.iter().copied(), |pid| {
