@@ -78,7 +78,7 @@ pub(super) fn programs(facts: &MachineFacts) -> Option<Check> {
 
 pub(super) fn kfuncs(facts: &MachineFacts) -> Option<Check> {
     Some(match &facts.probes.bpf.kill_kfuncs {
-        Feature::Works => check("kfuncs", "the kernel can end sleeping processes"),
+        Feature::Works => check("kfuncs", "BTF names those that end sleeping processes"),
         Feature::Missing(why) => check("kfuncs", why)
             .costs(
                 Severity::Optional,
