@@ -1,2 +1,71 @@
-//! The wire ABI between memwatch's BPF programs and its agent.
+//! The wire ABI between memwatch's BPF programs (`main.rs` beside this file) and its agent
+//! (`watchdog/src/bpf`), and the compiled object that holds those programs.
+//!
+//! Every type here lies in memory that both sides read: `repr(C)`, no padding that is not named,
+//! its size asserted. A change to any of them, or to the meaning of a field, is a new
+//! [`ABI_VERSION`].
+//!
+//! | map | key → value | written by | read by |
+//! |---|---|---|---|
+//! | `LEVELS` | 0 → bit mask of cgroup depths that hold a target | agent | programs |
+//! | `TARGETS` | cgroup id → row | agent | programs |
+//! | `ROWS` | row → [`TargetRow`] | agent | programs |
+//! | `HEARTBEATS` | slot → [`Heartbeat`], mapped | agent | guard |
+//! | `TOTALS` | row → [`TargetTotals`], mapped | programs | agent |
+//! | `MACHINE` | 0 → [`MachineTotals`], mapped | programs | agent |
+//! | `PROCESSES` | tgid → [`ProcessTotals`] | programs | agent |
+//! | `RECLAIMS` | tid → [`ReclaimStart`] | programs | programs |
+//! | `EVENTS` | ring of [`EventHeader`] + body | programs | agent |
 #![no_std]
+
+mod event;
+mod layout;
+mod totals;
+
+pub use event::{Comm, EventHeader, EventKind, Exit, Hang, OomVictim, ReclaimStarted};
+pub use layout::{KernelLayout, VICTIM_IS_PID, VICTIM_IS_TASK};
+pub use totals::{
+    GuardTerms, Heartbeat, MachineTotals, ProcessTotals, ReclaimStart, TargetRow, TargetTotals,
+};
+
+/// Version of everything in this crate; names the directory of the pins.
+pub const ABI_VERSION: u32 = 1;
+
+/// Rows in `ROWS` and `TOTALS`: targets on one machine.
+pub const MAX_TARGETS: u32 = 1024;
+
+/// Slots in `HEARTBEATS`: agents on one machine.
+pub const MAX_OWNERS: u32 = 64;
+
+/// Cgroup depths that can hold a target; `LEVELS` is one word of so many bits.
+pub const MAX_LEVELS: u32 = 64;
+
+/// Processes whose totals are kept; the least recently seen makes room.
+pub const MAX_PROCESSES: u32 = 8192;
+
+/// Size of `EVENTS` in bytes: a power of two and a multiple of every page size that Linux uses.
+pub const EVENT_RING_BYTES: u32 = 256 * 1024;
+
+/// Stands where a row is expected and the task is in no target.
+pub const NO_ROW: u32 = u32::MAX;
+
+/// A target that has begun no reclaim for this long is quiet: its next one is told at once.
+pub const QUIET_NS: u64 = 100_000_000;
+
+/// One minor fault in so many is sampled. Also its weight in the totals: the period in the perf
+/// context lies behind the registers, whose size differs by architecture, and the object is one
+/// for all.
+pub const MINOR_FAULT_PERIOD: u64 = 256;
+
+/// One major fault in so many is sampled. Major faults are rarer and each costs a read from disk.
+pub const MAJOR_FAULT_PERIOD: u64 = 16;
+
+/// The compiled BPF programs: ELF for `bpfel`, made by `cargo xtask bpf build`.
+#[cfg(not(target_arch = "bpf"))]
+pub static OBJECT: &[u8] = {
+    // ELF is read in place, so it has to lie as its headers expect.
+    #[repr(C, align(8))]
+    struct Aligned<Bytes: ?Sized>(Bytes);
+    static ALIGNED: &Aligned<[u8]> = &Aligned(*include_bytes!("../bpf/memwatch.bpf.o"));
+    &ALIGNED.0
+};

@@ -1,9 +1,28 @@
-//! memwatch: a memory-pressure watchdog.
-pub mod act;
-pub mod agent;
-pub mod bpf;
-pub mod cli;
+//! memwatch keeps a machine usable while something eats its memory.
+//!
+//! The modules stand in the order of the data's path; each knows those before it and none of those
+//! after it.
+//!
+//! ```text
+//!  kernel                                  agent                                        outside
+//!  tracepoints ──► per-target totals ─┐
+//!        └─────► ring buffer ─────────┼─► host, bpf ─► watch ─► act ─► incident ─► report, terminal
+//!  PSI, memory.*, /proc, arcstats ────┘    (facts)     (pure)   (I/O)   (record)
+//! ```
+//!
+//! `agent` knows them all and wires them; `config` and `cli` are how a person says what is wanted.
+
 pub mod config;
 pub mod host;
-pub mod incident;
+
+pub mod bpf;
+
 pub mod watch;
+
+pub mod act;
+
+pub mod incident;
+
+pub mod agent;
+
+pub mod cli;

@@ -1,2 +1,39 @@
-//! The `memwatch` binary.
-fn main() {}
+//! The `memwatch` binary: parse, run, exit code. Everything else is the library's.
+
+use memwatch::cli::{self, Cli, Command, OWN_FAILURE};
+use memwatch::config::Verbosity;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let cli = match Cli::from_arguments(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(code) => return code.into(),
+    };
+    log_to_stderr(cli.common.verbosity());
+    match &cli.command {
+        Command::Attach(args) => match cli.config() {
+            Ok(config) => cli::attach::run(args, config).into(),
+            Err(error) => own_failure(&error),
+        },
+        Command::Doctor(args) => cli::doctor::run(args).unwrap_or_else(|error| own_failure(&*error)),
+    }
+}
+
+fn own_failure(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("memwatch: {error}");
+    OWN_FAILURE.into()
+}
+
+/// memwatch's own log and the BPF programs' (through `log`). `MEMWATCH_LOG` overrides what `-v` and
+/// `-q` say.
+fn log_to_stderr(verbosity: Verbosity) {
+    let level = match verbosity {
+        Verbosity::Quiet => "error",
+        Verbosity::Normal => "warn",
+        Verbosity::Verbose => "info",
+        Verbosity::Trace => "trace",
+    };
+    let filter = EnvFilter::try_from_env("MEMWATCH_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}

@@ -1,2 +1,34 @@
-//! memwatch's chores.
-fn main() {}
+//! memwatch's chores, run as `cargo xtask CHORE`. This file owns their list; each has its own.
+
+mod bpf;
+mod demo;
+mod machine;
+mod python;
+mod soak;
+mod test;
+mod workspace;
+
+use clap::Parser;
+
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", about = "memwatch's chores")]
+enum Chore {
+    /// The BPF object that is checked in: make it, prove it.
+    #[command(subcommand)]
+    Bpf(bpf::Command),
+    /// Show memwatch at work: a real pytest run, a real hog, a real kill.
+    Demo,
+    /// Run every test, on the real kernel too.
+    Test,
+    /// Run hogs and innocents under memwatch, many times each, and count.
+    Soak(soak::Args),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Chore::parse() {
+        Chore::Bpf(command) => command.run(),
+        Chore::Demo => demo::run(),
+        Chore::Test => test::run(),
+        Chore::Soak(args) => soak::run(&args),
+    }
+}

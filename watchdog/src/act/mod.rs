@@ -19,7 +19,7 @@ pub enum Mode {
 
 /// What became of one act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(tag = "result", rename_all = "snake_case")]
 pub enum Outcome {
     /// The kernel took it.
     Delivered,

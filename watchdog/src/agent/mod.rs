@@ -1,1 +1,21 @@
-//! Placeholder.
+//! The agent: the only place that knows all the others, and wires them.
+//!
+//! Two kinds of threads meet here. The deciding thread ([`deciding`], one [`pass`] after another) never
+//! waits for the machine; the slow side ([`run`]) starts the command, talks to terminal and disk, and
+//! may hang without the deciding thread noticing. Between them lies [`channel`], which drops and counts
+//! rather than block.
+
+pub mod adopt;
+pub mod channel;
+pub mod deciding;
+pub mod guarded;
+pub mod identity;
+pub mod kernel;
+pub mod launch;
+pub mod members;
+pub mod pass;
+pub mod recorder;
+pub mod run;
+pub mod signals;
+pub mod story;
+pub mod terminal;

@@ -1,1 +1,21 @@
-//! Placeholder.
+//! The BPF programs, seen from the agent: what this kernel offers, what is attached, what it counts.
+//!
+//! ```text
+//! facts (I/O) ──► plan (pure) ──► load (I/O) ──► reader (no allocation) ──► event (pure)
+//! ```
+//!
+//! The programs themselves, and the layout of what both sides read, are the crate `memwatch-ebpf`. What
+//! the numbers mean is `watch`'s.
+
+mod btf;
+mod event;
+mod facts;
+mod load;
+mod plan;
+mod reader;
+
+pub use event::Event;
+pub use facts::{Facts, KernelTypes, Kfuncs, Probe};
+pub use load::{LoadError, Programs, Statistics};
+pub use plan::{Feature, Loss, Plan, plan};
+pub use reader::{Reader, Row, Totals};

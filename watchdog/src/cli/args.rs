@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use super::doctor::{self, DoctorArgs};
-use super::help;
+use super::{help, usage};
 use crate::config::{
     Config, ConfigError, Environment, Flags, Layer, Limit, Live, OnPressure, OrNone, Origin, Size,
     Span, Verbosity,
@@ -15,7 +15,13 @@ use crate::config::{
 
 /// Keep the machine usable while something eats its memory
 #[derive(Clone, Debug, Parser)]
-#[command(name = "memwatch", version, long_about = help::ABOUT, after_long_help = help::FILES)]
+#[command(
+    name = "memwatch",
+    bin_name = "memwatch",
+    version,
+    long_about = help::ABOUT,
+    after_long_help = help::FILES
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -43,7 +49,11 @@ pub struct Common {
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Run a command, or adopt a running one, in a cgroup of its own, and guard it
-    #[command(long_about = help::ATTACH, after_long_help = help::ATTACH_MORE)]
+    #[command(
+        long_about = help::ATTACH,
+        override_usage = help::ATTACH_USAGE,
+        after_long_help = help::ATTACH_MORE
+    )]
     Attach(Box<AttachArgs>),
     /// Say what this machine offers for guarding, what is missing, and what that costs
     #[command(long_about = doctor::ABOUT, after_long_help = doctor::ABOUT_MORE)]
@@ -69,7 +79,7 @@ pub struct AttachArgs {
     timeout: Option<OrNone<Span>>,
     /// Safe mode: 2 GiB, 300 s in total, at most two CPUs
     #[arg(
-        long, help_heading = LIMITS, long_help = help::SAFE, value_name = "BOOL",
+        long, help_heading = LIMITS, long_help = help::SAFE, value_name = "BOOL", hide_possible_values = true,
         num_args = 0..=1, require_equals = true, default_missing_value = "true"
     )]
     safe: Option<bool>,
@@ -79,7 +89,7 @@ pub struct AttachArgs {
     on_pressure: Option<OnPressure>,
     /// Decide and report as always, but touch no process
     #[arg(
-        long, help_heading = ACTION, value_name = "BOOL",
+        long, help_heading = ACTION, value_name = "BOOL", hide_possible_values = true,
         num_args = 0..=1, require_equals = true, default_missing_value = "true"
     )]
     dry_run: Option<bool>,
@@ -107,10 +117,10 @@ const OUTPUT: &str = "Output";
 #[group(id = "what", required = true, multiple = false)]
 struct TargetArgs {
     /// Run this through your shell ($SHELL, or /bin/sh)
-    #[arg(long, value_name = "STRING", help_heading = TARGET)]
+    #[arg(long, value_name = "STRING", help_heading = TARGET, value_parser = usage::shell_line())]
     cmd: Option<OsString>,
     /// Adopt this running process and its descendants
-    #[arg(long, value_name = "PID", help_heading = TARGET, value_parser = clap::value_parser!(i32).range(1..))]
+    #[arg(long, value_name = "PID", help_heading = TARGET, value_parser = usage::pid)]
     pid: Option<i32>,
     /// Guard this cgroup: a directory below /sys/fs/cgroup
     #[arg(long, value_name = "PATH", help_heading = TARGET)]
@@ -141,22 +151,20 @@ pub enum Target {
 }
 
 impl Cli {
-    /// The exit code for a command line that makes no sense. Not clap's 2, which would be mistaken
-    /// for the command's own; env(1) and timeout(1) end in 125 too.
-    pub const USAGE_EXIT: u8 = 125;
-
-    /// Parses the process's arguments. On `Err` the help, the version or the error has been
-    /// printed, and the process should end with the code.
+    /// Parses the process's arguments, the program's name first. On `Err` the help, the version or
+    /// the error has been printed, and the process should end with the code.
     pub fn from_arguments(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, u8> {
-        Self::try_parse_from(arguments).map_err(|error| {
+        Self::parse_arguments(arguments).map_err(|error| {
             // A closed stdout or stderr leaves nobody to tell.
             let _ = error.print();
-            if error.use_stderr() {
-                Self::USAGE_EXIT
-            } else {
-                0
-            }
+            usage::exit_code(&error)
         })
+    }
+
+    fn parse_arguments(
+        arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    ) -> Result<Self, clap::Error> {
+        Self::try_parse_from(arguments).map_err(usage::explain)
     }
 
     /// Combines the flags with the configuration files that they and the environment name.
@@ -224,3 +232,7 @@ impl AttachArgs {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "args_tests.rs"]
+mod tests;

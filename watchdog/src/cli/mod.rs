@@ -1,8 +1,11 @@
 //! The command line: `args` owns the spelling and the help, one file per subcommand runs it.
 
 pub mod args;
+pub mod attach;
 pub mod doctor;
 mod help;
+mod usage;
 
 pub use args::{AttachArgs, Cli, Command, Target};
 pub use doctor::DoctorArgs;
+pub use usage::OWN_FAILURE;

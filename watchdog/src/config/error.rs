@@ -69,7 +69,11 @@ pub enum ConfigError {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Contradiction {
     /// A limit that no program fits into.
-    #[error("{setting} of {} bytes is too small for a program to start in (at least {MIN_LIMIT}); was a unit forgotten? Write for example 2G or 512M", size.bytes())]
+    #[error(
+        "{} is too small for a program to start in (at least {MIN_LIMIT}); \
+         was a unit forgotten? Write for example 2G or 512M",
+        setting.saying(&size.bytes())
+    )]
     TooSmall {
         /// Who says so.
         setting: Setting,
@@ -78,23 +82,26 @@ pub enum Contradiction {
     },
     /// The brake would come after the wall.
     #[error(
-        "{high_setting} of {high} is not below the memory limit of {max}, so it would never brake; give a smaller one, or none"
+        "{} is not below the memory limit of {max}, so it would never brake; \
+         give a smaller one, or none",
+        setting.saying(high)
     )]
     HighNotBelowMax {
-        /// Who says how high.
-        high_setting: Setting,
-        /// From where the target is braked.
+        /// Who says from where the target is braked.
+        setting: Setting,
+        /// From where.
         high: Size,
         /// The hard limit.
         max: Size,
     },
     /// Safe mode and its opposite, from one source or with the looser from the stronger source.
     #[error(
-        "{loose} of {value} allows more than safe mode does ({cap}); drop {loose} or drop {safe}"
+        "{} allows more than safe mode does ({cap}); drop {setting} or drop {safe}",
+        setting.saying(value)
     )]
     LooserThanSafe {
         /// Who says more.
-        loose: Setting,
+        setting: Setting,
         /// What it says.
         value: String,
         /// What safe mode allows.
@@ -181,6 +188,16 @@ pub struct Setting {
     pub key: &'static str,
     /// Where it was set.
     pub origin: Origin,
+}
+
+impl Setting {
+    /// The option with its value, as the user wrote it.
+    fn saying(&self, value: &dyn fmt::Display) -> String {
+        match &self.origin {
+            Origin::CommandLine => format!("{self} {value}"),
+            Origin::File(path) => format!("`{} = {value}` in {}", self.key, path.display()),
+        }
+    }
 }
 
 impl fmt::Display for Setting {

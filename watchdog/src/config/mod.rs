@@ -154,3 +154,6 @@ impl Config {
         Ok(Self { attach, policy })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -101,7 +101,7 @@ fn memory_max(layers: Layers<'_>, safe: Option<&Said<bool>>) -> Result<Limit, Bo
     };
     match looser {
         Some(value) if !safe.outranks(said) => Err(Box::new(Contradiction::LooserThanSafe {
-            loose: said.setting.clone(),
+            setting: said.setting.clone(),
             value,
             cap: size_text(SAFE_MEMORY_MAX),
             safe: safe.setting.clone(),
@@ -129,7 +129,7 @@ fn memory_high(
                 return Ok(None);
             }
             Err(Box::new(Contradiction::HighNotBelowMax {
-                high_setting: said.setting,
+                setting: said.setting,
                 high,
                 max: Size::new(max).expect("limits were checked to be at least MIN_LIMIT"),
             }))
@@ -151,7 +151,7 @@ fn timeout(
         Some(timeout) if timeout <= SAFE_TIMEOUT => Ok(Some(timeout)),
         _ if safe.outranks(said) => Ok(Some(SAFE_TIMEOUT)),
         _ => Err(Box::new(Contradiction::LooserThanSafe {
-            loose: said.setting.clone(),
+            setting: said.setting.clone(),
             value: said.value.to_string(),
             cap: Span::new(SAFE_TIMEOUT)
                 .expect("not zero, not a year")

@@ -51,7 +51,7 @@ impl fmt::Display for NamedBy {
         f.write_str(match self {
             Self::Flag => "named by --config",
             Self::Variable => "named by MEMWATCH_CONFIG",
-            Self::Search => "read by default",
+            Self::Search => "read by default; --config names another",
         })
     }
 }

@@ -209,25 +209,16 @@ impl Target {
         v1.into_iter().chain([self.dir.as_path()])
     }
 
-    /// Moves what still runs here into the groups that `entrances` open, and removes everything made.
-    /// Returns how many processes were let go.
+    /// Removes everything that was made. It must be empty; processes that are just exiting are waited
+    /// for, with an end to it. A target that was only pointed at stays.
     ///
     /// # Errors
-    /// A group could not be emptied or removed; the others were.
-    pub fn dissolve(self, entrances: &mut [File]) -> Result<usize, CgroupError> {
-        let mut let_go = 0;
-        for pid in pids(&self.dir) {
-            for entrance in &mut *entrances {
-                // ESRCH: it ended meanwhile.
-                let _ = entrance.write_all(pid.to_string().as_bytes());
-            }
-            let_go += 1;
+    /// A group could not be removed; something still runs in it.
+    pub fn remove(&self) -> Result<(), CgroupError> {
+        if !self.is_ours() {
+            return Ok(());
         }
-        let groups: Vec<PathBuf> = self.groups().map(Path::to_owned).collect();
-        for group in groups {
-            remove_tree(&group)?;
-        }
-        Ok(let_go)
+        self.groups().try_for_each(remove_tree)
     }
 }
 

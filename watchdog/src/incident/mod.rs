@@ -1,1 +1,38 @@
-//! Placeholder.
+//! What is told about a run: the record and its faces. `record` and `intervention` are the one
+//! schema, `evidence` fills it from what the policy saw, `text` keeps hostile names from speaking
+//! through it, `report` puts it on disk, `summary` and `live` show it to a person. Who gathers the
+//! facts is `agent`; who sends a record further is `export`.
+
+mod evidence;
+mod human;
+mod intervention;
+mod live;
+mod paragraph;
+mod record;
+mod report;
+#[cfg(test)]
+mod sample;
+#[cfg(test)]
+mod schema;
+mod signal;
+mod summary;
+mod text;
+mod timestamp;
+
+pub use evidence::{quantities, rivals};
+pub use human::{bytes, count, duration, percent};
+pub use intervention::{
+    HungTask, Intervention, KernelOomVictim, KilledBy, Process, Quantity, Rival, Rule,
+    RungTaken, Unit, Victim,
+};
+pub use live::{LiveStatus, live_line};
+pub use paragraph::Style;
+pub use record::{
+    Command, Faults, FeatureLost, Host, Kind, LimitEnforcer, Losses, MemoryLayout, ReadError,
+    Reclaim, Record, SCHEMA_VERSION, Target, Verdict,
+};
+pub use report::{ReportError, ReportFile};
+pub use signal::{Signal, UnknownSignal};
+pub use summary::summary;
+pub use text::{Comm, Text};
+pub use timestamp::Timestamp;

@@ -8,6 +8,7 @@
 pub mod availability;
 pub mod facts;
 pub mod policy;
+pub mod replay;
 pub mod settings;
 pub mod trouble;
 pub mod victim;

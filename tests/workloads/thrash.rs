@@ -1,0 +1,36 @@
+//! The hog that never runs out of memory and never gets anywhere: a mapped file of twice the limit,
+//! read again and again at random. Half of the reads wait for the disk, and the kernel's read-around
+//! evicts with each of them what another will need: ten seconds bring a few thousand bytes.
+//! (With MADV_RANDOM there is no read-around, and it takes half a minute until anything refaults.)
+
+use nix::sys::mman::ProtFlags;
+
+use crate::memory::Region;
+use crate::safety::{Deadline, memory_limit};
+use crate::scratch::uncached_file;
+use crate::{Common, Failure};
+
+pub(crate) fn run(common: &Common, deadline: Deadline) -> Result<(), Failure> {
+    let len = 2 * memory_limit()?;
+    let file = uncached_file(&common.dir, len)?;
+    let region = Region::of_file(&file, len as usize, ProtFlags::PROT_READ)?;
+    common.announce_culprit()?;
+
+    let mut random = XorShift(0x9e37_79b9_7f4a_7c15);
+    while !deadline.passed() {
+        region.read_page(random.next() as usize % region.pages());
+    }
+    Ok(())
+}
+
+/// Marsaglia's xorshift64: enough for an order that no cache can follow, the same in every run.
+struct XorShift(u64);
+
+impl XorShift {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+}

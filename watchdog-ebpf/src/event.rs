@@ -1,0 +1,96 @@
+//! Records of the `EVENTS` ring: a header, then the body that its kind names.
+
+use core::mem::size_of;
+
+use crate::ProcessTotals;
+
+/// A task's name as the kernel keeps it: bytes, ended by a NUL, chosen by the task itself.
+pub type Comm = [u8; 16];
+
+/// What an event is about.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// [`ReclaimStarted`]: a target's first reclaim after a quiet spell.
+    ReclaimStarted = 1,
+    /// [`Exit`]: a member's main thread is gone.
+    Exit = 2,
+    /// [`OomVictim`]: the kernel's OOM killer chose somebody, anywhere.
+    OomVictim = 3,
+    /// [`Hang`]: the kernel found a task in D state for too long, anywhere.
+    Hang = 4,
+}
+
+/// Begins every record.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct EventHeader {
+    /// `CLOCK_MONOTONIC` when it happened.
+    pub time_ns: u64,
+    /// An [`EventKind`].
+    pub kind: u32,
+    /// The target that the *current* task was in, or [`NO_ROW`](crate::NO_ROW).
+    pub row: u32,
+}
+const _: () = assert!(size_of::<EventHeader>() == 16);
+
+/// A target's first reclaim after [`QUIET_NS`](crate::QUIET_NS) without.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct ReclaimStarted {
+    /// Row and time.
+    pub header: EventHeader,
+    /// The thread in reclaim.
+    pub tid: u32,
+    /// Its process.
+    pub tgid: u32,
+}
+const _: () = assert!(size_of::<ReclaimStarted>() == 24);
+
+/// The main thread of a target's process has exited.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Exit {
+    /// Row and time.
+    pub header: EventHeader,
+    /// The process.
+    pub tgid: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Its name at the end.
+    pub comm: Comm,
+    /// What it had added up to; zero if it never stalled.
+    pub totals: ProcessTotals,
+}
+const _: () = assert!(size_of::<Exit>() == 104);
+
+/// The kernel's OOM killer has marked a victim. The header's row is the allocating task's; where
+/// the victim belongs is for the reader to find out.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct OomVictim {
+    /// Row of the task that ran out, and time.
+    pub header: EventHeader,
+    /// The victim's thread.
+    pub tid: u32,
+    /// Its process; 0 where the kernel passes a pid alone.
+    pub tgid: u32,
+    /// Its name; zero where the kernel passes a pid alone.
+    pub comm: Comm,
+}
+const _: () = assert!(size_of::<OomVictim>() == 40);
+
+/// The kernel's hung-task check has reported a task, of any cgroup.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Hang {
+    /// Time; the row is never known, the check runs in a kernel thread.
+    pub header: EventHeader,
+    /// The thread that hangs.
+    pub tid: u32,
+    /// Its process.
+    pub tgid: u32,
+    /// Its name.
+    pub comm: Comm,
+}
+const _: () = assert!(size_of::<Hang>() == 40);

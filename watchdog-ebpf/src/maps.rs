@@ -1,0 +1,136 @@
+//! The maps, and the few ways in which every program touches them.
+
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+
+use aya_ebpf::{
+    Global,
+    bindings::{BPF_F_MMAPABLE, BPF_NOEXIST, BPF_RB_FORCE_WAKEUP},
+    helpers::generated::bpf_ktime_get_ns,
+    macros::map,
+    maps::{Array, HashMap, LruHashMap, RingBuf},
+};
+use memwatch_ebpf::{
+    EVENT_RING_BYTES, EventHeader, EventKind, Heartbeat, KernelLayout, MAX_OWNERS, MAX_PROCESSES,
+    MAX_TARGETS, MachineTotals, ProcessTotals, ReclaimStart, TargetRow, TargetTotals,
+};
+
+#[map]
+pub static LEVELS: Array<u64> = Array::with_max_entries(1, 0);
+
+#[map]
+pub static TARGETS: HashMap<u64, u32> = HashMap::with_max_entries(MAX_TARGETS, 0);
+
+#[map]
+pub static ROWS: Array<TargetRow> = Array::with_max_entries(MAX_TARGETS, 0);
+
+#[map]
+pub static HEARTBEATS: Array<Heartbeat> = Array::with_max_entries(MAX_OWNERS, BPF_F_MMAPABLE);
+
+#[map]
+static TOTALS: Array<TargetTotals> = Array::with_max_entries(MAX_TARGETS, BPF_F_MMAPABLE);
+
+#[map]
+static MACHINE: Array<MachineTotals> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+#[map]
+pub static PROCESSES: LruHashMap<u32, ProcessTotals> =
+    LruHashMap::with_max_entries(MAX_PROCESSES, 0);
+
+#[map]
+pub static RECLAIMS: LruHashMap<u32, ReclaimStart> = LruHashMap::with_max_entries(MAX_PROCESSES, 0);
+
+#[map]
+static EVENTS: RingBuf = RingBuf::with_byte_size(EVENT_RING_BYTES, 0);
+
+/// Overridden at load with what the running kernel's BTF says.
+#[unsafe(no_mangle)]
+static LAYOUT: Global<KernelLayout> = Global::new(KernelLayout {
+    task_pid: 0,
+    task_tgid: 0,
+    task_comm: 0,
+    mark_victim: 0,
+});
+
+#[inline(always)]
+pub fn layout() -> KernelLayout {
+    LAYOUT.load()
+}
+
+#[inline(always)]
+pub fn now_ns() -> u64 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// Adds to a counter that other CPUs add to as well.
+#[inline(always)]
+pub fn add(counter: *mut u64, amount: u64) {
+    // The intrinsic, because core has no read-modify-write atomics for a target without
+    // compare-and-swap; BPF has an atomic add since 3.18.
+    // SAFETY: callers pass a u64 field of a map value that a lookup returned: aligned, and alive
+    // until the program ends.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, amount) };
+}
+
+/// Stores a value and returns what was there. Two CPUs at once may both see the old one.
+#[inline(always)]
+pub fn replace(cell: *mut u64, value: u64) -> u64 {
+    // SAFETY: as in `add`.
+    unsafe {
+        let old = cell.read_volatile();
+        cell.write_volatile(value);
+        old
+    }
+}
+
+/// The totals of a row.
+#[inline(always)]
+pub fn totals(row: u32) -> Option<*mut TargetTotals> {
+    TOTALS.get_ptr_mut(row)
+}
+
+/// Adds one to a counter of the machine.
+#[inline(always)]
+pub fn count(field: impl FnOnce(*mut MachineTotals) -> *mut u64) {
+    if let Some(machine) = MACHINE.get_ptr_mut(0) {
+        add(field(machine), 1);
+    }
+}
+
+/// The totals of a process of the target in `row`, begun at zero if it is new.
+#[inline(always)]
+pub fn process(tgid: u32, row: u32, now_ns: u64) -> Option<*mut ProcessTotals> {
+    let known = PROCESSES.get_ptr_mut(tgid).or_else(|| {
+        // Another thread may insert between the two; its entry is as good as ours.
+        let _ = PROCESSES.insert(tgid, ProcessTotals::default(), u64::from(BPF_NOEXIST));
+        PROCESSES.get_ptr_mut(tgid)
+    });
+    let Some(process) = known else {
+        count(|machine| unsafe { &raw mut (*machine).dropped_processes });
+        return None;
+    };
+    // SAFETY: a live map value. Plain stores: the last writer is right.
+    unsafe {
+        (*process).last_seen_ns = now_ns;
+        (*process).row = row;
+    }
+    Some(process)
+}
+
+/// Sends an event and wakes the reader, or counts that there was no room.
+#[inline(always)]
+pub fn send<Event: 'static>(event: Event) {
+    match EVENTS.reserve::<Event>(0) {
+        Some(mut entry) => {
+            entry.write(event);
+            // Events are rare by design, so the reader is never left to find one later.
+            entry.submit(u64::from(BPF_RB_FORCE_WAKEUP));
+        }
+        None => count(|machine| unsafe { &raw mut (*machine).dropped_events }),
+    }
+}
+
+#[inline(always)]
+pub fn header(kind: EventKind, row: u32) -> EventHeader {
+    EventHeader { time_ns: now_ns(), kind: kind as u32, row }
+}

@@ -1,0 +1,200 @@
+//! Moves running processes: into a target (`--pid`), and out of it when memwatch ends before they do.
+//!
+//! Going in, the target is frozen first: a process stops the moment it arrives, so a tree that is moved
+//! from its root cannot fork away, and looking for new children comes to an end. What the processes were
+//! charged for before stays with their old groups; the record says so.
+
+use crate::act::{self, Mode};
+use crate::host::cgroup::{self, CgroupError, Target};
+use crate::host::layout::{Hierarchy, Layout};
+use crate::host::process::{self, Comm};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// A process tree that was moved into a target.
+#[derive(Debug)]
+pub struct Adopted {
+    /// The process that was named.
+    pub leader: u32,
+    /// Its name.
+    pub comm: Comm,
+    /// Where each process came from: the groups to put it back into.
+    origins: BTreeMap<u32, Vec<PathBuf>>,
+}
+
+/// A process could not be adopted. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum AdoptError {
+    /// There is none.
+    #[error("there is no process {pid}; it may have ended: look with ps -p {pid}")]
+    NoSuchProcess {
+        /// What was asked for.
+        pid: u32,
+    },
+    /// memwatch would be inside its own target.
+    #[error("process {pid} is an ancestor of this memwatch, which must stay outside of what it guards; start memwatch from another terminal")]
+    Ancestor {
+        /// What was asked for.
+        pid: u32,
+    },
+    /// The kernel refused to move it.
+    #[error("process {pid} cannot be moved into the target: {source}")]
+    Refused {
+        /// Which process of the tree.
+        pid: u32,
+        /// Why: EINVAL for a kernel thread, EACCES for somebody else's.
+        source: io::Error,
+    },
+    /// The cgroup's files do not open.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+}
+
+/// More rounds than a tree can need whose processes stop as they arrive.
+const ROUNDS: usize = 100;
+
+/// Moves `pid` and its descendants into `target`.
+///
+/// # Errors
+/// See [`AdoptError`]; processes that were moved already are put back.
+pub fn adopt(pid: u32, target: &Target, layout: &Layout) -> Result<Adopted, AdoptError> {
+    let comm = stat(pid).ok_or(AdoptError::NoSuchProcess { pid })?.comm;
+    if ancestors(std::process::id()).contains(&pid) {
+        return Err(AdoptError::Ancestor { pid });
+    }
+    let mut entrances = target.entrances()?;
+    let mut adopted = Adopted { leader: pid, comm, origins: BTreeMap::new() };
+    act::target::freeze(&target.dir, Mode::Real);
+    let moved = adopted.move_in(&mut entrances, layout);
+    act::target::thaw(&target.dir, Mode::Real);
+    if let Err(error) = moved {
+        adopted.give_back(target);
+        return Err(error);
+    }
+    Ok(adopted)
+}
+
+impl Adopted {
+    fn move_in(&mut self, entrances: &mut [File], layout: &Layout) -> Result<(), AdoptError> {
+        for _ in 0..ROUNDS {
+            let fresh: Vec<u32> = tree(self.leader)
+                .into_iter()
+                .filter(|pid| !self.origins.contains_key(pid))
+                .collect();
+            if fresh.is_empty() {
+                break;
+            }
+            for pid in fresh {
+                let origin = groups_of(pid, layout);
+                match move_to(pid, entrances) {
+                    Ok(()) => drop(self.origins.insert(pid, origin)),
+                    Err(e) if e.raw_os_error() == Some(libc::ESRCH) && pid != self.leader => {}
+                    Err(e) if e.raw_os_error() == Some(libc::ESRCH) => {
+                        return Err(AdoptError::NoSuchProcess { pid });
+                    }
+                    Err(source) => return Err(AdoptError::Refused { pid, source }),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What a reader of the record must know.
+    pub fn notes(&self) -> Vec<String> {
+        vec![format!(
+            "{} processes were adopted; the memory they were charged for before stays with their old groups",
+            self.origins.len()
+        )]
+    }
+
+    /// Puts what still runs back to where it came from; those born in the target go where the leader
+    /// came from. Returns how many there were.
+    pub fn give_back(&self, target: &Target) -> usize {
+        let leaders = self.origins.get(&self.leader);
+        empty(target, |pid| self.origins.get(&pid).or(leaders).cloned().unwrap_or_default())
+    }
+}
+
+/// Moves what still runs in `target` to this process's own groups. Returns how many there were.
+pub fn let_go(target: &Target, layout: &Layout) -> usize {
+    let own: Vec<PathBuf> = hierarchies(layout).map(|(_, h)| h.own_dir()).collect();
+    empty(target, |_| own.clone())
+}
+
+fn empty(target: &Target, destination: impl Fn(u32) -> Vec<PathBuf>) -> usize {
+    let mut moved = BTreeSet::new();
+    for _ in 0..ROUNDS {
+        let left = cgroup::pids(&target.dir);
+        if left.is_empty() {
+            break;
+        }
+        for pid in left {
+            for dir in destination(pid) {
+                let procs = OpenOptions::new().write(true).open(dir.join("cgroup.procs"));
+                if procs.and_then(|mut file| file.write_all(pid.to_string().as_bytes())).is_ok() {
+                    moved.insert(pid);
+                }
+            }
+        }
+    }
+    moved.len()
+}
+
+fn move_to(pid: u32, entrances: &mut [File]) -> io::Result<()> {
+    entrances.iter_mut().try_for_each(|entrance| entrance.write_all(pid.to_string().as_bytes()))
+}
+
+/// `pid` first, then its descendants.
+fn tree(pid: u32) -> Vec<u32> {
+    let parents: Vec<(u32, u32)> = fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter_map(|pid| Some((pid, stat(pid)?.ppid)))
+        .collect();
+    let mut found = vec![pid];
+    let mut at = 0;
+    while let Some(&parent) = found.get(at) {
+        found.extend(parents.iter().filter(|&&(_, ppid)| ppid == parent).map(|&(child, _)| child));
+        at += 1;
+    }
+    found
+}
+
+fn ancestors(pid: u32) -> BTreeSet<u32> {
+    let mut found = BTreeSet::new();
+    let mut at = pid;
+    while at != 0 && found.insert(at) {
+        at = stat(at).map_or(0, |stat| stat.ppid);
+    }
+    found
+}
+
+fn stat(pid: u32) -> Option<process::Stat> {
+    process::parse_stat(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// The groups that `pid` is in, of the hierarchies that a target uses.
+fn groups_of(pid: u32, layout: &Layout) -> Vec<PathBuf> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    hierarchies(layout)
+        .filter_map(|(controller, hierarchy)| {
+            let path = text.lines().find_map(|line| {
+                let (_, rest) = line.split_once(':')?;
+                let (controllers, path) = rest.split_once(':')?;
+                controllers.split(',').any(|c| c == controller).then_some(path)
+            })?;
+            Some(hierarchy.mount.join(Path::new(path).strip_prefix("/").ok()?))
+        })
+        .collect()
+}
+
+/// The hierarchies, with what `/proc/PID/cgroup` calls them.
+fn hierarchies(layout: &Layout) -> impl Iterator<Item = (&'static str, &Hierarchy)> {
+    let v1 = layout.v1_memory.as_ref().map(|h| ("memory", h));
+    let v2 = layout.v2.as_ref().map(|h| ("", h));
+    v1.into_iter().chain(v2)
+}

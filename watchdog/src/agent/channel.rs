@@ -1,0 +1,167 @@
+//! What lies between the deciding thread and the slow side: bounded queues in memory that is allocated
+//! once, and a few atomics. A full queue drops and counts; nobody ever waits for the other.
+
+use crate::act::Outcome;
+use crate::watch::{Member, Order, Rung};
+use crossbeam_queue::ArrayQueue;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// How many rivals a notice carries: more would not be read.
+pub const RIVALS: usize = 5;
+
+/// Something the deciding thread did or saw that is worth telling.
+#[derive(Clone, Copy, Debug)]
+pub enum Notice {
+    /// A rule held and an order was given.
+    Ordered {
+        /// Counts interventions; a SIGKILL after a SIGTERM has the number of the SIGTERM.
+        number: u32,
+        /// When, on the monotonic clock.
+        at: Duration,
+        /// What was ordered.
+        order: Order,
+        /// The target's memory then.
+        current_bytes: u64,
+        /// The processes that were not chosen, the most likely first.
+        rivals: [Option<Member>; RIVALS],
+    },
+    /// One process was signalled.
+    Hit {
+        /// Which intervention.
+        number: u32,
+        /// When.
+        at: Duration,
+        /// With what.
+        rung: Rung,
+        /// Who.
+        member: Member,
+        /// What became of it.
+        outcome: Outcome,
+    },
+    /// The victim has ended and its memory came back, as far as it will.
+    Recovered {
+        /// Which intervention.
+        number: u32,
+        /// When.
+        at: Duration,
+        /// The target's memory now.
+        current_bytes: u64,
+    },
+    /// The cgroup is gone, or nobody is left in a cgroup that was only pointed at.
+    TargetGone,
+}
+
+/// What the live line shows. Each value is whole; together they may be from two looks.
+#[derive(Debug, Default)]
+pub struct Status {
+    /// Bytes charged to the target.
+    pub current_bytes: AtomicU64,
+    /// The most that was seen charged.
+    pub peak_bytes: AtomicU64,
+    /// `full` stall of the window, in permille.
+    pub full_permille: AtomicU64,
+    /// `some` stall of the window, in permille.
+    pub some_permille: AtomicU64,
+    /// Looks taken.
+    pub looks: AtomicU64,
+    /// Looks that came more than 50 ms late.
+    pub late_looks: AtomicU64,
+    /// Processes beyond what the table holds.
+    pub untracked: AtomicU64,
+    /// Files that could not be read.
+    pub unreadable: AtomicU64,
+    /// The longest time between two looks that was not asked for, in µs.
+    pub longest_delay_us: AtomicU64,
+}
+
+/// The meeting place.
+#[derive(Debug)]
+pub struct Channel {
+    notices: ArrayQueue<Notice>,
+    dropped: AtomicU64,
+    dying: ArrayQueue<OwnedFd>,
+    stop: AtomicBool,
+    slow_side: EventFd,
+    deciding_side: EventFd,
+    /// The live figures.
+    pub status: Status,
+}
+
+impl Channel {
+    /// An empty channel.
+    ///
+    /// # Errors
+    /// No descriptors left.
+    pub fn new() -> nix::Result<Self> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        Ok(Self {
+            notices: ArrayQueue::new(512),
+            dropped: AtomicU64::new(0),
+            dying: ArrayQueue::new(64),
+            stop: AtomicBool::new(false),
+            slow_side: EventFd::from_flags(flags)?,
+            deciding_side: EventFd::from_flags(flags)?,
+            status: Status::default(),
+        })
+    }
+
+    /// Tells the slow side.
+    pub fn tell(&self, notice: Notice) {
+        if self.notices.push(notice).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        // EAGAIN: the counter is full, so the other side is awake already.
+        let _ = self.slow_side.write(1);
+    }
+
+    /// The next notice.
+    pub fn next(&self) -> Option<Notice> {
+        self.notices.pop()
+    }
+
+    /// How many notices were dropped.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Hands over a process that was killed, for its memory to be released.
+    pub fn hand_over_dying(&self, pidfd: OwnedFd) {
+        // Full: it will have to exit by itself.
+        let _ = self.dying.push(pidfd);
+        let _ = self.slow_side.write(1);
+    }
+
+    /// The next process whose memory is to be released.
+    pub fn next_dying(&self) -> Option<OwnedFd> {
+        self.dying.pop()
+    }
+
+    /// Ends the deciding thread.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        let _ = self.deciding_side.write(1);
+    }
+
+    /// Whether the deciding thread is to end.
+    pub fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    /// Readable when there are notices; [`Channel::heard`] takes that back.
+    pub fn slow_side(&self) -> BorrowedFd<'_> {
+        self.slow_side.as_fd()
+    }
+
+    /// Takes back the readiness of [`Channel::slow_side`].
+    pub fn heard(&self) {
+        let _ = self.slow_side.read();
+    }
+
+    /// Readable when the deciding thread is wanted.
+    pub fn deciding_side(&self) -> BorrowedFd<'_> {
+        self.deciding_side.as_fd()
+    }
+}

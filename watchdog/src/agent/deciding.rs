@@ -1,0 +1,126 @@
+//! The deciding thread: when a pass happens, and the privileges that keep it awake.
+//!
+//! Its memory is locked, its stack grown before that, its scheduling realtime where that is allowed.
+//! What is refused is returned, for the record to say.
+
+use super::channel::{Channel, Notice};
+use super::pass::{KernelEyes, Pass};
+use crate::bpf;
+use crate::host::clock;
+use crossbeam_queue::ArrayQueue;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Where the eyes in the kernel are handed over once they are ready.
+pub type KernelEyesSlot = ArrayQueue<KernelEyes>;
+/// Where events of the BPF programs go on from the deciding thread.
+pub type Events = ArrayQueue<bpf::Event>;
+
+/// What this process was not allowed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refused {
+    /// Locking its memory: it may be paged out when it is needed most.
+    pub memory_lock: Option<i32>,
+    /// Realtime scheduling: it competes with what it watches.
+    pub realtime: Option<i32>,
+    /// A low `oom_score_adj`: the kernel may choose it.
+    pub oom_score: Option<i32>,
+}
+
+/// Starts the thread.
+///
+/// # Errors
+/// No thread could be started.
+pub fn start(
+    mut pass: Pass,
+    channel: Arc<Channel>,
+    eyes: Arc<KernelEyesSlot>,
+    events: Arc<Events>,
+) -> io::Result<JoinHandle<Option<i32>>> {
+    std::thread::Builder::new()
+        .name("memwatch-decide".into())
+        .stack_size(512 << 10)
+        .spawn(move || {
+            grow_stack();
+            let refused = realtime().err().and_then(|e| e.raw_os_error());
+            decide(&mut pass, &channel, &eyes, &events);
+            refused
+        })
+}
+
+fn decide(pass: &mut Pass, channel: &Channel, eyes: &KernelEyesSlot, events: &Events) {
+    let mut woken = false;
+    while !channel.is_stopped() {
+        if let Some(ready) = eyes.pop() {
+            pass.open_kernel_eyes(ready);
+        }
+        let Ok(pause) = pass.once(clock::now(), woken) else {
+            channel.tell(Notice::TargetGone);
+            return;
+        };
+        wait(pass.ring(), channel.deciding_side(), pause);
+        woken = drain(pass, events);
+    }
+}
+
+/// Empties the ring; whether reclaim has begun. What the slow side cannot take is lost to it, but the
+/// deciding thread has seen it.
+fn drain(pass: &mut Pass, events: &Events) -> bool {
+    let mut reclaim = false;
+    // Bounded: a storm of exits must not keep this thread from its looks.
+    for _ in 0..256 {
+        let Some(event) = pass.next_event() else { break };
+        match event {
+            bpf::Event::ReclaimStarted { .. } => reclaim = true,
+            other => drop(events.force_push(other)),
+        }
+    }
+    reclaim
+}
+
+fn wait(ring: Option<BorrowedFd<'_>>, wanted: BorrowedFd<'_>, pause: Duration) {
+    let readable = |fd: BorrowedFd<'_>| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let mut fds = [readable(wanted), readable(ring.unwrap_or(wanted))];
+    let timeout = libc::timespec {
+        tv_sec: pause.as_secs() as i64,
+        tv_nsec: pause.subsec_nanos().into(),
+    };
+    // SAFETY: two valid pollfds and a valid timespec. EINTR only makes the next look early.
+    unsafe { libc::ppoll(fds.as_mut_ptr(), fds.len() as u64, &timeout, std::ptr::null()) };
+    if fds[0].revents != 0 {
+        let mut count = [0u8; 8];
+        // SAFETY: the buffer is writable and as long as said; the descriptor does not block.
+        unsafe { libc::read(wanted.as_fd().as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
+    }
+}
+
+/// Touches the stack that a pass can need, so that locking finds it there.
+fn grow_stack() {
+    let mut stack = [0u8; 256 << 10];
+    std::hint::black_box(&mut stack);
+}
+
+/// FIFO above everything of normal priority; children start with normal scheduling.
+fn realtime() -> io::Result<()> {
+    let param = libc::sched_param { sched_priority: 10 };
+    // SAFETY: `param` is valid; 0 is this thread.
+    let result =
+        unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &param) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Locks what this process has and will touch, and tells the kernel's OOM killer to spare it. Call
+/// before the deciding thread starts.
+pub fn protect_process() -> Refused {
+    // SAFETY: no pointers are passed. ONFAULT: only what is touched is locked, so that stacks and
+    // arenas do not count whole.
+    let locked = unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) };
+    let memory_lock = if locked < 0 { io::Error::last_os_error().raw_os_error() } else { None };
+    let oom_score = std::fs::write("/proc/self/oom_score_adj", "-1000")
+        .err()
+        .map(|e| e.raw_os_error().unwrap_or(0));
+    Refused { memory_lock, realtime: None, oom_score }
+}

@@ -1,0 +1,247 @@
+//! A target made ready to be guarded: its cgroup, its limits, and the files that tell about it.
+//!
+//! Tries the best there is and says what it had to do without. Starting or adopting what runs in it is
+//! [`super::launch`]'s and [`super::adopt`]'s.
+
+use super::pass::{MachineEyes, TargetEyes};
+use crate::config::Limit;
+use crate::host::cgroup::{CgroupError, Limits, Target};
+use crate::host::meminfo;
+use crate::host::memory::{Controller, MemoryFiles, MemoryStat};
+use crate::host::psi::{self, Psi};
+use crate::host::reread::{OpenError, Reread};
+use crate::host::zfs;
+use crate::incident::{self, LimitEnforcer, MemoryLayout};
+use std::path::Path;
+
+/// A target with its limits in place.
+#[derive(Debug)]
+pub struct Guarded {
+    /// The cgroup.
+    pub target: Target,
+    /// The limit in force, whoever enforces it.
+    pub limit_bytes: Option<u64>,
+    /// The brake in force.
+    pub high_bytes: Option<u64>,
+    /// Who enforces the limit.
+    pub enforcer: Option<LimitEnforcer>,
+    /// What had to be done without, a line each.
+    pub shortcomings: Vec<String>,
+    memory: Option<MemoryFiles>,
+    pressure: Option<Reread>,
+    began: Totals,
+}
+
+/// Counters of the target at one time.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Totals {
+    /// Pressure.
+    pub psi: Option<Psi>,
+    /// The breakdown.
+    pub stat: Option<MemoryStat>,
+    /// The kernel's OOM kills.
+    pub oom_kills: Option<u64>,
+    /// The most that was ever charged.
+    pub peak_bytes: Option<u64>,
+}
+
+/// How much of the machine a target without an explicit limit leaves to the others: a tenth, at least
+/// 512 MiB and at most 4 GiB. The incident that memwatch was made for had no limit at all; this one
+/// keeps a desktop and a shell alive and is too wide to touch anything that fits the machine.
+fn reserve_bytes(total_bytes: u64) -> u64 {
+    (total_bytes / 10).clamp(512 << 20, 4 << 30)
+}
+
+/// The limit that `wanted` comes to on a machine of `total_bytes`.
+pub fn limit_bytes(wanted: Limit, total_bytes: u64) -> Option<u64> {
+    match wanted {
+        Limit::None => None,
+        Limit::Bytes(bytes) => Some(bytes),
+        Limit::Auto => {
+            let rest = total_bytes.saturating_sub(reserve_bytes(total_bytes));
+            Some(rest.max(total_bytes / 2))
+        }
+    }
+}
+
+impl Guarded {
+    /// Puts limits on `target`, as far as it is ours, and opens its files.
+    ///
+    /// # Errors
+    /// A limit that the kernel refuses, or files that do not open.
+    pub fn new(target: Target, wanted: Limits) -> Result<Self, GuardError> {
+        let mut shortcomings = Vec::new();
+        let left = if target.is_ours() { target.limit(wanted)? } else { wanted };
+        let memory = target.memory.as_ref().map(MemoryFiles::open).transpose()?;
+        if memory.is_none() {
+            shortcomings.push(
+                "no memory controller can be had here: usage is summed up from the processes and the limit is \
+                 enforced by memwatch"
+                    .into(),
+            );
+        }
+        if left.high_bytes.is_some() {
+            shortcomings.push("memory.high needs the v2 memory controller, which this target has not: no brake".into());
+        }
+        let pressure = Reread::open(&target.dir.join("memory.pressure")).ok();
+        let pressure = pressure.filter(|file| read_psi(file).is_some());
+        if pressure.is_none() {
+            shortcomings.push(
+                "no pressure information (PSI) for this target: stalls are not seen, only memory that runs out; \
+                 boot with psi=1, or write 1 to its cgroup.pressure"
+                    .into(),
+            );
+        }
+        let own_limit = kernel_limit(&target);
+        let limit_bytes = own_limit.into_iter().chain(wanted.max_bytes).min();
+        let enforcer = limit_bytes.map(|_| match left.max_bytes {
+            None => LimitEnforcer::Kernel,
+            Some(_) => LimitEnforcer::Agent,
+        });
+        let high_bytes = wanted.high_bytes.filter(|_| left.high_bytes.is_none());
+        let mut guarded = Self {
+            target,
+            limit_bytes,
+            high_bytes,
+            enforcer,
+            shortcomings,
+            memory,
+            pressure,
+            began: Totals::default(),
+        };
+        guarded.began = guarded.read();
+        Ok(guarded)
+    }
+
+    /// The files for the deciding thread, which needs descriptors of its own.
+    ///
+    /// # Errors
+    /// They do not open any more.
+    pub fn eyes(&self) -> Result<TargetEyes, GuardError> {
+        let memory = self.target.memory.as_ref().map(MemoryFiles::open).transpose()?;
+        let pressure = match &self.pressure {
+            Some(_) => Some(Reread::open(&self.target.dir.join("memory.pressure"))?),
+            None => None,
+        };
+        let procs = vec![Reread::open(&self.target.dir.join("cgroup.procs"))?];
+        Ok(TargetEyes { memory, pressure, procs, limit_bytes: self.limit_bytes })
+    }
+
+    /// What was counted since the target was made ready.
+    pub fn totals(&self) -> Totals {
+        let (now, began) = (self.read(), self.began);
+        let since = |now: Option<u64>, then: Option<u64>| Some(now?.saturating_sub(then.unwrap_or(0)));
+        Totals {
+            psi: now.psi.map(|psi| {
+                let then = began.psi.unwrap_or_default();
+                Psi {
+                    some_us: psi.some_us.saturating_sub(then.some_us),
+                    full_us: psi.full_us.saturating_sub(then.full_us),
+                }
+            }),
+            stat: now.stat.map(|stat| {
+                let then = began.stat.unwrap_or_default();
+                MemoryStat {
+                    faults: stat.faults.saturating_sub(then.faults),
+                    major_faults: stat.major_faults.saturating_sub(then.major_faults),
+                    refault_pages: stat.refault_pages.saturating_sub(then.refault_pages),
+                    ..stat
+                }
+            }),
+            oom_kills: since(now.oom_kills, began.oom_kills),
+            peak_bytes: now.peak_bytes,
+        }
+    }
+
+    fn read(&self) -> Totals {
+        let memory = self.memory.as_ref();
+        Totals {
+            psi: self.pressure.as_ref().and_then(read_psi),
+            stat: memory.and_then(|m| m.stat().ok()),
+            oom_kills: memory.and_then(MemoryFiles::kernel_oom_kills),
+            // The peak of a target that was there before is not this run's.
+            peak_bytes: memory.filter(|_| self.target.is_ours()).and_then(MemoryFiles::peak),
+        }
+    }
+
+    /// How the record describes it.
+    pub fn describe(&self) -> incident::Target {
+        incident::Target {
+            cgroup_path: Some(incident::Text::of_name(self.target.dir.as_os_str().as_encoded_bytes())),
+            cgroup_id: Some(self.target.id),
+            memory_layout: Some(match self.target.memory {
+                Some(Controller::V2(_)) => MemoryLayout::V2,
+                Some(Controller::V1(_)) => MemoryLayout::V1BesideV2,
+                None => MemoryLayout::Agent,
+            }),
+            limit_enforcer: self.enforcer,
+            memory_max_bytes: self.limit_bytes,
+            memory_high_bytes: self.high_bytes,
+        }
+    }
+}
+
+/// A target could not be made ready.
+#[derive(Debug, thiserror::Error)]
+pub enum GuardError {
+    /// Making or limiting the cgroup failed.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    /// One of its files does not open.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+}
+
+/// The machine's files for the deciding thread.
+///
+/// # Errors
+/// `/proc/meminfo` does not open; what only some machines have may be missing.
+pub fn machine_eyes() -> Result<MachineEyes, OpenError> {
+    Ok(MachineEyes {
+        meminfo: Reread::open(Path::new("/proc/meminfo"))?,
+        pressure: Reread::open(Path::new("/proc/pressure/memory")).ok(),
+        arcstats: Reread::open(&Path::new("/").join(zfs::ARCSTATS)).ok(),
+    })
+}
+
+/// The machine's memory, in bytes.
+///
+/// # Errors
+/// `/proc/meminfo` cannot be read.
+pub fn machine_total_bytes() -> std::io::Result<u64> {
+    let text = std::fs::read("/proc/meminfo")?;
+    meminfo::parse(&text)
+        .map(|info| info.total_bytes)
+        .ok_or_else(|| std::io::Error::other("/proc/meminfo has no MemTotal"))
+}
+
+fn read_psi(file: &Reread) -> Option<Psi> {
+    let mut buf = [0; 256];
+    psi::parse(file.read_short(&mut buf).ok()?)
+}
+
+/// The limit that the kernel enforces already; `max`, and v1's "as good as none", are no limit.
+fn kernel_limit(target: &Target) -> Option<u64> {
+    let file = match target.memory.as_ref()? {
+        Controller::V2(dir) => dir.join("memory.max"),
+        Controller::V1(dir) => dir.join("memory.limit_in_bytes"),
+    };
+    let limit: u64 = std::fs::read_to_string(file).ok()?.trim().parse().ok()?;
+    (limit < u64::MAX / 4).then_some(limit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_automatic_limit_leaves_the_machine_a_tenth() {
+        const GIB: u64 = 1 << 30;
+        assert_eq!(limit_bytes(Limit::Auto, 20 * GIB), Some(18 * GIB));
+        assert_eq!(limit_bytes(Limit::Auto, 64 * GIB), Some(60 * GIB));
+        assert_eq!(limit_bytes(Limit::Auto, 2 * GIB), Some(2 * GIB - (512 << 20)));
+        assert_eq!(limit_bytes(Limit::Auto, GIB / 2), Some(GIB / 4));
+        assert_eq!(limit_bytes(Limit::None, GIB), None);
+        assert_eq!(limit_bytes(Limit::Bytes(5), GIB), Some(5));
+    }
+}

@@ -1,0 +1,148 @@
+//! The slow side of the BPF programs: loading them beside a command that has already started, and what
+//! they say at the end.
+//!
+//! What they count while it runs is read by the deciding thread ([`super::pass::KernelEyes`]).
+
+use super::deciding::KernelEyesSlot;
+use super::pass::KernelEyes;
+use crate::bpf;
+use crate::host::cgroup;
+use crate::incident::{FeatureLost, Record};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+/// What the loader came to, once it has.
+#[derive(Debug, Default)]
+enum Loaded {
+    /// It is at it. A short command ends before it is done.
+    #[default]
+    NotYet,
+    /// The programs are attached.
+    Yes { programs: Box<bpf::Programs>, totals: bpf::Totals, row: bpf::Row, losses: Vec<FeatureLost> },
+    /// None could be.
+    No { losses: Vec<FeatureLost> },
+}
+
+/// The programs of this run.
+#[derive(Debug, Default)]
+pub struct Kernel {
+    loaded: Arc<Mutex<Loaded>>,
+}
+
+impl Kernel {
+    /// Loads the programs on a thread of its own and hands the deciding thread its eyes when they are
+    /// ready: verifying takes longer than a command may wait.
+    pub fn load_beside(cgroup_id: u64, level: u32, eyes: Arc<KernelEyesSlot>) -> Self {
+        let kernel = Self::default();
+        let loaded = Arc::clone(&kernel.loaded);
+        let spawned = std::thread::Builder::new().name("memwatch-load".into()).spawn(move || {
+            let outcome = load(cgroup_id, level, &eyes);
+            if let Ok(mut loaded) = loaded.lock() {
+                *loaded = outcome;
+            }
+        });
+        if let (Err(error), Ok(mut loaded)) = (spawned, kernel.loaded.lock()) {
+            let why = format!("no thread for the loader: {error}");
+            let loss = bpf::Loss { feature: bpf::Feature::Reclaim, why };
+            *loaded = Loaded::No { losses: vec![describe(&loss)] };
+        }
+        kernel
+    }
+
+    /// Lets log lines of the programs out through `tracing`.
+    pub fn flush_logs(&self) {
+        if let Ok(mut loaded) = self.loaded.try_lock()
+            && let Loaded::Yes { programs, .. } = &mut *loaded
+        {
+            programs.flush_logs();
+        }
+    }
+
+    /// Samples page faults while the target is in trouble, and only then.
+    pub fn heat(&self, hot: bool) {
+        if let Ok(mut loaded) = self.loaded.try_lock()
+            && let Loaded::Yes { programs, losses, .. } = &mut *loaded
+            && let Err(error) = programs.heat(hot)
+        {
+            let loss = describe(&bpf::Loss { feature: bpf::Feature::Faults, why: error.to_string() });
+            if !losses.contains(&loss) {
+                losses.push(loss);
+            }
+        }
+    }
+
+    /// Whether an OOM victim is the target's: the programs saw it there, or it is there.
+    pub fn is_ours(&self, row: Option<bpf::Row>, pid: u32, target: &Path) -> bool {
+        let ours = match self.loaded.lock().as_deref() {
+            Ok(Loaded::Yes { row: ours, .. }) => Some(*ours),
+            _ => None,
+        };
+        (row.is_some() && row == ours) || is_member(pid, target)
+    }
+
+    /// Puts what the programs counted into the record, and what they could not do.
+    pub fn tell(&self, record: &mut Record) {
+        let Ok(loaded) = self.loaded.lock() else { return };
+        match &*loaded {
+            Loaded::NotYet => record.notes.push(
+                "the run ended before the BPF programs were ready: reclaim was not counted".into(),
+            ),
+            Loaded::No { losses } => record.features_lost.extend_from_slice(losses),
+            Loaded::Yes { totals: counters, row, losses, .. } => {
+                let totals = counters.of(*row);
+                record.reclaim.direct = Some(totals.direct_reclaims);
+                record.reclaim.memcg = Some(totals.memcg_reclaims);
+                record.reclaim.stall_us = Some(totals.stall_ns / 1_000);
+                record.reclaim.scanned_pages = Some(totals.scanned_pages);
+                record.reclaim.reclaimed_pages = Some(totals.reclaimed_pages);
+                record.reclaim.kswapd_wakeups = Some(totals.kswapd_wakeups);
+                record.losses.ring_drops = counters.dropped_events();
+                record.features_lost.extend_from_slice(losses);
+            }
+        }
+    }
+}
+
+fn load(cgroup_id: u64, level: u32, eyes: &KernelEyesSlot) -> Loaded {
+    let plan = bpf::plan(&bpf::Facts::read());
+    let losses = |losses: &[bpf::Loss]| losses.iter().map(describe).collect();
+    if plan.tracepoints.is_empty() {
+        return Loaded::No { losses: losses(&plan.losses) };
+    }
+    match attach(&plan, cgroup_id, level) {
+        Ok((programs, reader, row)) => {
+            let loaded = Loaded::Yes { totals: programs.totals(), row, losses: losses(programs.losses()), programs };
+            let _ = eyes.push(KernelEyes { reader, row });
+            loaded
+        }
+        Err(error) => {
+            let why = error.to_string();
+            let all = bpf::Feature::ALL.map(|feature| bpf::Loss { feature, why: why.clone() });
+            Loaded::No { losses: losses(&all) }
+        }
+    }
+}
+
+fn attach(
+    plan: &bpf::Plan,
+    cgroup_id: u64,
+    level: u32,
+) -> Result<(Box<bpf::Programs>, bpf::Reader, bpf::Row), bpf::LoadError> {
+    let mut programs = Box::new(bpf::Programs::load(plan)?);
+    let row = programs.add_target(cgroup_id, level)?;
+    let reader = programs.reader()?;
+    Ok((programs, reader, row))
+}
+
+fn describe(loss: &bpf::Loss) -> FeatureLost {
+    FeatureLost {
+        feature: format!("{} ({})", loss.feature.name(), loss.why).as_str().into(),
+        fallback: loss.feature.fallback().into(),
+        cost: loss.feature.cost().into(),
+    }
+}
+
+/// Whether `pid` is in the cgroup, or was: a process that is dying is still listed there.
+fn is_member(pid: u32, target: &Path) -> bool {
+    cgroup::pids(target).contains(&pid)
+}

@@ -1,0 +1,545 @@
+//! One run from start to end: the slow side.
+//!
+//! Makes the target, starts the command in it, starts the deciding thread, and then only reacts: to
+//! signals, to notices, to the clock. At the end everything that was made is removed and the record is
+//! written. May hang in a read, a write or a kernel lock without the deciding thread noticing.
+
+use super::adopt::{self, Adopted};
+use super::channel::{Channel, Notice};
+use super::deciding::{self, Events, KernelEyesSlot, Refused};
+use super::guarded::{self, Guarded};
+use super::kernel::Kernel;
+use super::launch::{self, Inheritance, Program};
+use super::members::Members;
+use super::pass::Pass;
+use super::recorder::{self, Recording};
+use super::signals::{self, Change, Reaction};
+use super::story::Story;
+use super::terminal::Terminal;
+use crate::act::{self, Mode, Outcome};
+use crate::bpf;
+use crate::config::{Attach, OnPressure};
+use crate::host::cgroup::{self, Limits, Target};
+use crate::host::clock;
+use crate::host::layout::Layout;
+use crate::incident::{self, Record, ReportFile};
+use crate::watch::victim::Scope;
+use crate::watch::{Policy, Response, Rung, Settings};
+use anyhow::Context;
+use nix::sys::signal::Signal;
+use nix::sys::signalfd::SignalFd;
+use nix::unistd::Pid;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+use tokio::io::unix::AsyncFd;
+use tokio::io::Interest;
+
+/// What is to be guarded.
+#[derive(Clone, Debug)]
+pub enum Subject {
+    /// A command to start.
+    Program(Program),
+    /// A process to adopt, with its descendants.
+    Pid(u32),
+    /// A cgroup to guard as it is.
+    Cgroup(PathBuf),
+}
+
+/// Everything a run is told.
+#[derive(Clone, Debug)]
+pub struct Orders {
+    /// What.
+    pub subject: Subject,
+    /// How.
+    pub attach: Attach,
+    /// By which numbers.
+    pub settings: Settings,
+    /// Whether the record may carry arguments.
+    pub with_arguments: bool,
+    /// Where to record looks.
+    pub record: Option<PathBuf>,
+}
+
+/// How long a run whose time is up is given to end by itself.
+const TIMEOUT_GRACE: Duration = Duration::from_secs(5);
+/// How often the slow side looks after what no event tells.
+const HOUSEKEEPING: Duration = Duration::from_millis(250);
+
+/// Runs it; the exit code.
+///
+/// # Errors
+/// It could not be started. What was made is removed.
+pub fn run(orders: Orders) -> anyhow::Result<u8> {
+    let report = orders.attach.report.as_deref().map(ReportFile::open).transpose()?;
+    let inheritance = Inheritance::take(&signals::taken(), safe_cpus(&orders.attach))
+        .context("cannot block signals")?;
+    let layout = Layout::read(Path::new("/"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")?;
+    let mut run = Run::begin(orders, &layout, &inheritance)?;
+    let ended = runtime.block_on(run.watch());
+    // The loader of the BPF programs may still be at it; nothing waits for it.
+    runtime.shutdown_background();
+    run.end(&layout, ended, report)
+}
+
+fn safe_cpus(attach: &Attach) -> Option<usize> {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    attach.safe.then(|| (cpus / 2).clamp(1, 2))
+}
+
+struct Run {
+    orders: Orders,
+    guarded: Guarded,
+    subject: Running,
+    channel: Arc<Channel>,
+    events: Arc<Events>,
+    kernel: Kernel,
+    recording: Option<Recording>,
+    decider: Option<std::thread::JoinHandle<Option<i32>>>,
+    refused: Refused,
+    story: Story,
+    terminal: Terminal,
+    began: (Duration, SystemTime),
+    notes: Vec<String>,
+}
+
+/// What runs in the target.
+enum Running {
+    Child { pid: u32 },
+    Adopted(Adopted),
+    Cgroup,
+}
+
+/// Why the watching ended.
+enum Ended {
+    Leader(Change),
+    Target,
+    Detached,
+}
+
+impl Run {
+    fn begin(orders: Orders, layout: &Layout, inheritance: &Inheritance) -> anyhow::Result<Self> {
+        let began = (clock::now(), SystemTime::now());
+        let recording = orders.record.as_deref().map(open_recording).transpose()?;
+        let (recorder, recording) = recording.unzip();
+        let guarded = make_ready(&orders, layout)?;
+        let channel = Arc::new(Channel::new().context("no descriptors left")?);
+        let events = Arc::new(Events::new(256));
+        let eyes = Arc::new(KernelEyesSlot::new(1));
+        // Before the command: it must not find its guard short of anything.
+        let target_eyes = guarded.eyes()?;
+        let machine_eyes = guarded::machine_eyes()?;
+        let refused = deciding::protect_process();
+        let subject = match start(&orders, &guarded, layout, inheritance) {
+            Ok(subject) => subject,
+            Err(error) => {
+                let _ = guarded.target.remove();
+                return Err(error);
+            }
+        };
+        let leader = match &subject {
+            Running::Child { pid } => Some(*pid),
+            Running::Adopted(adopted) => Some(adopted.leader),
+            Running::Cgroup => None,
+        };
+        let settings = Settings { response: response(orders.attach.on_pressure), ..orders.settings };
+        let members = Members::new(leader, settings.growth_window);
+        let mode = if orders.attach.dry_run { Mode::DryRun } else { Mode::Real };
+        let policy = Policy::new(settings);
+        let pass = Pass::new(target_eyes, machine_eyes, members, policy, mode, Arc::clone(&channel), recorder);
+        let decider = deciding::start(pass, Arc::clone(&channel), Arc::clone(&eyes), Arc::clone(&events))
+            .context("cannot start the deciding thread")?;
+        let kernel = Kernel::load_beside(guarded.target.id, guarded.target.level, eyes);
+        let mut notes = guarded.shortcomings.clone();
+        if let Running::Adopted(adopted) = &subject {
+            notes.extend(adopted.notes());
+        }
+        let terminal = Terminal::new(orders.attach.live, orders.attach.verbosity);
+        for note in &notes {
+            terminal.warn(note);
+        }
+        Ok(Self {
+            orders,
+            guarded,
+            subject,
+            channel,
+            events,
+            kernel,
+            recording,
+            decider: Some(decider),
+            refused,
+            story: Story::begin(began.0),
+            terminal,
+            began,
+            notes,
+        })
+    }
+
+    /// Reacts until the command, or the target, has ended.
+    async fn watch(&mut self) -> anyhow::Result<Ended> {
+        let channel = Arc::clone(&self.channel);
+        let (signals, notices) = (signals::open()?, channel.slow_side().try_clone_to_owned()?);
+        // SAFETY: both are owned here, registered once, and closed when the registration is dropped.
+        let (signals, notices) = unsafe {
+            (
+                AsyncFd::register_with_interest(signals, Interest::READABLE)?,
+                AsyncFd::register_with_interest(notices, Interest::READABLE)?,
+            )
+        };
+        let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
+        housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut deadline = self.orders.attach.timeout;
+        // The command may have ended before its SIGCHLD could be seen.
+        if let Some(ended) = self.reap() {
+            return Ok(ended);
+        }
+        loop {
+            let ended = tokio::select! {
+                ready = signals.readable() => {
+                    let mut ready = ready?;
+                    let ended = self.take_signals(signals.get_ref());
+                    ready.clear_ready();
+                    ended
+                }
+                ready = notices.readable() => {
+                    let mut ready = ready?;
+                    channel.heard();
+                    let ended = self.hear();
+                    ready.clear_ready();
+                    ended
+                }
+                _ = sleep_for(deadline.map(|d| (self.began.0 + d).saturating_sub(clock::now()))) => {
+                    deadline = self.time_is_up(deadline);
+                    None
+                }
+                _ = housekeeping.tick() => self.keep_house(),
+            };
+            if let Some(ended) = ended {
+                return Ok(ended);
+            }
+        }
+    }
+
+    fn take_signals(&mut self, signals: &SignalFd) -> Option<Ended> {
+        let own_group = nix::unistd::getpgrp().as_raw();
+        while let Ok(Some(info)) = signals.read_signal() {
+            let sender = Pid::from_raw(info.ssi_pid as i32);
+            let sender_group = nix::unistd::getpgid(Some(sender)).ok().map(Pid::as_raw);
+            match signals::react(info.ssi_signo as i32, info.ssi_code, own_group, sender_group) {
+                Reaction::Reap => {
+                    if let Some(ended) = self.reap() {
+                        return Some(ended);
+                    }
+                }
+                Reaction::Forward(signal) => match &self.subject {
+                    Running::Child { pid } => {
+                        // A frozen command could not take it.
+                        act::target::thaw(&self.guarded.target.dir, Mode::Real);
+                        let _ = nix::sys::signal::kill(Pid::from_raw(*pid as i32), signal);
+                    }
+                    Running::Adopted(_) | Running::Cgroup => return detach(signal),
+                },
+                Reaction::Ignore => {
+                    if !matches!(self.subject, Running::Child { .. })
+                        && let Ok(signal) = Signal::try_from(info.ssi_signo as i32)
+                        && let Some(ended) = detach(signal)
+                    {
+                        return Some(ended);
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    fn reap(&mut self) -> Option<Ended> {
+        let Running::Child { pid } = &self.subject else { return None };
+        match signals::change_of(Pid::from_raw(*pid as i32))? {
+            Change::StoppedByTerminal => {
+                signals::stop_self();
+                None
+            }
+            change => Some(Ended::Leader(change)),
+        }
+    }
+
+    fn hear(&mut self) -> Option<Ended> {
+        while let Some(pidfd) = self.channel.next_dying() {
+            // Waits for the victim's mmap lock, perhaps for long: a thread of its own.
+            let _ = std::thread::Builder::new()
+                .name("memwatch-release".into())
+                .stack_size(64 << 10)
+                .spawn(move || act::signal::release_memory(pidfd.as_fd()));
+        }
+        let mut ended = None;
+        while let Some(notice) = self.channel.next() {
+            self.story.hear(&notice);
+            match &notice {
+                Notice::Ordered { order, .. } => {
+                    self.terminal.ordered(order, self.orders.attach.dry_run);
+                    let whole = order.victim.is_some_and(|victim| victim.scope == Scope::Target);
+                    if order.rung == Rung::Freeze {
+                        let outcome = act::target::freeze(&self.guarded.target.dir, self.mode());
+                        self.story.froze(outcome);
+                        self.terminal.frozen(&self.guarded.target.dir, outcome);
+                    } else if order.rung == Rung::Sigkill && whole {
+                        self.kill_all();
+                    }
+                }
+                Notice::TargetGone => ended = Some(Ended::Target),
+                Notice::Hit { .. } | Notice::Recovered { .. } => {}
+            }
+        }
+        // A command that was started here ends when it has been reaped, and not before.
+        ended.filter(|_| !matches!(self.subject, Running::Child { .. }))
+    }
+
+    /// The whole target, forks under way included. Waits for the kernel's cgroup lock: beside.
+    fn kill_all(&self) {
+        let (dir, mode) = (self.guarded.target.dir.clone(), self.mode());
+        let _ = std::thread::Builder::new()
+            .name("memwatch-kill".into())
+            .spawn(move || act::target::kill(&dir, mode));
+    }
+
+    fn time_is_up(&mut self, deadline: Option<Duration>) -> Option<Duration> {
+        let limit = self.orders.attach.timeout?;
+        if deadline == Some(limit) {
+            let pid = match &self.subject {
+                Running::Child { pid } => Some(*pid),
+                Running::Adopted(adopted) => Some(adopted.leader),
+                Running::Cgroup => None,
+            };
+            let outcome = pid.map_or(Outcome::Gone, |pid| self.ask(pid));
+            self.story.timeout(limit, Rung::Sigterm, pid, outcome);
+            return Some(limit + TIMEOUT_GRACE);
+        }
+        let outcome = act::target::kill(&self.guarded.target.dir, self.mode());
+        self.story.timeout(limit, Rung::Sigkill, None, outcome);
+        None
+    }
+
+    fn ask(&self, pid: u32) -> Outcome {
+        act::target::thaw(&self.guarded.target.dir, self.mode());
+        act::signal::pidfd_open(pid)
+            .map_or(Outcome::Gone, |pidfd| act::signal::send(pidfd.as_fd(), libc::SIGTERM, self.mode()))
+    }
+
+    fn keep_house(&mut self) -> Option<Ended> {
+        self.take_events();
+        let status = &self.channel.status;
+        let limit = self.guarded.limit_bytes;
+        self.terminal.live(status, limit, clock::now().saturating_sub(self.began.0));
+        let empty = || cgroup::pids(&self.guarded.target.dir).is_empty();
+        match &self.subject {
+            Running::Child { .. } => None,
+            Running::Adopted(_) | Running::Cgroup => empty().then_some(Ended::Target),
+        }
+    }
+
+    fn take_events(&mut self) {
+        self.kernel.flush_logs();
+        while let Some(event) = self.events.pop() {
+            match event {
+                bpf::Event::OomVictim { row, pid, comm, .. } if self.kernel.is_ours(row, pid, &self.guarded.target.dir) => {
+                    self.story.kernel_oom(pid, &comm);
+                }
+                bpf::Event::Hang { tid, comm, .. } => self.story.hung(tid, &comm),
+                _ => {}
+            }
+        }
+    }
+
+    fn mode(&self) -> Mode {
+        if self.orders.attach.dry_run { Mode::DryRun } else { Mode::Real }
+    }
+
+    /// Ends the deciding thread, removes what was made, writes the record.
+    fn end(mut self, layout: &Layout, ended: anyhow::Result<Ended>, report: Option<ReportFile>) -> anyhow::Result<u8> {
+        let ended = ended?;
+        self.hear();
+        self.channel.stop();
+        if let Some(decider) = self.decider.take() {
+            self.refused.realtime = decider.join().unwrap_or(None);
+        }
+        self.hear();
+        self.take_events();
+        let totals = self.guarded.totals();
+        let leader = match (&ended, &self.subject) {
+            (Ended::Leader(change), Running::Child { pid }) => Some((*pid, *change)),
+            _ => None,
+        };
+        if let Some(recording) = self.recording.take() {
+            let dropped = recording.finish().context("cannot write the recording")?;
+            if dropped > 0 {
+                self.notes.push(format!("{dropped} looks did not get into the recording"));
+            }
+        }
+        let mut record = self.record(&totals, leader);
+        self.dissolve(layout, &mut record);
+        if let Some((pid, _)) = leader {
+            let _ = nix::sys::wait::waitpid(Pid::from_raw(pid as i32), None);
+        }
+        self.terminal.summary(&record);
+        if let Some(report) = report
+            && let Err(error) = report.write(&record)
+        {
+            // The verdict is the command's; a full disk does not change it.
+            self.terminal.warn(&error.to_string());
+        }
+        Ok(record.exit_code.and_then(|code| u8::try_from(code).ok()).unwrap_or(125))
+    }
+
+    fn record(&mut self, totals: &guarded::Totals, leader: Option<(u32, Change)>) -> Record {
+        self.story.kernel_oom_count(totals.oom_kills.unwrap_or(0), leader);
+        let (verdict, exit_code) = self.story.end(leader);
+        let ended = clock::now();
+        let duration_us = ended.saturating_sub(self.began.0).as_micros() as u64;
+        let mut record = Record::new(self.began.1, SystemTime::now(), duration_us, verdict);
+        record.exit_code = Some(exit_code.into());
+        if let Some((_, Change::Killed(signal))) = leader {
+            record.leader_signal = Some(incident::Signal::from_number(signal));
+        }
+        record.host = super::identity::host();
+        record.command = self.command();
+        record.target = self.guarded.describe();
+        let status = &self.channel.status;
+        let seen = status.peak_bytes.load(Ordering::Relaxed);
+        record.peak_bytes = Some(totals.peak_bytes.map_or(seen, |peak| peak.max(seen)));
+        record.stall_us = totals.psi.map(|psi| psi.some_us);
+        record.stall_full_us = totals.psi.map(|psi| psi.full_us);
+        record.refaults_pages = totals.stat.map(|stat| stat.refault_pages);
+        record.faults = incident::Faults {
+            minor: totals.stat.map(|stat| stat.faults.saturating_sub(stat.major_faults)),
+            major: totals.stat.map(|stat| stat.major_faults),
+        };
+        self.kernel.tell(&mut record);
+        record.losses.missed_looks = status.late_looks.load(Ordering::Relaxed);
+        record.losses.untracked_processes = status.untracked.load(Ordering::Relaxed);
+        record.losses.unreadable_files = status.unreadable.load(Ordering::Relaxed);
+        record.dry_run = self.orders.attach.dry_run;
+        record.settings = super::identity::settings(&self.orders.settings);
+        record.features_lost.extend(super::identity::refused(&self.refused));
+        let notices_lost = self.channel.dropped();
+        if notices_lost > 0 {
+            self.notes.push(format!("{notices_lost} notices of the deciding thread were lost"));
+        }
+        record.notes = self.notes.iter().map(|note| note.as_str().into()).collect();
+        std::mem::replace(&mut self.story, Story::begin(ended)).tell(&mut record);
+        record.kind = record.gravest();
+        record
+    }
+
+    fn command(&self) -> Option<incident::Command> {
+        let Subject::Program(program) = &self.orders.subject else {
+            return match &self.subject {
+                Running::Adopted(adopted) => Some(incident::Command {
+                    program: incident::Text::of_name(&adopted.comm),
+                    arguments: None,
+                }),
+                _ => None,
+            };
+        };
+        let text = |word: &std::ffi::OsStr| incident::Text::of_name(word.as_encoded_bytes());
+        Some(incident::Command {
+            program: text(&program.program),
+            arguments: self
+                .orders
+                .with_arguments
+                .then(|| program.arguments.iter().map(|word| text(word)).collect()),
+        })
+    }
+
+    /// What still runs goes back to where it came from, unguarded, and the record says so.
+    fn dissolve(&mut self, layout: &Layout, record: &mut Record) {
+        if !self.guarded.target.is_ours() {
+            return;
+        }
+        act::target::thaw(&self.guarded.target.dir, Mode::Real);
+        let dir = self.guarded.target.dir.clone();
+        let outcome = match &self.subject {
+            Running::Adopted(adopted) => adopted.give_back(&self.guarded.target),
+            _ => adopt::let_go(&self.guarded.target, layout),
+        };
+        let (verb, left) = match &self.subject {
+            Running::Adopted(_) => ("are running on", outcome),
+            _ => ("outlived the command and run on", outcome),
+        };
+        if left > 0 {
+            let note = format!("{left} processes {verb} without a guard");
+            self.terminal.say(&note);
+            record.notes.push(note.as_str().into());
+        }
+        if let Err(error) = self.guarded.target.remove() {
+            self.terminal.warn(&format!("{error}; the next run removes {}", dir.display()));
+        }
+        let swept = cgroup::sweep(layout);
+        for orphan in &swept.left {
+            self.terminal.warn(&format!(
+                "{} was left by a memwatch that died, and processes still run in it",
+                orphan.display()
+            ));
+        }
+    }
+}
+
+fn open_recording(path: &Path) -> anyhow::Result<(recorder::Recorder, Recording)> {
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(path)
+        .with_context(|| format!("cannot create the recording {}; name a file that does not exist yet", path.display()))?;
+    recorder::start(file).context("cannot start the recorder")
+}
+
+fn make_ready(orders: &Orders, layout: &Layout) -> anyhow::Result<Guarded> {
+    let total = guarded::machine_total_bytes().context("cannot read /proc/meminfo")?;
+    let limits = Limits {
+        max_bytes: guarded::limit_bytes(orders.attach.memory_max, total),
+        high_bytes: orders.attach.memory_high,
+    };
+    let target = match &orders.subject {
+        Subject::Cgroup(path) => Target::existing(layout, path)?,
+        Subject::Program(_) | Subject::Pid(_) => Target::create(layout)?,
+    };
+    Ok(Guarded::new(target, limits)?)
+}
+
+fn start(orders: &Orders, guarded: &Guarded, layout: &Layout, inheritance: &Inheritance) -> anyhow::Result<Running> {
+    match &orders.subject {
+        Subject::Program(program) => {
+            let entrances = guarded.target.entrances()?;
+            let child = launch::launch(program, &entrances, inheritance)?;
+            Ok(Running::Child { pid: child.id() })
+        }
+        Subject::Pid(pid) => Ok(Running::Adopted(adopt::adopt(*pid, &guarded.target, layout)?)),
+        Subject::Cgroup(_) => Ok(Running::Cgroup),
+    }
+}
+
+fn response(on_pressure: OnPressure) -> Response {
+    match on_pressure {
+        OnPressure::Kill => Response::Kill,
+        OnPressure::Freeze => Response::Freeze,
+        OnPressure::Warn => Response::Warn,
+    }
+}
+
+/// What is not ours to end is let go when we are told to end.
+fn detach(signal: Signal) -> Option<Ended> {
+    matches!(signal, Signal::SIGINT | Signal::SIGTERM | Signal::SIGHUP | Signal::SIGQUIT).then_some(Ended::Detached)
+}
+
+async fn sleep_for(left: Option<Duration>) {
+    match left {
+        Some(left) => tokio::time::sleep(left).await,
+        None => std::future::pending().await,
+    }
+}
+

@@ -1,0 +1,133 @@
+//! What a run says on standard error, and when: little, and never into a full-screen program.
+
+use super::channel::Status;
+use crate::act::Outcome;
+use crate::config::{Live, Verbosity};
+use crate::incident::{self, LiveStatus, Record, Style};
+use crate::watch::{Order, Rung};
+use nix::sys::termios::{LocalFlags, tcgetattr};
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// The live line comes this often, and not before this long: a short run needs none.
+const LIVE_EVERY: Duration = Duration::from_secs(30);
+
+/// Standard error.
+#[derive(Debug)]
+pub struct Terminal {
+    is_terminal: bool,
+    live: Live,
+    verbosity: Verbosity,
+    next_live: Duration,
+}
+
+impl Terminal {
+    /// Finds out what standard error is.
+    pub fn new(live: Live, verbosity: Verbosity) -> Self {
+        Self { is_terminal: std::io::stderr().is_terminal(), live, verbosity, next_live: LIVE_EVERY }
+    }
+
+    /// Something that the user must know.
+    pub fn warn(&self, text: &str) {
+        line(&format!("memwatch: {text}"));
+    }
+
+    /// Something worth knowing, unless asked to be quiet.
+    pub fn say(&self, text: &str) {
+        if self.verbosity > Verbosity::Quiet {
+            line(&format!("memwatch: {text}"));
+        }
+    }
+
+    /// An order was given. Said at once where nothing else follows: for a warning, a dry run, or with
+    /// `-v`; a kill is told whole in the summary.
+    pub fn ordered(&self, order: &Order, dry_run: bool) {
+        if !dry_run && order.rung != Rung::Warn && self.verbosity < Verbosity::Verbose {
+            return;
+        }
+        let (observed, threshold) = incident::quantities(&order.cause);
+        let what = match (order.rung, dry_run) {
+            (Rung::Warn, _) => "warning",
+            (Rung::Sigterm, false) => "SIGTERM",
+            (Rung::Sigterm, true) => "would send SIGTERM",
+            (Rung::Sigkill, false) => "SIGKILL",
+            (Rung::Sigkill, true) => "would send SIGKILL",
+            (Rung::Freeze, false) => "freezing",
+            (Rung::Freeze, true) => "would freeze",
+        };
+        let who = order.victim.map_or(String::new(), |victim| {
+            format!(" to {} ({})", incident::Comm::new(&victim.member.comm), victim.member.pid)
+        });
+        self.warn(&format!("{what}{who}: {} (allowed: {})", observed.text.as_str(), threshold.text.as_str()));
+    }
+
+    /// The target was frozen: how to go on.
+    pub fn frozen(&self, dir: &Path, outcome: Outcome) {
+        let dir = dir.display();
+        match outcome {
+            Outcome::Delivered => self.warn(&format!(
+                "frozen, nothing was killed. To go on: echo 0 > {dir}/cgroup.freeze   To end it: echo 1 > {dir}/cgroup.kill"
+            )),
+            Outcome::DryRun | Outcome::Gone => {}
+            Outcome::Refused { errno } => {
+                self.warn(&format!("{dir} could not be frozen: {}", std::io::Error::from_raw_os_error(errno)));
+            }
+        }
+    }
+
+    /// The live line, when it is due and nobody is disturbed by it.
+    pub fn live(&mut self, status: &Status, limit_bytes: Option<u64>, elapsed: Duration) {
+        let wanted = self.live == Live::Auto && self.verbosity > Verbosity::Quiet;
+        if !wanted || !self.is_terminal || elapsed < self.next_live {
+            return;
+        }
+        self.next_live = elapsed + LIVE_EVERY;
+        if !is_cooked() {
+            return;
+        }
+        let read = |value: &std::sync::atomic::AtomicU64| value.load(Ordering::Relaxed);
+        let text = incident::live_line(
+            LiveStatus {
+                elapsed_us: elapsed.as_micros() as u64,
+                memory_bytes: Some(read(&status.current_bytes)),
+                limit_bytes,
+                full_permille: u32::try_from(read(&status.full_permille)).ok(),
+                some_permille: u32::try_from(read(&status.some_permille)).ok(),
+            },
+            width().unwrap_or(80),
+        );
+        line(&text);
+    }
+
+    /// The summary at the end. Quiet: only if something was done.
+    pub fn summary(&self, record: &Record) {
+        if self.verbosity == Verbosity::Quiet && record.interventions.is_empty() && record.victims.is_empty() {
+            return;
+        }
+        let color = self.is_terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+        line(incident::summary(record, Style { color, width: width() }).trim_end());
+    }
+}
+
+/// A terminal in raw mode belongs to a program that draws on it.
+fn is_cooked() -> bool {
+    tcgetattr(std::io::stderr()).is_ok_and(|mode| mode.local_flags.contains(LocalFlags::ICANON | LocalFlags::ECHO))
+}
+
+/// Columns; `None` if standard error is no terminal.
+fn width() -> Option<usize> {
+    // SAFETY: the size is plain numbers and the call fills it or fails.
+    let columns = unsafe {
+        let mut size: libc::winsize = std::mem::zeroed();
+        (libc::ioctl(libc::STDERR_FILENO, libc::TIOCGWINSZ, &mut size) == 0).then_some(size.ws_col)
+    };
+    columns.filter(|&c| c > 0).map(usize::from)
+}
+
+/// One write for the whole text, so that it is not torn by what the command writes. Nobody to tell if
+/// standard error is closed.
+fn line(text: &str) {
+    let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
+}

@@ -1,0 +1,245 @@
+//! From facts to what is attached. Pure: the same facts give the same plan, and a test flips one fact
+//! at a time.
+
+use super::facts::{Facts, Probe};
+use memwatch_ebpf::{KernelLayout, VICTIM_IS_PID, VICTIM_IS_TASK};
+use serde::Serialize;
+
+/// What is to be attached, and what is lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Programs for raw tracepoints.
+    pub tracepoints: Vec<Tracepoint>,
+    /// Whether faults are sampled while a target is hot.
+    pub sample_faults: bool,
+    /// What the programs are told of this kernel.
+    pub layout: KernelLayout,
+    /// What this kernel or these privileges do not offer.
+    pub losses: Vec<Loss>,
+}
+
+/// One program and where it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tracepoint {
+    /// Name of the program in the object.
+    pub program: &'static str,
+    /// Name of the raw tracepoint.
+    pub tracepoint: &'static str,
+    /// What it is for.
+    pub feature: Feature,
+}
+
+/// What the programs are for. Each can be missing by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Feature {
+    /// Time and pages of reclaim, per target and process; the early wake-up.
+    Reclaim,
+    /// Wake-ups of kswapd.
+    Kswapd,
+    /// Exits, with what the process had added up to.
+    Exit,
+    /// Victims of the kernel's OOM killer, by name.
+    OomVictim,
+    /// Tasks that the kernel reports as hung.
+    Hang,
+    /// Page faults, by sampling.
+    Faults,
+}
+
+/// A feature that is missing, what stands in for it, and what that costs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Loss {
+    /// What is missing.
+    pub feature: Feature,
+    /// Why.
+    pub why: String,
+}
+
+impl Feature {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Reclaim, Self::Kswapd, Self::Exit, Self::OomVictim, Self::Hang, Self::Faults];
+
+    /// For people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Reclaim => "reclaim per process",
+            Self::Kswapd => "kswapd wake-ups",
+            Self::Exit => "totals of ended processes",
+            Self::OomVictim => "the kernel's OOM victims",
+            Self::Hang => "hung tasks",
+            Self::Faults => "sampled page faults",
+        }
+    }
+
+    /// What is used in its place.
+    pub fn fallback(self) -> &'static str {
+        match self {
+            Self::Reclaim => "PSI and memory.stat of the target, major faults of each process",
+            Self::Kswapd | Self::Exit | Self::Hang => "nothing",
+            Self::OomVictim => "the oom_kill counter of the target",
+            Self::Faults => "counts from memory.stat and /proc",
+        }
+    }
+
+    /// What that costs.
+    pub fn cost(self) -> &'static str {
+        match self {
+            Self::Reclaim => {
+                "the first reclaim does not wake memwatch, and in a stall the victim is judged by its faults"
+            }
+            Self::Kswapd => "the record lacks them",
+            Self::Exit => "the record lacks what short processes did",
+            Self::OomVictim => "the record tells how many, not who",
+            Self::Hang => "the record lacks them; they are in the kernel's log",
+            Self::Faults => "none but detail",
+        }
+    }
+}
+
+const fn tracepoint(program: &'static str, tracepoint: &'static str, feature: Feature) -> Tracepoint {
+    Tracepoint { program, tracepoint, feature }
+}
+
+/// All of them. Every one is in 5.15 and later.
+const TRACEPOINTS: [Tracepoint; 10] = [
+    tracepoint("direct_begin", "mm_vmscan_direct_reclaim_begin", Feature::Reclaim),
+    tracepoint("direct_end", "mm_vmscan_direct_reclaim_end", Feature::Reclaim),
+    tracepoint("memcg_begin", "mm_vmscan_memcg_reclaim_begin", Feature::Reclaim),
+    tracepoint("memcg_end", "mm_vmscan_memcg_reclaim_end", Feature::Reclaim),
+    tracepoint("shrink_inactive", "mm_vmscan_lru_shrink_inactive", Feature::Reclaim),
+    tracepoint("wakeup_kswapd", "mm_vmscan_wakeup_kswapd", Feature::Kswapd),
+    tracepoint("kswapd_wake", "mm_vmscan_kswapd_wake", Feature::Kswapd),
+    tracepoint("process_exit", "sched_process_exit", Feature::Exit),
+    tracepoint("mark_victim", "mark_victim", Feature::OomVictim),
+    tracepoint("process_hang", "sched_process_hang", Feature::Hang),
+];
+
+/// Decides what is attached.
+pub fn plan(facts: &Facts) -> Plan {
+    let layout = layout(facts);
+    let mut losses = Vec::new();
+    let mut lose = |feature, why: &str| losses.push(Loss { feature, why: why.to_owned() });
+
+    let traces = facts.raw_tracepoint == Probe::Works;
+    let names_tasks = layout.task_comm != 0;
+    let knows_victim = names_tasks && layout.mark_victim != 0;
+    if !traces {
+        for feature in Feature::ALL.into_iter().filter(|&f| f != Feature::Faults) {
+            lose(feature, why_not(facts.raw_tracepoint));
+        }
+    } else {
+        if !knows_victim {
+            lose(Feature::OomVictim, "the kernel's BTF does not describe the tracepoint");
+        }
+        if !names_tasks {
+            lose(Feature::Hang, "the kernel's BTF does not describe a task");
+        }
+    }
+    let sample_faults = traces && facts.perf_event == Probe::Works;
+    if !sample_faults {
+        let probe = if traces { facts.perf_event } else { facts.raw_tracepoint };
+        lose(Feature::Faults, why_not(probe));
+    }
+    let wanted = |t: &Tracepoint| match t.feature {
+        Feature::OomVictim => knows_victim,
+        Feature::Hang => names_tasks,
+        _ => true,
+    };
+    let tracepoints = if traces { TRACEPOINTS.into_iter().filter(wanted).collect() } else { Vec::new() };
+    Plan { tracepoints, sample_faults, layout, losses }
+}
+
+fn why_not(probe: Probe) -> &'static str {
+    match probe {
+        Probe::Refused { errno: libc::EPERM | libc::EACCES } => {
+            "loading BPF programs is not permitted: run as root, or give CAP_BPF and CAP_PERFMON"
+        }
+        Probe::Refused { .. } | Probe::Missing => "this kernel does not load such programs",
+        Probe::Works => "it was not asked for",
+    }
+}
+
+/// Zeros where an offset is not known: a program that would need it is not attached.
+fn layout(facts: &Facts) -> KernelLayout {
+    let types = facts.types.unwrap_or_default();
+    let offsets = types.task_pid.zip(types.task_tgid).zip(types.task_comm);
+    let ((task_pid, task_tgid), task_comm) = offsets.unwrap_or_default();
+    let mark_victim = match types.mark_victim_is_task {
+        Some(true) => VICTIM_IS_TASK,
+        Some(false) => VICTIM_IS_PID,
+        None => 0,
+    };
+    KernelLayout { task_pid, task_tgid, task_comm, mark_victim }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::facts::KernelTypes;
+    use super::*;
+
+    fn everything() -> Facts {
+        Facts {
+            types: Some(KernelTypes {
+                task_pid: Some(1000),
+                task_tgid: Some(1004),
+                task_comm: Some(1500),
+                mark_victim_is_task: Some(true),
+                ..KernelTypes::default()
+            }),
+            raw_tracepoint: Probe::Works,
+            perf_event: Probe::Works,
+            tracing: Probe::Works,
+            unprivileged_bpf_disabled: Some(2),
+        }
+    }
+
+    fn lost(facts: &Facts) -> Vec<Feature> {
+        plan(facts).losses.iter().map(|loss| loss.feature).collect()
+    }
+
+    #[test]
+    fn a_kernel_with_everything_loses_nothing() {
+        let plan = plan(&everything());
+        assert_eq!((plan.tracepoints.len(), plan.sample_faults), (TRACEPOINTS.len(), true));
+        assert_eq!(plan.losses, []);
+        assert_eq!(plan.layout.mark_victim, VICTIM_IS_TASK);
+    }
+
+    #[test]
+    fn fentry_is_only_a_bonus() {
+        let facts = Facts { tracing: Probe::Refused { errno: libc::EPERM }, ..everything() };
+        assert_eq!(plan(&facts), plan(&everything()));
+    }
+
+    #[test]
+    fn no_btf_costs_the_names_of_others() {
+        let facts = Facts { types: None, ..everything() };
+        assert_eq!(lost(&facts), [Feature::OomVictim, Feature::Hang]);
+        let programs: Vec<_> = plan(&facts).tracepoints.iter().map(|t| t.program).collect();
+        assert!(programs.contains(&"memcg_begin") && !programs.contains(&"mark_victim"));
+    }
+
+    #[test]
+    fn an_older_kernel_hands_over_a_pid() {
+        let mut facts = everything();
+        facts.types.as_mut().expect("set").mark_victim_is_task = Some(false);
+        assert_eq!(plan(&facts).layout.mark_victim, VICTIM_IS_PID);
+    }
+
+    #[test]
+    fn no_perf_events_cost_the_samples_alone() {
+        let facts = Facts { perf_event: Probe::Missing, ..everything() };
+        assert_eq!(lost(&facts), [Feature::Faults]);
+    }
+
+    #[test]
+    fn without_rights_nothing_is_attached_and_everything_is_said() {
+        let facts = Facts { raw_tracepoint: Probe::Refused { errno: libc::EPERM }, ..everything() };
+        let plan = plan(&facts);
+        assert!(plan.tracepoints.is_empty() && !plan.sample_faults);
+        assert_eq!(plan.losses.len(), 6);
+        assert!(plan.losses.iter().all(|loss| loss.why.contains("CAP_BPF")));
+    }
+}

@@ -1,0 +1,183 @@
+//! What the deciding thread, and whoever writes the record, read of the programs' maps.
+//!
+//! Never allocates, locks or logs: totals are mapped, processes are looked up by one system call into a
+//! value on the stack, events come out of the mapped ring.
+
+use super::event::Event;
+use aya::maps::{MapData, RingBuf};
+use memwatch_ebpf::{MAX_OWNERS, MAX_TARGETS, Heartbeat, MachineTotals, ProcessTotals, TargetTotals};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A target's place in the maps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row(pub(super) u32);
+
+/// A whole array map, mapped.
+#[derive(Debug)]
+struct Mapped {
+    address: NonNull<libc::c_void>,
+    length: usize,
+}
+
+// SAFETY: plain memory that the kernel shares; it is only accessed by atomics.
+unsafe impl Send for Mapped {}
+// SAFETY: as above.
+unsafe impl Sync for Mapped {}
+
+impl Mapped {
+    fn new(map: BorrowedFd<'_>, length: usize, writable: bool) -> io::Result<Self> {
+        let access = if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let address = unsafe {
+            libc::mmap(std::ptr::null_mut(), length, access, libc::MAP_SHARED, map.as_raw_fd(), 0)
+        };
+        match NonNull::new(address) {
+            Some(address) if address.as_ptr() != libc::MAP_FAILED => Ok(Self { address, length }),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// The counter at `offset` bytes.
+    fn counter(&self, offset: usize) -> &AtomicU64 {
+        assert!(offset + size_of::<AtomicU64>() <= self.length && offset.is_multiple_of(8));
+        // SAFETY: inside the mapping by the assertion, aligned, and alive as long as `self`.
+        unsafe { AtomicU64::from_ptr(self.address.as_ptr().byte_add(offset).cast()) }
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        // SAFETY: mapped in `new`, of that length.
+        unsafe { libc::munmap(self.address.as_ptr(), self.length) };
+    }
+}
+
+/// The counters of all targets and of the machine. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Totals {
+    targets: Arc<Mapped>,
+    machine: Arc<Mapped>,
+}
+
+impl Totals {
+    pub(super) fn new(targets: BorrowedFd<'_>, machine: BorrowedFd<'_>) -> io::Result<Self> {
+        let length = size_of::<TargetTotals>() * MAX_TARGETS as usize;
+        Ok(Self {
+            targets: Arc::new(Mapped::new(targets, length, false)?),
+            machine: Arc::new(Mapped::new(machine, size_of::<MachineTotals>(), false)?),
+        })
+    }
+
+    /// The totals of a target. Each number is whole; together they may be from different moments.
+    pub fn of(&self, row: Row) -> TargetTotals {
+        let base = row.0 as usize * size_of::<TargetTotals>();
+        let read = |offset: usize| self.targets.counter(base + offset).load(Ordering::Relaxed);
+        TargetTotals {
+            stall_ns: read(std::mem::offset_of!(TargetTotals, stall_ns)),
+            direct_reclaims: read(std::mem::offset_of!(TargetTotals, direct_reclaims)),
+            memcg_reclaims: read(std::mem::offset_of!(TargetTotals, memcg_reclaims)),
+            reclaimed_pages: read(std::mem::offset_of!(TargetTotals, reclaimed_pages)),
+            scanned_pages: read(std::mem::offset_of!(TargetTotals, scanned_pages)),
+            stolen_pages: read(std::mem::offset_of!(TargetTotals, stolen_pages)),
+            kswapd_wakeups: read(std::mem::offset_of!(TargetTotals, kswapd_wakeups)),
+            minor_faults: read(std::mem::offset_of!(TargetTotals, minor_faults)),
+            major_faults: read(std::mem::offset_of!(TargetTotals, major_faults)),
+            exits: read(std::mem::offset_of!(TargetTotals, exits)),
+            last_reclaim_ns: read(std::mem::offset_of!(TargetTotals, last_reclaim_ns)),
+            unmatched_ends: read(std::mem::offset_of!(TargetTotals, unmatched_ends)),
+            reserved: [0; 4],
+        }
+    }
+
+    /// Events that found no room in the ring.
+    pub fn dropped_events(&self) -> u64 {
+        self.machine.counter(std::mem::offset_of!(MachineTotals, dropped_events)).load(Ordering::Relaxed)
+    }
+}
+
+/// The deciding thread's end of the maps.
+#[derive(Debug)]
+pub struct Reader {
+    totals: Totals,
+    heartbeats: Mapped,
+    processes: OwnedFd,
+    events: Events,
+}
+
+struct Events(RingBuf<MapData>);
+
+impl std::fmt::Debug for Events {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Events")
+    }
+}
+
+impl Reader {
+    pub(super) fn new(
+        totals: Totals,
+        heartbeats: BorrowedFd<'_>,
+        processes: OwnedFd,
+        events: RingBuf<MapData>,
+    ) -> io::Result<Self> {
+        let length = size_of::<Heartbeat>() * MAX_OWNERS as usize;
+        Ok(Self { totals, heartbeats: Mapped::new(heartbeats, length, true)?, processes, events: Events(events) })
+    }
+
+    /// The totals of a target.
+    pub fn totals(&self, row: Row) -> TargetTotals {
+        self.totals.of(row)
+    }
+
+    /// What a process has added up to; `None` if it never reclaimed, or others crowded it out.
+    pub fn process(&self, pid: u32) -> Option<ProcessTotals> {
+        /// `union bpf_attr` of BPF_MAP_LOOKUP_ELEM (include/uapi/linux/bpf.h).
+        #[repr(C)]
+        struct Lookup {
+            map_fd: u32,
+            padding: u32,
+            key: u64,
+            value: u64,
+            flags: u64,
+        }
+        const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
+        let mut value = ProcessTotals::default();
+        let lookup = Lookup {
+            map_fd: self.processes.as_raw_fd() as u32,
+            padding: 0,
+            key: (&raw const pid) as u64,
+            value: (&raw mut value) as u64,
+            flags: 0,
+        };
+        // SAFETY: the key and value that `lookup` points to have the sizes of the map's and outlive
+        // the call.
+        let result = unsafe {
+            libc::syscall(libc::SYS_bpf, BPF_MAP_LOOKUP_ELEM, &raw const lookup, size_of::<Lookup>())
+        };
+        (result == 0).then_some(value)
+    }
+
+    /// Readable when there are events.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.events.0.as_fd()
+    }
+
+    /// The next event; records that are none of ours are passed over.
+    pub fn next_event(&mut self) -> Option<Event> {
+        while let Some(record) = self.events.0.next() {
+            if let Some(event) = Event::decode(&record) {
+                return Some(event);
+            }
+        }
+        None
+    }
+
+    /// Says that the owner of `slot` is alive, for the guard in the kernel.
+    pub fn beat(&self, slot: u32, now_ns: u64) {
+        let offset = slot.min(MAX_OWNERS - 1) as usize * size_of::<Heartbeat>();
+        self.heartbeats.counter(offset).store(now_ns, Ordering::Release);
+    }
+}

@@ -1,0 +1,28 @@
+//! `memwatch attach`: from the command line to a run, and from a run's failure to an exit code.
+
+use super::args::{AttachArgs, Target};
+use super::usage::OWN_FAILURE;
+use crate::agent::launch::{LaunchError, Program};
+use crate::agent::run::{self, Orders, Subject};
+use crate::config::Config;
+
+/// Runs it; the exit code. What went wrong before the command ran has been said.
+pub fn run(args: &AttachArgs, config: Config) -> u8 {
+    let subject = match args.target() {
+        Target::Shell(line) => Subject::Program(Program::shell(&line)),
+        Target::Program { program, arguments } => Subject::Program(Program { program, arguments }),
+        Target::Pid(pid) => Subject::Pid(pid.unsigned_abs()),
+        Target::Cgroup(path) => Subject::Cgroup(path),
+    };
+    let orders = Orders {
+        subject,
+        attach: config.attach,
+        settings: config.policy,
+        with_arguments: args.with_arguments,
+        record: args.record.clone(),
+    };
+    run::run(orders).unwrap_or_else(|error| {
+        eprintln!("memwatch: {error:#}");
+        error.downcast_ref::<LaunchError>().map_or(OWN_FAILURE, LaunchError::exit_code)
+    })
+}

@@ -1,0 +1,155 @@
+//! Files, environment and flags together: what wins, and which limits make no sense. `file` has what
+//! is wrong with one file, `safe` safe mode, `manual` what holds the documents to the code.
+
+mod file;
+mod manual;
+mod safe;
+
+use std::fs;
+
+use tempfile::TempDir;
+
+use super::*;
+
+/// A machine's and a user's file in a directory of their own.
+struct Home(TempDir);
+
+impl Home {
+    fn new() -> Self {
+        Self(TempDir::new().expect("a temporary directory"))
+    }
+
+    fn system(self, text: &str) -> Self {
+        fs::write(self.0.path().join("system.toml"), text).expect("written");
+        self
+    }
+
+    fn user(self, text: &str) -> Self {
+        let directory = self.0.path().join(".config/memwatch");
+        fs::create_dir_all(&directory).expect("made");
+        fs::write(directory.join("memwatch.toml"), text).expect("written");
+        self
+    }
+
+    fn environment(&self) -> Environment {
+        Environment {
+            memwatch_config: None,
+            xdg_config_home: None,
+            home: Some(self.0.path().into()),
+            system_file: self.0.path().join("system.toml"),
+        }
+    }
+
+    fn load(&self, layer: Layer) -> Result<Config, ConfigError> {
+        let flags = Flags {
+            layer,
+            ..Flags::default()
+        };
+        Config::load(&flags, &self.environment())
+    }
+
+    /// The error without the temporary directory's name.
+    fn refusal(&self, layer: Layer) -> String {
+        let error = self.load(layer).expect_err("a wrong configuration");
+        error
+            .to_string()
+            .replace(&format!("{}/", self.0.path().display()), "")
+    }
+}
+
+fn silent() -> Layer {
+    Layer::default()
+}
+
+fn safe() -> Layer {
+    Layer {
+        safe: Some(true),
+        ..Layer::default()
+    }
+}
+
+/// What one file alone is refused with.
+fn line_error(text: &str) -> String {
+    Home::new().system(text).refusal(silent())
+}
+
+#[test]
+fn no_file_and_an_empty_file_are_the_defaults() {
+    let config = Home::new().load(silent()).expect("defaults");
+    assert_eq!(config.policy, Settings::default());
+    assert_eq!(
+        config.attach,
+        Attach {
+            memory_max: Limit::Auto,
+            memory_high: None,
+            timeout: None,
+            on_pressure: OnPressure::Kill,
+            dry_run: false,
+            safe: false,
+            report: None,
+            live: Live::Auto,
+            verbosity: Verbosity::Normal,
+        }
+    );
+    for empty in ["", "\n# nothing\n", "\u{feff}", "[attach]\n[policy]\n"] {
+        assert_eq!(
+            Home::new().system(empty).load(silent()).expect("defaults"),
+            config
+        );
+    }
+}
+
+#[test]
+fn the_user_wins_over_the_machine_and_flags_over_both() {
+    let home = Home::new()
+        .system("[attach]\nmemory_max = '8G'\ntimeout = '1h'\nreport = 'a'\n[policy]\nstall_window = '5s'\nstall_full_permille = 300")
+        .user("[attach]\nmemory_max = '6G'\ntimeout = 'none'\n[policy]\nstall_window = '4s'");
+    let flags = Layer {
+        memory_max: Some(Limit::None),
+        ..silent()
+    };
+    let config = home.load(flags).expect("right");
+    assert_eq!(config.attach.memory_max, Limit::None);
+    assert_eq!(config.attach.timeout, None);
+    assert_eq!(config.attach.report, Some("a".into()));
+    assert_eq!(config.policy.stall_window, Duration::from_secs(4));
+    assert_eq!(config.policy.stall_full_permille, 300);
+    assert_eq!(
+        home.load(silent()).expect("right").attach.memory_max,
+        Limit::Bytes(6 << 30)
+    );
+}
+
+#[test]
+fn quiet_draws_no_live_line() {
+    let flags = Flags {
+        verbosity: Verbosity::Quiet,
+        ..Flags::default()
+    };
+    let config = Config::load(&flags, &Home::new().environment()).expect("right");
+    assert_eq!(config.attach.live, Live::Never);
+}
+
+#[test]
+fn limits_that_make_no_sense_are_refused() {
+    assert_eq!(
+        line_error("[attach]\nmemory_max = '2G'\nmemory_high = '2G'"),
+        "`memory_high = 2G` in system.toml is not below the memory limit of 2G, \
+         so it would never brake; give a smaller one, or none"
+    );
+    let tiny = Layer {
+        memory_max: Some(Limit::Bytes(2)),
+        ..silent()
+    };
+    assert_eq!(
+        Home::new().refusal(tiny),
+        "--memory-max 2 is too small for a program to start in (at least 1048576); \
+         was a unit forgotten? Write for example 2G or 512M"
+    );
+    let lifted = Layer {
+        memory_high: Some(OrNone(None)),
+        ..silent()
+    };
+    let home = Home::new().system("[attach]\nmemory_max = '2G'\nmemory_high = '3G'");
+    assert_eq!(home.load(lifted).expect("right").attach.memory_high, None);
+}

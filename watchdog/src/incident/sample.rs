@@ -1,0 +1,196 @@
+//! Records for tests. Whatever hands one out has it held against the schema first.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use super::*;
+use crate::watch::{
+    Rung,
+    victim::{Ground, Scope},
+};
+
+const MIB: u64 = 1 << 20;
+
+/// A run of 134 s at a limit of 2 GiB in which nothing happened.
+pub(super) fn quiet() -> Record {
+    let started = UNIX_EPOCH + Duration::from_secs(1_772_356_336);
+    let ended = started + Duration::from_secs(134);
+    let mut record = Record::new(started, ended, 134_000_000, Verdict::Finished);
+    record.host = Host {
+        hostname: Some("workstation".into()),
+        boot_id: Some("0c5e1a1e-7d35-4d0e-9a43-6a8f3f0b5a11".into()),
+        kernel_release: Some("6.8.0-52-generic".into()),
+    };
+    record.command = Some(Command {
+        program: Text::of_name(b"pytest"),
+        arguments: None,
+    });
+    record.target = Target {
+        cgroup_path: Some("/memwatch/run-4242".into()),
+        cgroup_id: Some(7_431),
+        memory_layout: Some(MemoryLayout::V2),
+        limit_enforcer: Some(LimitEnforcer::Kernel),
+        memory_max_bytes: Some(2048 * MIB),
+        memory_high_bytes: None,
+    };
+    record.exit_code = Some(0);
+    record.peak_bytes = Some(1229 * MIB);
+    record.stall_us = Some(412_000);
+    record.stall_full_us = Some(93_000);
+    record.faults = Faults {
+        minor: Some(1_234_567),
+        major: Some(312),
+    };
+    record.reclaim = Reclaim {
+        direct: Some(0),
+        memcg: Some(14),
+        stall_us: Some(38_400),
+        scanned_pages: Some(9_120),
+        reclaimed_pages: Some(8_447),
+        kswapd_wakeups: Some(2),
+    };
+    record.refaults_pages = Some(51);
+    record
+        .settings
+        .insert("on_pressure".to_owned(), "kill".into());
+    schema::validate(&record);
+    record
+}
+
+/// The same run with one worker of pytest-xdist killed.
+pub(super) fn killed() -> Record {
+    let mut record = quiet();
+    let worker = |pid, mib, growth_mib| Process {
+        pid,
+        comm: Comm::new(b"python3"),
+        start_time_ticks: Some(1_234_500 + u64::from(pid)),
+        ppid: Some(4242),
+        pgid: Some(4242),
+        rss_bytes: Some(mib * MIB),
+        anon_bytes: Some(mib * MIB - 12 * MIB),
+        growth_bytes: Some(growth_mib * MIB),
+        stall_us: Some(0),
+    };
+    let rung = |rung, at_us| RungTaken {
+        rung,
+        at_us,
+        pid: Some(4250),
+        outcome: Outcome::Delivered,
+    };
+    record.interventions.push(Intervention {
+        at_us: 12_345_000,
+        rule: Rule::Exhaustion,
+        observed: Quantity {
+            value: 35_000,
+            unit: Unit::Us,
+            text: "limit full in 35ms (48 MiB left, filling at 1.3 GiB/s)".into(),
+        },
+        threshold: Quantity {
+            value: 50_000,
+            unit: Unit::Us,
+            text: "50ms or less".into(),
+        },
+        duration_us: Some(250_000),
+        rungs: vec![
+            rung(Rung::Sigterm, 12_345_400),
+            rung(Rung::Sigkill, 12_363_000),
+        ],
+        victim: Some(worker(4250, 1434, 800)),
+        ground: Some(Ground::Growth),
+        scope: Some(Scope::Process),
+        rivals: vec![Rival {
+            process: worker(4251, 206, 1),
+            why_not: "grew 1.0 MiB, the victim 800 MiB".into(),
+        }],
+        memory_before_bytes: Some(2000 * MIB),
+        memory_after_bytes: Some(566 * MIB),
+        recovery_us: Some(24_100),
+    });
+    record.victims.push(Victim {
+        process: worker(4250, 1434, 800),
+        signal: Signal::KILL,
+        reason: "exhaustion: limit full in 35ms".into(),
+        killed_by: KilledBy::Memwatch,
+        at_us: Some(12_363_000),
+    });
+    record.peak_bytes = Some(2000 * MIB);
+    record.verdict = Verdict::FinishedWithKills;
+    record.exit_code = Some(1);
+    record.kind = record.gravest();
+    schema::validate(&record);
+    record
+}
+
+/// A run in which everything happened, to processes with hostile names.
+pub(super) fn grave() -> Record {
+    let mut record = killed();
+    record.kernel_oom.push(KernelOomVictim {
+        pid: 4300,
+        comm: Comm::new(b"a\nb\x1b[31m\xff"),
+        at_us: Some(20_000_000),
+    });
+    let mut victim = record.victims[0].clone();
+    victim.process.pid = 4300;
+    victim.process.comm = record.kernel_oom[0].comm;
+    victim.reason = "the kernel's OOM killer".into();
+    victim.killed_by = KilledBy::KernelOom;
+    victim.at_us = Some(20_000_000);
+    record.victims.push(victim);
+    record.hung_tasks.push(HungTask {
+        tid: 611,
+        comm: Comm::new(b"txg_sync"),
+        at_us: Some(130_000_000),
+    });
+    let mut second = record.interventions[0].clone();
+    second.at_us = 60_000_000;
+    second.rule = Rule::Stall;
+    second.observed = Quantity {
+        value: 412,
+        unit: Unit::Permille,
+        text: "stalled for 41% of 3.0s, 2.0 MiB from the limit".into(),
+    };
+    second.threshold = Quantity {
+        value: 250,
+        unit: Unit::Permille,
+        text: "25% or more".into(),
+    };
+    second.duration_us = Some(3_000_000);
+    second.memory_after_bytes = None;
+    second.victim = None;
+    second.ground = None;
+    second.scope = None;
+    second.rungs = [
+        (Rung::Warn, Outcome::DryRun),
+        (Rung::Freeze, Outcome::Refused { errno: libc::EPERM }),
+    ]
+    .map(|(rung, outcome)| RungTaken {
+        rung,
+        at_us: 60_000_100,
+        pid: None,
+        outcome,
+    })
+    .into();
+    record.interventions.push(second);
+    record.losses = Losses {
+        ring_drops: 12,
+        untracked_processes: 0,
+        missed_looks: 3,
+        unreadable_files: 0,
+        truncated_strings: 0,
+    };
+    record.features_lost.push(FeatureLost {
+        feature: "BPF programs".into(),
+        fallback: "PSI and /proc".into(),
+        cost: "reclaim is not told per process".into(),
+    });
+    record
+        .notes
+        .push("what pid 4242 was charged before it was adopted stays where it was".into());
+    if let Some(command) = &mut record.command {
+        command.arguments = Some(vec!["tests/".into(), "-n".into(), "4".into()]);
+    }
+    record.leader_signal = Some(Signal::KILL);
+    record.verdict = Verdict::KilledByKernelOom;
+    record.exit_code = Some(137);
+    schema::validate(&record);
+    record
+}

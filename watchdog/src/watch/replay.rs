@@ -1,0 +1,130 @@
+//! A recording of looks, and the policy driven with it: what was decided, or would have been with other
+//! settings. Pure. Writing recordings is `agent::recorder`'s.
+
+use super::facts::{Facts, MachineFacts, Member, TargetFacts};
+use super::policy::{Order, Policy};
+use super::settings::Settings;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// One look, as a line of a recording.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RecordedLook {
+    /// µs on the monotonic clock.
+    pub at_us: u64,
+    /// The target.
+    pub target: TargetFacts,
+    /// The machine, if this look went that far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<MachineFacts>,
+    /// The processes, if this look went that far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub members: Option<Vec<Member>>,
+    /// Whether the last victim was gone.
+    #[serde(default)]
+    pub victim_gone: bool,
+}
+
+/// Drives a fresh policy through the recording at the times that the policy itself asks for, each
+/// moved by what `jitter_us` gives (a delay, as a busy machine makes them), and returns its orders with
+/// the times.
+///
+/// Between two recorded looks the counters are on their way from one to the other in a straight line;
+/// the breakdown, the machine and the processes are those of the last look that read them.
+pub fn replay(
+    looks: &[RecordedLook],
+    settings: Settings,
+    mut jitter_us: impl FnMut() -> u64,
+) -> Vec<(u64, Order)> {
+    let mut policy = Policy::new(settings);
+    let mut orders = Vec::new();
+    let Some((first, last)) = looks.first().zip(looks.last()) else { return orders };
+    let mut latest = Latest::default();
+    let mut next = 0;
+    let mut at_us = first.at_us;
+    while at_us <= last.at_us {
+        while looks.get(next).is_some_and(|look| look.at_us <= at_us) {
+            latest.take(&looks[next]);
+            next += 1;
+        }
+        let before = &looks[next.saturating_sub(1)];
+        let after = looks.get(next).unwrap_or(before);
+        let facts = Facts {
+            target: TargetFacts { stat: latest.stat_between(after, at_us), ..between(before, after, at_us) },
+            machine: latest.machine,
+            members: latest.members,
+            victim_gone: before.victim_gone,
+        };
+        let decision = policy.step(Duration::from_micros(at_us), &facts);
+        orders.extend(decision.order.map(|order| (at_us, order)));
+        let pause = u64::try_from(decision.next.after.as_micros()).unwrap_or(u64::MAX);
+        at_us = at_us.saturating_add(pause.max(1)).saturating_add(jitter_us());
+    }
+    orders
+}
+
+#[derive(Default)]
+struct Latest<'a> {
+    stat: Option<(u64, crate::host::memory::MemoryStat)>,
+    machine: Option<MachineFacts>,
+    members: Option<&'a [Member]>,
+}
+
+impl<'a> Latest<'a> {
+    fn take(&mut self, look: &'a RecordedLook) {
+        self.stat = look.target.stat.map(|stat| (look.at_us, stat)).or(self.stat);
+        self.machine = look.machine.or(self.machine);
+        self.members = look.members.as_deref().or(self.members);
+    }
+
+    fn stat_between(&self, after: &RecordedLook, at_us: u64) -> Option<crate::host::memory::MemoryStat> {
+        let (from_us, mut stat) = self.stat?;
+        if let Some(next) = after.target.stat {
+            let part = |a, b| line(a, b, from_us, after.at_us, at_us);
+            stat.refault_pages = part(stat.refault_pages, next.refault_pages);
+            stat.reclaimable_bytes = part(stat.reclaimable_bytes, next.reclaimable_bytes);
+            stat.swap_bytes = part(stat.swap_bytes, next.swap_bytes);
+        }
+        Some(stat)
+    }
+}
+
+fn between(before: &RecordedLook, after: &RecordedLook, at_us: u64) -> TargetFacts {
+    let part = |a, b| line(a, b, before.at_us, after.at_us, at_us);
+    let mut target = before.target;
+    target.current_bytes = part(before.target.current_bytes, after.target.current_bytes);
+    if let (Some(psi), Some(next)) = (&mut target.psi, after.target.psi) {
+        psi.some_us = part(psi.some_us, next.some_us);
+        psi.full_us = part(psi.full_us, next.full_us);
+    }
+    target
+}
+
+/// The value at `at` on the line from (`from_at`, `from`) to (`to_at`, `to`).
+fn line(from: u64, to: u64, from_at: u64, to_at: u64, at: u64) -> u64 {
+    if to_at <= from_at {
+        return from;
+    }
+    let (from_wide, to_wide) = (i128::from(from), i128::from(to));
+    let share = i128::from(at.clamp(from_at, to_at) - from_at);
+    let value = from_wide + (to_wide - from_wide) * share / i128::from(to_at - from_at);
+    u64::try_from(value).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_meets_both_ends_and_the_middle() {
+        assert_eq!(line(100, 200, 0, 10, 0), 100);
+        assert_eq!(line(100, 200, 0, 10, 5), 150);
+        assert_eq!(line(200, 100, 0, 10, 10), 100);
+        assert_eq!(line(7, 9, 3, 3, 3), 7);
+    }
+
+    #[test]
+    fn nothing_recorded_nothing_decided() {
+        assert_eq!(replay(&[], Settings::default(), || 0), []);
+    }
+}

@@ -1,0 +1,53 @@
+//! A private Python environment below the target directory: the machine's own is never touched.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::workspace::{step, target_dir};
+
+/// An environment that has the packages asked for.
+pub(crate) struct Python {
+    bin: PathBuf,
+}
+
+impl Python {
+    /// Makes the environment if it is not there yet, and adds the packages that it lacks.
+    ///
+    /// # Errors
+    /// If Python, its venv module or a package cannot be had.
+    pub(crate) fn with_packages(packages: &[&str]) -> Result<Self> {
+        let home = target_dir().join("venv");
+        let bin = home.join("bin");
+        if !runs(&bin.join("pip")) {
+            let mut venv = Command::new("python3");
+            step(
+                "make a private Python",
+                venv.args(["-m", "venv", "--clear"]).arg(&home),
+            )
+            .context(
+                "tests need Python 3 with its venv module; on Debian: apt-get install python3-venv",
+            )?;
+        }
+        let mut install = Command::new(bin.join("pip"));
+        install
+            .args(["install", "--quiet", "--disable-pip-version-check"])
+            .args(packages);
+        step(&format!("install {}", packages.join(", ")), &mut install)
+            .context("tests need these packages from PyPI; is it reachable?")?;
+        Ok(Self { bin })
+    }
+
+    /// A program of the environment: `python`, `pytest`.
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        self.bin.join(name)
+    }
+}
+
+fn runs(program: &Path) -> bool {
+    Command::new(program)
+        .arg("--version")
+        .output()
+        .is_ok_and(|output| output.status.success())
+}
