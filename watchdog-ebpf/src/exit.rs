@@ -11,7 +11,9 @@ use crate::{
 /// `(struct task_struct *p)`, which is the current task.
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
 pub(crate) fn process_exit(ctx: RawTracePointContext) -> i32 {
-    let Some(row) = current_row(&ctx) else { return 0 };
+    let Some(row) = current_row(&ctx) else {
+        return 0;
+    };
     if let Some(totals) = maps::totals(row) {
         // SAFETY: a live map value.
         unsafe { add(&raw mut (*totals).exits, 1) };

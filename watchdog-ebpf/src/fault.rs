@@ -13,7 +13,9 @@ use crate::{
 
 #[perf_event]
 pub(crate) fn fault_minor(ctx: PerfEventContext) -> i32 {
-    let Some(row) = current_row(&ctx) else { return 0 };
+    let Some(row) = current_row(&ctx) else {
+        return 0;
+    };
     if let Some(totals) = maps::totals(row) {
         // SAFETY: a live map value.
         unsafe { add(&raw mut (*totals).minor_faults, MINOR_FAULT_PERIOD) };
@@ -27,7 +29,9 @@ pub(crate) fn fault_minor(ctx: PerfEventContext) -> i32 {
 
 #[perf_event]
 pub(crate) fn fault_major(ctx: PerfEventContext) -> i32 {
-    let Some(row) = current_row(&ctx) else { return 0 };
+    let Some(row) = current_row(&ctx) else {
+        return 0;
+    };
     if let Some(totals) = maps::totals(row) {
         // SAFETY: a live map value.
         unsafe { add(&raw mut (*totals).major_faults, MAJOR_FAULT_PERIOD) };

@@ -3,7 +3,10 @@
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics)]
-#![allow(internal_features, reason = "core offers BPF's atomic add in no other way")]
+#![allow(
+    internal_features,
+    reason = "core offers BPF's atomic add in no other way"
+)]
 
 mod exit;
 mod fault;

@@ -24,7 +24,8 @@ pub(crate) static TARGETS: HashMap<u64, u32> = HashMap::with_max_entries(MAX_TAR
 pub(crate) static ROWS: Array<TargetRow> = Array::with_max_entries(MAX_TARGETS, 0);
 
 #[map]
-pub(crate) static HEARTBEATS: Array<Heartbeat> = Array::with_max_entries(MAX_OWNERS, BPF_F_MMAPABLE);
+pub(crate) static HEARTBEATS: Array<Heartbeat> =
+    Array::with_max_entries(MAX_OWNERS, BPF_F_MMAPABLE);
 
 #[map]
 static TOTALS: Array<TargetTotals> = Array::with_max_entries(MAX_TARGETS, BPF_F_MMAPABLE);
@@ -37,7 +38,8 @@ pub(crate) static PROCESSES: LruHashMap<u32, ProcessTotals> =
     LruHashMap::with_max_entries(MAX_PROCESSES, 0);
 
 #[map]
-pub(crate) static RECLAIMS: LruHashMap<u32, ReclaimStart> = LruHashMap::with_max_entries(MAX_PROCESSES, 0);
+pub(crate) static RECLAIMS: LruHashMap<u32, ReclaimStart> =
+    LruHashMap::with_max_entries(MAX_PROCESSES, 0);
 
 #[map]
 static EVENTS: RingBuf = RingBuf::with_byte_size(EVENT_RING_BYTES, 0);
@@ -132,5 +134,9 @@ pub(crate) fn send<Event: 'static>(event: Event) {
 
 #[inline(always)]
 pub(crate) fn header(kind: EventKind, row: u32) -> EventHeader {
-    EventHeader { time_ns: now_ns(), kind: kind as u32, row }
+    EventHeader {
+        time_ns: now_ns(),
+        kind: kind as u32,
+        row,
+    }
 }

@@ -16,7 +16,11 @@ pub(crate) fn mark_victim(ctx: RawTracePointContext) -> i32 {
     let victim = if layout().mark_victim == VICTIM_IS_TASK {
         Task::read(ctx.arg(0))
     } else {
-        Task { tid: ctx.arg(0), tgid: 0, comm: [0; 16] }
+        Task {
+            tid: ctx.arg(0),
+            tgid: 0,
+            comm: [0; 16],
+        }
     };
     maps::send(OomVictim {
         header: header(EventKind::OomVictim, current_row(&ctx).unwrap_or(NO_ROW)),

@@ -3,11 +3,7 @@
 //! Sources: `include/trace/events/vmscan.h`. Arguments used are the same from 5.15 to 7.3; later
 //! kernels only add some behind them.
 
-use aya_ebpf::{
-    EbpfContext,
-    macros::raw_tracepoint,
-    programs::RawTracePointContext,
-};
+use aya_ebpf::{EbpfContext, macros::raw_tracepoint, programs::RawTracePointContext};
 use memwatch_ebpf::{EventKind, QUIET_NS, ReclaimStart, ReclaimStarted, TargetTotals};
 
 use crate::{
@@ -46,7 +42,9 @@ pub(crate) fn memcg_end(ctx: RawTracePointContext) -> i32 {
 /// `(int nid, unsigned long nr_scanned, unsigned long nr_reclaimed, ...)`
 #[raw_tracepoint(tracepoint = "mm_vmscan_lru_shrink_inactive")]
 pub(crate) fn shrink_inactive(ctx: RawTracePointContext) -> i32 {
-    let Some(row) = current_row(&ctx) else { return 0 };
+    let Some(row) = current_row(&ctx) else {
+        return 0;
+    };
     let scanned: u64 = ctx.arg(1);
     if let Some(totals) = maps::totals(row) {
         // SAFETY: a live map value.
@@ -82,10 +80,20 @@ pub(crate) fn kswapd_wake(_: RawTracePointContext) -> i32 {
 #[inline(always)]
 fn begin(ctx: &RawTracePointContext, counter: impl FnOnce(*mut TargetTotals) -> *mut u64) {
     let Some(row) = current_row(ctx) else { return };
-    let Some(totals) = maps::totals(row) else { return };
+    let Some(totals) = maps::totals(row) else {
+        return;
+    };
     let begin_ns = now_ns();
     // A reclaim never begins inside another (PF_MEMALLOC), so an old entry lost its end.
-    let _ = RECLAIMS.insert(ctx.pid(), ReclaimStart { begin_ns, row, reserved: 0 }, 0);
+    let _ = RECLAIMS.insert(
+        ctx.pid(),
+        ReclaimStart {
+            begin_ns,
+            row,
+            reserved: 0,
+        },
+        0,
+    );
     add(counter(totals), 1);
     // SAFETY: a live map value.
     let previous_ns = unsafe { replace(&raw mut (*totals).last_reclaim_ns, begin_ns) };

@@ -39,7 +39,10 @@ pub(crate) fn current_row(ctx: &impl EbpfContext) -> Option<u32> {
     }
     let expected = ROWS.get(row)?.cgroup_id;
     if expected != cgroup_id {
-        warn!(ctx, "cgroup {} has row {}, which belongs to cgroup {}", cgroup_id, row, expected);
+        warn!(
+            ctx,
+            "cgroup {} has row {}, which belongs to cgroup {}", cgroup_id, row, expected
+        );
         return None;
     }
     Some(row)

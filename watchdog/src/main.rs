@@ -16,7 +16,9 @@ fn main() -> ExitCode {
             Ok(config) => cli::attach::run(args, config).into(),
             Err(error) => own_failure(&error),
         },
-        Command::Doctor(args) => cli::doctor::run(args).unwrap_or_else(|error| own_failure(&*error)),
+        Command::Doctor(args) => {
+            cli::doctor::run(args).unwrap_or_else(|error| own_failure(&*error))
+        }
     }
 }
 
@@ -35,5 +37,8 @@ fn log_to_stderr(verbosity: Verbosity) {
         Verbosity::Trace => "trace",
     };
     let filter = EnvFilter::try_from_env("MEMWATCH_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
 }

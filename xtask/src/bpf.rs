@@ -29,7 +29,9 @@ pub(crate) enum Command {
 
 impl Command {
     pub(crate) fn run(self) -> Result<()> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask has no parent")?;
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .parent()
+            .context("xtask has no parent")?;
         let checked_in = CheckedIn::under(root);
         let toolchain = Toolchain::find_or_install()?;
         let built = compile(root, &toolchain)?;
@@ -71,8 +73,8 @@ impl CheckedIn {
     fn verify(&self, rebuilt: &[u8], record: &str) -> Result<()> {
         let recorded = fs::read_to_string(&self.record)
             .with_context(|| format!("reading {}", self.record.display()))?;
-        let object = fs::read(&self.object)
-            .with_context(|| format!("reading {}", self.object.display()))?;
+        let object =
+            fs::read(&self.object).with_context(|| format!("reading {}", self.object.display()))?;
         let differences = Canonical::parse(&object)?.differences(&Canonical::parse(rebuilt)?);
         if recorded == record && object == rebuilt {
             println!("the BPF object is what the source says, byte for byte");
@@ -95,8 +97,24 @@ fn compile(root: &Path, toolchain: &Toolchain) -> Result<Vec<u8>> {
     let mut cargo = process::Command::new(&toolchain.cargo);
     cargo
         .current_dir(root)
-        .args(["build", "--release", "--locked", "--package", "memwatch-ebpf", "--bin", BIN])
-        .args(["--features", "bpf", "--target", TARGET, "-Z", "build-std=core", "--target-dir"])
+        .args([
+            "build",
+            "--release",
+            "--locked",
+            "--package",
+            "memwatch-ebpf",
+            "--bin",
+            BIN,
+        ])
+        .args([
+            "--features",
+            "bpf",
+            "--target",
+            TARGET,
+            "-Z",
+            "build-std=core",
+            "--target-dir",
+        ])
         .arg(&target_dir)
         .env("PATH", &toolchain.path)
         .env("RUSTC", &toolchain.rustc)
@@ -109,12 +127,17 @@ fn compile(root: &Path, toolchain: &Toolchain) -> Result<Vec<u8>> {
         .env("CARGO_PROFILE_RELEASE_DEBUG", "0")
         .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
         .env("CARGO_PROFILE_RELEASE_PANIC", "abort")
-        .env("CARGO_ENCODED_RUSTFLAGS", toolchain.remap_paths(root).join("\x1f"));
+        .env(
+            "CARGO_ENCODED_RUSTFLAGS",
+            toolchain.remap_paths(root).join("\x1f"),
+        );
     // Set by the cargo that runs xtask, and meant for its own compiler.
     for inherited in ["CARGO", "RUSTUP_TOOLCHAIN", "RUSTC_WRAPPER", "RUSTFLAGS"] {
         cargo.env_remove(inherited);
     }
-    let status = cargo.status().with_context(|| format!("running {}", toolchain.cargo.display()))?;
+    let status = cargo
+        .status()
+        .with_context(|| format!("running {}", toolchain.cargo.display()))?;
     ensure!(status.success(), "the BPF programs do not build ({status})");
     let object = target_dir.join(TARGET).join("release").join(BIN);
     fs::read(&object).with_context(|| format!("reading {}", object.display()))

@@ -34,7 +34,9 @@ pub enum AdoptError {
         pid: u32,
     },
     /// memwatch would be inside its own target.
-    #[error("process {pid} is an ancestor of this memwatch, which must stay outside of what it guards; start memwatch from another terminal")]
+    #[error(
+        "process {pid} is an ancestor of this memwatch, which must stay outside of what it guards; start memwatch from another terminal"
+    )]
     Ancestor {
         /// What was asked for.
         pid: u32,
@@ -65,7 +67,11 @@ pub fn adopt(pid: u32, target: &Target, layout: &Layout) -> Result<Adopted, Adop
         return Err(AdoptError::Ancestor { pid });
     }
     let mut entrances = target.entrances()?;
-    let mut adopted = Adopted { leader: pid, comm, origins: BTreeMap::new() };
+    let mut adopted = Adopted {
+        leader: pid,
+        comm,
+        origins: BTreeMap::new(),
+    };
     act::target::freeze(&target.dir, Mode::Real);
     let moved = adopted.move_in(&mut entrances, layout);
     act::target::thaw(&target.dir, Mode::Real);
@@ -113,7 +119,13 @@ impl Adopted {
     /// came from. Returns how many there were.
     pub fn give_back(&self, target: &Target) -> usize {
         let leaders = self.origins.get(&self.leader);
-        empty(target, |pid| self.origins.get(&pid).or(leaders).cloned().unwrap_or_default())
+        empty(target, |pid| {
+            self.origins
+                .get(&pid)
+                .or(leaders)
+                .cloned()
+                .unwrap_or_default()
+        })
     }
 }
 
@@ -132,8 +144,13 @@ fn empty(target: &Target, destination: impl Fn(u32) -> Vec<PathBuf>) -> usize {
         }
         for pid in left {
             for dir in destination(pid) {
-                let procs = OpenOptions::new().write(true).open(dir.join("cgroup.procs"));
-                if procs.and_then(|mut file| file.write_all(pid.to_string().as_bytes())).is_ok() {
+                let procs = OpenOptions::new()
+                    .write(true)
+                    .open(dir.join("cgroup.procs"));
+                if procs
+                    .and_then(|mut file| file.write_all(pid.to_string().as_bytes()))
+                    .is_ok()
+                {
                     moved.insert(pid);
                 }
             }
@@ -143,7 +160,9 @@ fn empty(target: &Target, destination: impl Fn(u32) -> Vec<PathBuf>) -> usize {
 }
 
 fn move_to(pid: u32, entrances: &mut [File]) -> io::Result<()> {
-    entrances.iter_mut().try_for_each(|entrance| entrance.write_all(pid.to_string().as_bytes()))
+    entrances
+        .iter_mut()
+        .try_for_each(|entrance| entrance.write_all(pid.to_string().as_bytes()))
 }
 
 /// `pid` first, then its descendants.
@@ -158,7 +177,12 @@ fn tree(pid: u32) -> Vec<u32> {
     let mut found = vec![pid];
     let mut at = 0;
     while let Some(&parent) = found.get(at) {
-        found.extend(parents.iter().filter(|&&(_, ppid)| ppid == parent).map(|&(child, _)| child));
+        found.extend(
+            parents
+                .iter()
+                .filter(|&&(_, ppid)| ppid == parent)
+                .map(|&(child, _)| child),
+        );
         at += 1;
     }
     found
@@ -185,9 +209,16 @@ fn groups_of(pid: u32, layout: &Layout) -> Vec<PathBuf> {
             let path = text.lines().find_map(|line| {
                 let (_, rest) = line.split_once(':')?;
                 let (controllers, path) = rest.split_once(':')?;
-                controllers.split(',').any(|c| c == controller).then_some(path)
+                controllers
+                    .split(',')
+                    .any(|c| c == controller)
+                    .then_some(path)
             })?;
-            Some(hierarchy.mount.join(Path::new(path).strip_prefix("/").ok()?))
+            Some(
+                hierarchy
+                    .mount
+                    .join(Path::new(path).strip_prefix("/").ok()?),
+            )
         })
         .collect()
 }

@@ -2,6 +2,7 @@
 //! once, and a few atomics. A full queue drops and counts; nobody ever waits for the other.
 
 use crate::act::Outcome;
+use crate::host::reread::Reread;
 use crate::watch::{Member, Order, Rung};
 use crossbeam_queue::ArrayQueue;
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -11,6 +12,9 @@ use std::time::Duration;
 
 /// How many rivals a notice carries: more would not be read.
 pub const RIVALS: usize = 5;
+
+/// The most cgroups inside a target whose processes are looked at.
+pub const NESTED: usize = 64;
 
 /// Something the deciding thread did or saw that is worth telling.
 #[derive(Clone, Copy, Debug)]
@@ -83,6 +87,7 @@ pub struct Channel {
     notices: ArrayQueue<Notice>,
     dropped: AtomicU64,
     dying: ArrayQueue<OwnedFd>,
+    nested: ArrayQueue<Reread>,
     stop: AtomicBool,
     slow_side: EventFd,
     deciding_side: EventFd,
@@ -101,6 +106,7 @@ impl Channel {
             notices: ArrayQueue::new(512),
             dropped: AtomicU64::new(0),
             dying: ArrayQueue::new(64),
+            nested: ArrayQueue::new(NESTED),
             stop: AtomicBool::new(false),
             slow_side: EventFd::from_flags(flags)?,
             deciding_side: EventFd::from_flags(flags)?,
@@ -137,6 +143,17 @@ impl Channel {
     /// The next process whose memory is to be released.
     pub fn next_dying(&self) -> Option<OwnedFd> {
         self.dying.pop()
+    }
+
+    /// Hands over the `cgroup.procs` of a cgroup that was found inside the target. `false`: there are
+    /// more than can be looked at.
+    pub fn hand_over_nested(&self, procs: Reread) -> bool {
+        self.nested.push(procs).is_ok()
+    }
+
+    /// The next such file.
+    pub fn next_nested(&self) -> Option<Reread> {
+        self.nested.pop()
     }
 
     /// Ends the deciding thread.

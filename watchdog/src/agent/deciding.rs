@@ -72,7 +72,9 @@ fn drain(pass: &mut Pass, events: &Events) -> bool {
     let mut reclaim = false;
     // Bounded: a storm of exits must not keep this thread from its looks.
     for _ in 0..256 {
-        let Some(event) = pass.next_event() else { break };
+        let Some(event) = pass.next_event() else {
+            break;
+        };
         match event {
             bpf::Event::ReclaimStarted { .. } => reclaim = true,
             other => drop(events.force_push(other)),
@@ -82,18 +84,35 @@ fn drain(pass: &mut Pass, events: &Events) -> bool {
 }
 
 fn wait(ring: Option<BorrowedFd<'_>>, wanted: BorrowedFd<'_>, pause: Duration) {
-    let readable = |fd: BorrowedFd<'_>| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let readable = |fd: BorrowedFd<'_>| libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
     let mut fds = [readable(wanted), readable(ring.unwrap_or(wanted))];
     let timeout = libc::timespec {
         tv_sec: pause.as_secs() as i64,
         tv_nsec: pause.subsec_nanos().into(),
     };
     // SAFETY: two valid pollfds and a valid timespec. EINTR only makes the next look early.
-    unsafe { libc::ppoll(fds.as_mut_ptr(), fds.len() as u64, &timeout, std::ptr::null()) };
+    unsafe {
+        libc::ppoll(
+            fds.as_mut_ptr(),
+            fds.len() as u64,
+            &timeout,
+            std::ptr::null(),
+        )
+    };
     if fds[0].revents != 0 {
         let mut count = [0u8; 8];
         // SAFETY: the buffer is writable and as long as said; the descriptor does not block.
-        unsafe { libc::read(wanted.as_fd().as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
+        unsafe {
+            libc::read(
+                wanted.as_fd().as_raw_fd(),
+                count.as_mut_ptr().cast(),
+                count.len(),
+            )
+        };
     }
 }
 
@@ -107,9 +126,14 @@ fn grow_stack() {
 fn realtime() -> io::Result<()> {
     let param = libc::sched_param { sched_priority: 10 };
     // SAFETY: `param` is valid; 0 is this thread.
-    let result =
-        unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &param) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    let result = unsafe {
+        libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &param)
+    };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 /// Locks what this process has and will touch, and tells the kernel's OOM killer to spare it. Call
@@ -117,10 +141,19 @@ fn realtime() -> io::Result<()> {
 pub fn protect_process() -> Refused {
     // SAFETY: no pointers are passed. ONFAULT: only what is touched is locked, so that stacks and
     // arenas do not count whole.
-    let locked = unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) };
-    let memory_lock = if locked < 0 { io::Error::last_os_error().raw_os_error() } else { None };
+    let locked =
+        unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) };
+    let memory_lock = if locked < 0 {
+        io::Error::last_os_error().raw_os_error()
+    } else {
+        None
+    };
     let oom_score = std::fs::write("/proc/self/oom_score_adj", "-1000")
         .err()
         .map(|e| e.raw_os_error().unwrap_or(0));
-    Refused { memory_lock, realtime: None, oom_score }
+    Refused {
+        memory_lock,
+        realtime: None,
+        oom_score,
+    }
 }

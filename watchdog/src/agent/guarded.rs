@@ -3,6 +3,7 @@
 //! Tries the best there is and says what it had to do without. Starting or adopting what runs in it is
 //! [`super::launch`]'s and [`super::adopt`]'s.
 
+use super::channel::NESTED;
 use super::pass::{MachineEyes, TargetEyes};
 use crate::config::Limit;
 use crate::host::cgroup::{CgroupError, Limits, Target};
@@ -71,7 +72,11 @@ impl Guarded {
     /// A limit that the kernel refuses, or files that do not open.
     pub fn new(target: Target, wanted: Limits) -> Result<Self, GuardError> {
         let mut shortcomings = Vec::new();
-        let left = if target.is_ours() { target.limit(wanted)? } else { wanted };
+        let left = if target.is_ours() {
+            target.limit(wanted)?
+        } else {
+            wanted
+        };
         let memory = target.memory.as_ref().map(MemoryFiles::open).transpose()?;
         if memory.is_none() {
             shortcomings.push(
@@ -81,7 +86,10 @@ impl Guarded {
             );
         }
         if left.high_bytes.is_some() {
-            shortcomings.push("memory.high needs the v2 memory controller, which this target has not: no brake".into());
+            shortcomings.push(
+                "memory.high needs the v2 memory controller, which this target has not: no brake"
+                    .into(),
+            );
         }
         let pressure = Reread::open(&target.dir.join("memory.pressure")).ok();
         let pressure = pressure.filter(|file| read_psi(file).is_some());
@@ -118,19 +126,34 @@ impl Guarded {
     /// # Errors
     /// They do not open any more.
     pub fn eyes(&self) -> Result<TargetEyes, GuardError> {
-        let memory = self.target.memory.as_ref().map(MemoryFiles::open).transpose()?;
-        let pressure = match &self.pressure {
-            Some(_) => Some(Reread::open(&self.target.dir.join("memory.pressure"))?),
-            None => None,
+        let memory = self
+            .target
+            .memory
+            .as_ref()
+            .map(MemoryFiles::open)
+            .transpose()?;
+        let pressure = |name: &str| match &self.pressure {
+            Some(_) => Reread::open(&self.target.dir.join(name)).map(Some),
+            None => Ok(None),
         };
-        let procs = vec![Reread::open(&self.target.dir.join("cgroup.procs"))?];
-        Ok(TargetEyes { memory, pressure, procs, limit_bytes: self.limit_bytes })
+        let io_pressure = pressure("io.pressure")?;
+        let pressure = pressure("memory.pressure")?;
+        let mut procs = Vec::with_capacity(1 + NESTED);
+        procs.push(Reread::open(&self.target.dir.join("cgroup.procs"))?);
+        Ok(TargetEyes {
+            memory,
+            pressure,
+            io_pressure,
+            procs,
+            limit_bytes: self.limit_bytes,
+        })
     }
 
     /// What was counted since the target was made ready.
     pub fn totals(&self) -> Totals {
         let (now, began) = (self.read(), self.began);
-        let since = |now: Option<u64>, then: Option<u64>| Some(now?.saturating_sub(then.unwrap_or(0)));
+        let since =
+            |now: Option<u64>, then: Option<u64>| Some(now?.saturating_sub(then.unwrap_or(0)));
         Totals {
             psi: now.psi.map(|psi| {
                 let then = began.psi.unwrap_or_default();
@@ -160,14 +183,18 @@ impl Guarded {
             stat: memory.and_then(|m| m.stat().ok()),
             oom_kills: memory.and_then(MemoryFiles::kernel_oom_kills),
             // The peak of a target that was there before is not this run's.
-            peak_bytes: memory.filter(|_| self.target.is_ours()).and_then(MemoryFiles::peak),
+            peak_bytes: memory
+                .filter(|_| self.target.is_ours())
+                .and_then(MemoryFiles::peak),
         }
     }
 
     /// How the record describes it.
     pub fn describe(&self) -> incident::Target {
         incident::Target {
-            cgroup_path: Some(incident::Text::of_name(self.target.dir.as_os_str().as_encoded_bytes())),
+            cgroup_path: Some(incident::Text::of_name(
+                self.target.dir.as_os_str().as_encoded_bytes(),
+            )),
             cgroup_id: Some(self.target.id),
             memory_layout: Some(match self.target.memory {
                 Some(Controller::V2(_)) => MemoryLayout::V2,
@@ -239,7 +266,10 @@ mod tests {
         const GIB: u64 = 1 << 30;
         assert_eq!(limit_bytes(Limit::Auto, 20 * GIB), Some(18 * GIB));
         assert_eq!(limit_bytes(Limit::Auto, 64 * GIB), Some(60 * GIB));
-        assert_eq!(limit_bytes(Limit::Auto, 2 * GIB), Some(2 * GIB - (512 << 20)));
+        assert_eq!(
+            limit_bytes(Limit::Auto, 2 * GIB),
+            Some(2 * GIB - (512 << 20))
+        );
         assert_eq!(limit_bytes(Limit::Auto, GIB / 2), Some(GIB / 4));
         assert_eq!(limit_bytes(Limit::None, GIB), None);
         assert_eq!(limit_bytes(Limit::Bytes(5), GIB), Some(5));

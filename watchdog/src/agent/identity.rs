@@ -9,7 +9,11 @@ use std::time::Duration;
 
 /// This machine.
 pub fn host() -> Host {
-    let read = |path: &str| std::fs::read_to_string(path).ok().map(|text| text.trim().into());
+    let read = |path: &str| {
+        std::fs::read_to_string(path)
+            .ok()
+            .map(|text| text.trim().into())
+    };
     Host {
         hostname: read("/proc/sys/kernel/hostname"),
         boot_id: read("/proc/sys/kernel/random/boot_id"),
@@ -22,7 +26,10 @@ pub fn settings(settings: &Settings) -> BTreeMap<String, serde_json::Value> {
     let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(settings) else {
         return BTreeMap::new();
     };
-    fields.into_iter().map(|(name, value)| (name, readable(value))).collect()
+    fields
+        .into_iter()
+        .map(|(name, value)| (name, readable(value)))
+        .collect()
 }
 
 fn readable(value: serde_json::Value) -> serde_json::Value {
@@ -37,14 +44,28 @@ pub fn refused(refused: &Refused) -> Vec<FeatureLost> {
     let lost = |errno: Option<i32>, feature: &str, cost: &str| {
         errno.map(|errno| FeatureLost {
             feature: feature.into(),
-            fallback: format!("none: {}", std::io::Error::from_raw_os_error(errno)).as_str().into(),
+            fallback: format!("none: {}", std::io::Error::from_raw_os_error(errno))
+                .as_str()
+                .into(),
             cost: cost.into(),
         })
     };
     [
-        lost(refused.memory_lock, "locked memory", "memwatch itself can be paged out under pressure"),
-        lost(refused.realtime, "realtime scheduling", "memwatch competes for the CPU with what it watches"),
-        lost(refused.oom_score, "low oom_score_adj", "the kernel's OOM killer may choose memwatch"),
+        lost(
+            refused.memory_lock,
+            "locked memory",
+            "memwatch itself can be paged out under pressure",
+        ),
+        lost(
+            refused.realtime,
+            "realtime scheduling",
+            "memwatch competes for the CPU with what it watches",
+        ),
+        lost(
+            refused.oom_score,
+            "low oom_score_adj",
+            "the kernel's OOM killer may choose memwatch",
+        ),
     ]
     .into_iter()
     .flatten()

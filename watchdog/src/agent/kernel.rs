@@ -18,7 +18,12 @@ enum Loaded {
     #[default]
     NotYet,
     /// The programs are attached.
-    Yes { programs: Box<bpf::Programs>, totals: bpf::Totals, row: bpf::Row, losses: Vec<FeatureLost> },
+    Yes {
+        programs: Box<bpf::Programs>,
+        totals: bpf::Totals,
+        row: bpf::Row,
+        losses: Vec<FeatureLost>,
+    },
     /// None could be.
     No { losses: Vec<FeatureLost> },
 }
@@ -35,16 +40,23 @@ impl Kernel {
     pub fn load_beside(cgroup_id: u64, level: u32, eyes: Arc<KernelEyesSlot>) -> Self {
         let kernel = Self::default();
         let loaded = Arc::clone(&kernel.loaded);
-        let spawned = std::thread::Builder::new().name("memwatch-load".into()).spawn(move || {
-            let outcome = load(cgroup_id, level, &eyes);
-            if let Ok(mut loaded) = loaded.lock() {
-                *loaded = outcome;
-            }
-        });
+        let spawned = std::thread::Builder::new()
+            .name("memwatch-load".into())
+            .spawn(move || {
+                let outcome = load(cgroup_id, level, &eyes);
+                if let Ok(mut loaded) = loaded.lock() {
+                    *loaded = outcome;
+                }
+            });
         if let (Err(error), Ok(mut loaded)) = (spawned, kernel.loaded.lock()) {
             let why = format!("no thread for the loader: {error}");
-            let loss = bpf::Loss { feature: bpf::Feature::Reclaim, why };
-            *loaded = Loaded::No { losses: vec![describe(&loss)] };
+            let loss = bpf::Loss {
+                feature: bpf::Feature::Reclaim,
+                why,
+            };
+            *loaded = Loaded::No {
+                losses: vec![describe(&loss)],
+            };
         }
         kernel
     }
@@ -61,10 +73,15 @@ impl Kernel {
     /// Samples page faults while the target is in trouble, and only then.
     pub fn heat(&self, hot: bool) {
         if let Ok(mut loaded) = self.loaded.try_lock()
-            && let Loaded::Yes { programs, losses, .. } = &mut *loaded
+            && let Loaded::Yes {
+                programs, losses, ..
+            } = &mut *loaded
             && let Err(error) = programs.heat(hot)
         {
-            let loss = describe(&bpf::Loss { feature: bpf::Feature::Faults, why: error.to_string() });
+            let loss = describe(&bpf::Loss {
+                feature: bpf::Feature::Faults,
+                why: error.to_string(),
+            });
             if !losses.contains(&loss) {
                 losses.push(loss);
             }
@@ -82,13 +99,20 @@ impl Kernel {
 
     /// Puts what the programs counted into the record, and what they could not do.
     pub fn tell(&self, record: &mut Record) {
-        let Ok(loaded) = self.loaded.lock() else { return };
+        let Ok(loaded) = self.loaded.lock() else {
+            return;
+        };
         match &*loaded {
             Loaded::NotYet => record.notes.push(
                 "the run ended before the BPF programs were ready: reclaim was not counted".into(),
             ),
             Loaded::No { losses } => record.features_lost.extend_from_slice(losses),
-            Loaded::Yes { totals: counters, row, losses, .. } => {
+            Loaded::Yes {
+                totals: counters,
+                row,
+                losses,
+                ..
+            } => {
                 let totals = counters.of(*row);
                 record.reclaim.direct = Some(totals.direct_reclaims);
                 record.reclaim.memcg = Some(totals.memcg_reclaims);
@@ -107,18 +131,30 @@ fn load(cgroup_id: u64, level: u32, eyes: &KernelEyesSlot) -> Loaded {
     let plan = bpf::plan(&bpf::Facts::read());
     let losses = |losses: &[bpf::Loss]| losses.iter().map(describe).collect();
     if plan.tracepoints.is_empty() {
-        return Loaded::No { losses: losses(&plan.losses) };
+        return Loaded::No {
+            losses: losses(&plan.losses),
+        };
     }
     match attach(&plan, cgroup_id, level) {
         Ok((programs, reader, row)) => {
-            let loaded = Loaded::Yes { totals: programs.totals(), row, losses: losses(programs.losses()), programs };
+            let loaded = Loaded::Yes {
+                totals: programs.totals(),
+                row,
+                losses: losses(programs.losses()),
+                programs,
+            };
             let _ = eyes.push(KernelEyes { reader, row });
             loaded
         }
         Err(error) => {
             let why = error.to_string();
-            let all = bpf::Feature::ALL.map(|feature| bpf::Loss { feature, why: why.clone() });
-            Loaded::No { losses: losses(&all) }
+            let all = bpf::Feature::ALL.map(|feature| bpf::Loss {
+                feature,
+                why: why.clone(),
+            });
+            Loaded::No {
+                losses: losses(&all),
+            }
         }
     }
 }
@@ -136,7 +172,9 @@ fn attach(
 
 fn describe(loss: &bpf::Loss) -> FeatureLost {
     FeatureLost {
-        feature: format!("{} ({})", loss.feature.name(), loss.why).as_str().into(),
+        feature: format!("{} ({})", loss.feature.name(), loss.why)
+            .as_str()
+            .into(),
         fallback: loss.feature.fallback().into(),
         cost: loss.feature.cost().into(),
     }

@@ -59,7 +59,11 @@ impl Inheritance {
         let oom_score_adj = Reread::open_c(c"/proc/self/oom_score_adj")
             .ok()
             .and_then(|file| CString::new(file.read_short(&mut buf).ok()?).ok());
-        Ok(Self { signal_mask, oom_score_adj, cpus })
+        Ok(Self {
+            signal_mask,
+            oom_score_adj,
+            cpus,
+        })
     }
 }
 
@@ -127,11 +131,20 @@ impl Stage {
 ///
 /// # Errors
 /// See [`LaunchError`]; no process is left behind.
-pub fn launch(program: &Program, entrances: &[File], inheritance: &Inheritance) -> Result<Child, LaunchError> {
+pub fn launch(
+    program: &Program,
+    entrances: &[File],
+    inheritance: &Inheritance,
+) -> Result<Child, LaunchError> {
     let page = NonZeroUsize::new(4096).unwrap_or(NonZeroUsize::MIN);
     // SAFETY: a fresh anonymous page, shared with the child by fork.
     let shared = unsafe {
-        mmap_anonymous(None, page, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED)
+        mmap_anonymous(
+            None,
+            page,
+            ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
+            MapFlags::MAP_SHARED,
+        )
     }
     .map_err(|e| LaunchError::NoProcess { source: e.into() })?;
     let stage = Stage(shared.as_ptr().cast::<AtomicU8>());
@@ -178,13 +191,22 @@ pub fn launch(program: &Program, entrances: &[File], inheritance: &Inheritance) 
 fn write_all(fd: i32, bytes: &[u8]) -> io::Result<()> {
     // SAFETY: the buffer is as long as said.
     let written = unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) };
-    if written < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if written < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 /// Raising the score to where it was is always allowed; if it fails the child is merely hard to kill.
 fn give_back_oom_score(adj: &CString) {
     // SAFETY: a valid C string.
-    let fd = unsafe { libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC) };
+    let fd = unsafe {
+        libc::open(
+            c"/proc/self/oom_score_adj".as_ptr(),
+            libc::O_WRONLY | libc::O_CLOEXEC,
+        )
+    };
     if fd >= 0 {
         let _ = write_all(fd, adj.to_bytes());
         // SAFETY: opened above.

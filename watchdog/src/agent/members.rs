@@ -141,7 +141,11 @@ impl Members {
     /// processes in a stable order, so it mostly stands where it stood.
     fn find_or_open(&mut self, hint: usize, pid: u32) -> std::io::Result<Option<usize>> {
         let at_hint = self.tracked.get(hint).is_some_and(|t| t.pid == pid);
-        let found = if at_hint { Some(hint) } else { self.tracked.iter().position(|t| t.pid == pid) };
+        let found = if at_hint {
+            Some(hint)
+        } else {
+            self.tracked.iter().position(|t| t.pid == pid)
+        };
         if let Some(at) = found {
             if !signal::has_exited(&self.tracked[at].pidfd) {
                 return Ok(Some(at));
@@ -190,7 +194,16 @@ impl Tracked {
         let start_ticks = process::parse_stat(stat.read_short(&mut buf)?)
             .ok_or(std::io::ErrorKind::InvalidData)?
             .start_ticks;
-        Ok(Self { pid, start_ticks, pidfd, stat, statm, history: Default::default(), len: 0, seen: 0 })
+        Ok(Self {
+            pid,
+            start_ticks,
+            pidfd,
+            stat,
+            statm,
+            history: Default::default(),
+            len: 0,
+            seen: 0,
+        })
     }
 
     fn read(&self, buf: &mut [u8], page_bytes: u64) -> std::io::Result<(Stat, Resident)> {
@@ -221,7 +234,10 @@ impl Tracked {
         };
         if self.len == 0 {
             // Its past: nothing but what it was born with.
-            let born = Sample { resident_bytes: inherited_bytes.min(sample.resident_bytes), ..Sample::default() };
+            let born = Sample {
+                resident_bytes: inherited_bytes.min(sample.resident_bytes),
+                ..Sample::default()
+            };
             self.history[1] = Sample { at: now, ..born };
             self.history[0] = sample;
             self.len = 2;
@@ -290,16 +306,27 @@ mod tests {
         let (one, two) = (sleeper(), sleeper());
         let pids = [one.id(), two.id()];
         let mut members = Members::new(Some(one.id()), WINDOW);
-        let first = members.look(Duration::from_secs(1), pids.into_iter(), |_| 0).to_vec();
+        let first = members
+            .look(Duration::from_secs(1), pids.into_iter(), |_| 0)
+            .to_vec();
         assert_eq!(first.iter().map(|m| m.pid).collect::<Vec<_>>(), pids);
         assert!(first[0].leader && !first[1].leader);
         assert_eq!(first[0].ppid, std::process::id());
         assert!(members.pidfd(&first[1]).is_some());
 
         end(two);
-        assert!(members.pidfd(&first[1]).is_none(), "an exited process is nobody");
-        let stranger = Member { start_ticks: first[0].start_ticks + 1, ..first[0] };
-        assert!(members.pidfd(&stranger).is_none(), "the number alone is nobody");
+        assert!(
+            members.pidfd(&first[1]).is_none(),
+            "an exited process is nobody"
+        );
+        let stranger = Member {
+            start_ticks: first[0].start_ticks + 1,
+            ..first[0]
+        };
+        assert!(
+            members.pidfd(&stranger).is_none(),
+            "the number alone is nobody"
+        );
 
         let later = members.look(Duration::from_secs(2), pids.into_iter(), |_| 0);
         assert_eq!(later.len(), 1);
@@ -313,11 +340,18 @@ mod tests {
         let mut members = Members::new(None, WINDOW);
         let mut stalls = Vec::new();
         for second in 1..20u64 {
-            let look = members.look(Duration::from_secs(second), [child.id()].into_iter(), |_| second * 10);
+            let look = members.look(
+                Duration::from_secs(second),
+                [child.id()].into_iter(),
+                |_| second * 10,
+            );
             stalls.push(look[0].stall_ns);
         }
         assert_eq!(stalls[0], 10, "all of a new process's stall is new");
-        assert!(stalls[10..].iter().all(|&s| (30..=90).contains(&s)), "{stalls:?}");
+        assert!(
+            stalls[10..].iter().all(|&s| (30..=90).contains(&s)),
+            "{stalls:?}"
+        );
         end(child);
     }
 }

@@ -8,6 +8,7 @@
 pub mod adopt;
 pub mod channel;
 pub mod deciding;
+mod ending;
 pub mod guarded;
 pub mod identity;
 pub mod kernel;

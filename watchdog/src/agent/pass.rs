@@ -10,7 +10,7 @@ use crate::act::{Mode, Outcome, signal};
 use crate::bpf;
 use crate::host::meminfo;
 use crate::host::memory::MemoryFiles;
-use crate::host::psi;
+use crate::host::psi::{self, Psi};
 use crate::host::reread::Reread;
 use crate::host::zfs;
 use crate::watch::facts::Arc as ZfsArc;
@@ -31,7 +31,9 @@ pub struct TargetEyes {
     pub memory: Option<MemoryFiles>,
     /// `memory.pressure`; `None` where it is off.
     pub pressure: Option<Reread>,
-    /// `cgroup.procs` of the target and of the cgroups in it.
+    /// `io.pressure`; `None` where it is off.
+    pub io_pressure: Option<Reread>,
+    /// `cgroup.procs` of the target, with room for those of the cgroups in it.
     pub procs: Vec<Reread>,
     /// The limit that applies, whoever enforces it.
     pub limit_bytes: Option<u64>,
@@ -111,7 +113,10 @@ impl Pass {
             mode,
             channel,
             recorder,
-            next: Look { after: Duration::ZERO, depth: Depth::Members },
+            next: Look {
+                after: Duration::ZERO,
+                depth: Depth::Members,
+            },
             due: None,
             interventions: 0,
             victim: None,
@@ -141,9 +146,15 @@ impl Pass {
     /// The target is gone.
     pub fn once(&mut self, now: Duration, woken: bool) -> io::Result<Duration> {
         self.count_delay(now);
-        let depth = if woken { Depth::Members } else { self.next.depth };
+        let depth = if woken {
+            Depth::Members
+        } else {
+            self.next.depth
+        };
         let target = self.look_at_target(depth)?;
-        let machine = (depth >= Depth::Stat).then(|| self.look_at_machine()).flatten();
+        let machine = (depth >= Depth::Stat)
+            .then(|| self.look_at_machine())
+            .flatten();
         if depth == Depth::Members {
             self.look_at_members(now)?;
         }
@@ -151,7 +162,10 @@ impl Pass {
             target: self.without_controller(target),
             machine,
             members: (depth == Depth::Members).then(|| self.members.views()),
-            victim_gone: self.victim.as_ref().is_some_and(|v| signal::has_exited(&v.pidfd)),
+            victim_gone: self
+                .victim
+                .as_ref()
+                .is_some_and(|v| signal::has_exited(&v.pidfd)),
         };
         if let Some(recorder) = &mut self.recorder {
             recorder.take(now, &facts);
@@ -175,10 +189,8 @@ impl Pass {
             Some(memory) if depth >= Depth::Stat => Some(memory.stat()?),
             _ => None,
         };
-        let psi = self.target.pressure.as_ref().and_then(|file| {
-            let mut buf = [0; 256];
-            psi::parse(file.read_short(&mut buf).ok()?)
-        });
+        let psi = self.target.pressure.as_ref().and_then(pressure);
+        let io_psi = self.target.io_pressure.as_ref().and_then(pressure);
         let reclaim = self.kernel.as_ref().map(|kernel| {
             let totals = kernel.reader.totals(kernel.row);
             Reclaim {
@@ -188,7 +200,14 @@ impl Pass {
                 reclaimed_pages: totals.reclaimed_pages,
             }
         });
-        Ok(TargetFacts { current_bytes, limit_bytes: self.target.limit_bytes, stat, psi, reclaim })
+        Ok(TargetFacts {
+            current_bytes,
+            limit_bytes: self.target.limit_bytes,
+            stat,
+            psi,
+            io_psi,
+            reclaim,
+        })
     }
 
     /// Where no controller counts, the members' anonymous memory is what is known.
@@ -201,32 +220,47 @@ impl Pass {
 
     fn look_at_machine(&mut self) -> Option<MachineFacts> {
         let meminfo = meminfo::parse(self.machine.meminfo.read(&mut self.text).ok()?)?;
-        let psi = self.machine.pressure.as_ref().and_then(|file| {
-            let mut buf = [0; 256];
-            psi::parse(file.read_short(&mut buf).ok()?)
-        });
+        let psi = self.machine.pressure.as_ref().and_then(pressure);
         let arc = self.machine.arcstats.as_ref().and_then(|file| {
             let stats = zfs::parse(file.read(&mut self.text).ok()?)?;
-            Some(ZfsArc { size_bytes: stats.size_bytes, c_min_bytes: stats.c_min_bytes })
+            Some(ZfsArc {
+                size_bytes: stats.size_bytes,
+                c_min_bytes: stats.c_min_bytes,
+            })
         });
         Some(MachineFacts { meminfo, arc, psi })
     }
 
     fn look_at_members(&mut self, now: Duration) -> io::Result<()> {
         self.pids.clear();
-        for procs in &self.target.procs {
+        let procs_files = &mut self.target.procs;
+        while procs_files.len() < procs_files.capacity()
+            && let Some(nested) = self.channel.next_nested()
+        {
+            procs_files.push(nested);
+        }
+        let mut removed = None;
+        for (at, procs) in procs_files.iter().enumerate() {
             let text = match procs.read(&mut self.text) {
                 Ok(text) => text,
-                // A nested cgroup may go at any time.
-                Err(e) if e.raw_os_error() == Some(libc::ENODEV) => continue,
+                // A nested cgroup may go at any time; the first is the target itself.
+                Err(e) if e.raw_os_error() == Some(libc::ENODEV) && at > 0 => {
+                    removed = Some(at);
+                    continue;
+                }
                 Err(e) => return Err(e),
             };
             let room = self.pids.capacity() - self.pids.len();
             self.pids.extend(pids(text).take(room));
         }
+        if let Some(at) = removed {
+            procs_files.swap_remove(at);
+        }
         let kernel = self.kernel.as_ref();
         self.members.look(now, self.pids.iter().copied(), |pid| {
-            kernel.and_then(|k| k.reader.process(pid)).map_or(0, |totals| totals.stall_ns)
+            kernel
+                .and_then(|k| k.reader.process(pid))
+                .map_or(0, |totals| totals.stall_ns)
         });
         Ok(())
     }
@@ -234,20 +268,32 @@ impl Pass {
     /// Signals everybody that goes with the victim, as of a fresh list of the members.
     fn carry_out(&mut self, now: Duration, order: &Order, current_bytes: u64) {
         let follows = order.rung == Rung::Sigkill
-            && self.victim.as_ref().map(|v| v.choice.member.pid) == order.victim.map(|v| v.member.pid)
+            && self.victim.as_ref().map(|v| v.choice.member.pid)
+                == order.victim.map(|v| v.member.pid)
             && self.victim.is_some();
         if !follows {
             self.interventions += 1;
         }
         let number = self.interventions;
         let rivals = self.rivals(order);
-        self.channel.tell(Notice::Ordered { number, at: now, order: *order, current_bytes, rivals });
-        let (Some(choice), Some(signal)) = (order.victim, signal_of(order.rung)) else { return };
+        self.channel.tell(Notice::Ordered {
+            number,
+            at: now,
+            order: *order,
+            current_bytes,
+            rivals,
+        });
+        let (Some(choice), Some(signal)) = (order.victim, signal_of(order.rung)) else {
+            return;
+        };
         if self.look_at_members(now).is_err() {
             return;
         }
         let views = self.members.views();
-        for member in views.iter().filter(|m| victim::in_scope(m, &choice.member, choice.scope, views)) {
+        for member in views
+            .iter()
+            .filter(|m| victim::in_scope(m, &choice.member, choice.scope, views))
+        {
             let outcome = self.members.pidfd(member).map_or(Outcome::Gone, |pidfd| {
                 let outcome = signal::send(pidfd, signal, self.mode);
                 if signal == libc::SIGKILL
@@ -258,13 +304,25 @@ impl Pass {
                 }
                 outcome
             });
-            self.channel.tell(Notice::Hit { number, at: now, rung: order.rung, member: *member, outcome });
+            self.channel.tell(Notice::Hit {
+                number,
+                at: now,
+                rung: order.rung,
+                member: *member,
+                outcome,
+            });
         }
         if !follows
             && let Some(pidfd) = self.members.pidfd(&choice.member)
             && let Ok(pidfd) = pidfd.try_clone_to_owned()
         {
-            self.victim = Some(Victim { number, choice, pidfd, before_bytes: current_bytes, gone_at: None });
+            self.victim = Some(Victim {
+                number,
+                choice,
+                pidfd,
+                before_bytes: current_bytes,
+                gone_at: None,
+            });
         }
     }
 
@@ -272,11 +330,19 @@ impl Pass {
         let mut rivals = [None; RIVALS];
         let chosen = order.victim.map(|v| v.member.pid);
         let weight = |m: &Member| (m.growth_bytes, m.stall_ns, m.anon_bytes);
-        for member in self.members.views().iter().filter(|m| Some(m.pid) != chosen) {
+        for member in self
+            .members
+            .views()
+            .iter()
+            .filter(|m| Some(m.pid) != chosen)
+        {
             // An insertion into five places: sorting the members would move them all.
             let mut held = Some(*member);
             for place in &mut rivals {
-                if place.as_ref().is_none_or(|p| held.as_ref().is_some_and(|h| weight(h) > weight(p))) {
+                if place
+                    .as_ref()
+                    .is_none_or(|p| held.as_ref().is_some_and(|h| weight(h) > weight(p)))
+                {
                     std::mem::swap(place, &mut held);
                 }
             }
@@ -286,7 +352,9 @@ impl Pass {
 
     /// Says when the victim's memory has come back.
     fn follow_victim(&mut self, now: Duration, current_bytes: u64, gone: bool) {
-        let Some(victim) = &mut self.victim else { return };
+        let Some(victim) = &mut self.victim else {
+            return;
+        };
         if !gone {
             return;
         }
@@ -294,7 +362,11 @@ impl Pass {
         let expected = victim.choice.member.anon_bytes / 2;
         let back = current_bytes <= victim.before_bytes.saturating_sub(expected);
         if back || now.saturating_sub(gone_at) >= RECOVERY {
-            self.channel.tell(Notice::Recovered { number: victim.number, at: now, current_bytes });
+            self.channel.tell(Notice::Recovered {
+                number: victim.number,
+                at: now,
+                current_bytes,
+            });
             self.victim = None;
         }
     }
@@ -302,25 +374,38 @@ impl Pass {
     fn publish(&self, current_bytes: u64) {
         let status = &self.channel.status;
         status.current_bytes.store(current_bytes, Ordering::Relaxed);
-        status.peak_bytes.fetch_max(current_bytes, Ordering::Relaxed);
+        status
+            .peak_bytes
+            .fetch_max(current_bytes, Ordering::Relaxed);
         if let Some((full, some)) = self.policy.signals().stall_permille() {
             status.full_permille.store(full.into(), Ordering::Relaxed);
             status.some_permille.store(some.into(), Ordering::Relaxed);
         }
         let unseen = self.members.unseen();
-        status.untracked.fetch_max(unseen.untracked, Ordering::Relaxed);
-        status.unreadable.store(unseen.unreadable, Ordering::Relaxed);
+        status
+            .untracked
+            .fetch_max(unseen.untracked, Ordering::Relaxed);
+        status
+            .unreadable
+            .store(unseen.unreadable, Ordering::Relaxed);
         status.looks.fetch_add(1, Ordering::Relaxed);
     }
 
     fn count_delay(&self, now: Duration) {
         let delay = now.saturating_sub(self.due.unwrap_or(now));
         let status = &self.channel.status;
-        status.longest_delay_us.fetch_max(delay.as_micros() as u64, Ordering::Relaxed);
+        status
+            .longest_delay_us
+            .fetch_max(delay.as_micros() as u64, Ordering::Relaxed);
         if delay > LATE {
             status.late_looks.fetch_add(1, Ordering::Relaxed);
         }
     }
+}
+
+fn pressure(file: &Reread) -> Option<Psi> {
+    let mut buf = [0; 256];
+    psi::parse(file.read_short(&mut buf).ok()?)
 }
 
 fn signal_of(rung: Rung) -> Option<i32> {

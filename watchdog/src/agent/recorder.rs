@@ -90,7 +90,9 @@ impl Recording {
     /// The disk refused.
     pub fn finish(self) -> io::Result<u64> {
         self.shared.done.store(true, Ordering::Release);
-        self.writer.join().unwrap_or_else(|_| Err(io::Error::other("the recorder ended early")))?;
+        self.writer
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("the recorder ended early")))?;
         Ok(self.shared.dropped.load(Ordering::Relaxed))
     }
 }

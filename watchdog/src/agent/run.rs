@@ -5,7 +5,7 @@
 //! written. May hang in a read, a write or a kernel lock without the deciding thread noticing.
 
 use super::adopt::{self, Adopted};
-use super::channel::{Channel, Notice};
+use super::channel::{Channel, NESTED, Notice};
 use super::deciding::{self, Events, KernelEyesSlot, Refused};
 use super::guarded::{self, Guarded};
 use super::kernel::Kernel;
@@ -22,20 +22,22 @@ use crate::config::{Attach, OnPressure};
 use crate::host::cgroup::{self, Limits, Target};
 use crate::host::clock;
 use crate::host::layout::Layout;
-use crate::incident::{self, Record, ReportFile};
+use crate::host::reread::Reread;
+use crate::incident::ReportFile;
 use crate::watch::victim::Scope;
 use crate::watch::{Policy, Response, Rung, Settings};
 use anyhow::Context;
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use nix::unistd::Pid;
+use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
-use tokio::io::unix::AsyncFd;
 use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// What is to be guarded.
 #[derive(Clone, Debug)]
@@ -67,13 +69,20 @@ pub struct Orders {
 const TIMEOUT_GRACE: Duration = Duration::from_secs(5);
 /// How often the slow side looks after what no event tells.
 const HOUSEKEEPING: Duration = Duration::from_millis(250);
+/// From this share of stall on, page faults are sampled: somebody will want to know whose they were.
+const HOT_PERMILLE: u64 = 100;
 
 /// Runs it; the exit code.
 ///
 /// # Errors
 /// It could not be started. What was made is removed.
 pub fn run(orders: Orders) -> anyhow::Result<u8> {
-    let report = orders.attach.report.as_deref().map(ReportFile::open).transpose()?;
+    let report = orders
+        .attach
+        .report
+        .as_deref()
+        .map(ReportFile::open)
+        .transpose()?;
     let inheritance = Inheritance::take(&signals::taken(), safe_cpus(&orders.attach))
         .context("cannot block signals")?;
     let layout = Layout::read(Path::new("/"))?;
@@ -93,31 +102,33 @@ fn safe_cpus(attach: &Attach) -> Option<usize> {
     attach.safe.then(|| (cpus / 2).clamp(1, 2))
 }
 
-struct Run {
-    orders: Orders,
-    guarded: Guarded,
-    subject: Running,
-    channel: Arc<Channel>,
-    events: Arc<Events>,
-    kernel: Kernel,
-    recording: Option<Recording>,
-    decider: Option<std::thread::JoinHandle<Option<i32>>>,
-    refused: Refused,
-    story: Story,
-    terminal: Terminal,
-    began: (Duration, SystemTime),
-    notes: Vec<String>,
+/// A run under way. How it ends is [`super::ending`]'s.
+pub(super) struct Run {
+    pub(super) orders: Orders,
+    pub(super) guarded: Guarded,
+    pub(super) subject: Running,
+    pub(super) channel: Arc<Channel>,
+    pub(super) events: Arc<Events>,
+    pub(super) kernel: Kernel,
+    pub(super) recording: Option<Recording>,
+    pub(super) decider: Option<std::thread::JoinHandle<Option<i32>>>,
+    pub(super) refused: Refused,
+    pub(super) story: Story,
+    pub(super) terminal: Terminal,
+    pub(super) began: (Duration, SystemTime),
+    pub(super) notes: Vec<String>,
+    pub(super) nested: BTreeSet<PathBuf>,
 }
 
 /// What runs in the target.
-enum Running {
+pub(super) enum Running {
     Child { pid: u32 },
     Adopted(Adopted),
     Cgroup,
 }
 
 /// Why the watching ended.
-enum Ended {
+pub(super) enum Ended {
     Leader(Change),
     Target,
     Detached,
@@ -148,13 +159,33 @@ impl Run {
             Running::Adopted(adopted) => Some(adopted.leader),
             Running::Cgroup => None,
         };
-        let settings = Settings { response: response(orders.attach.on_pressure), ..orders.settings };
+        let settings = Settings {
+            response: response(orders.attach.on_pressure),
+            ..orders.settings
+        };
         let members = Members::new(leader, settings.growth_window);
-        let mode = if orders.attach.dry_run { Mode::DryRun } else { Mode::Real };
+        let mode = if orders.attach.dry_run {
+            Mode::DryRun
+        } else {
+            Mode::Real
+        };
         let policy = Policy::new(settings);
-        let pass = Pass::new(target_eyes, machine_eyes, members, policy, mode, Arc::clone(&channel), recorder);
-        let decider = deciding::start(pass, Arc::clone(&channel), Arc::clone(&eyes), Arc::clone(&events))
-            .context("cannot start the deciding thread")?;
+        let pass = Pass::new(
+            target_eyes,
+            machine_eyes,
+            members,
+            policy,
+            mode,
+            Arc::clone(&channel),
+            recorder,
+        );
+        let decider = deciding::start(
+            pass,
+            Arc::clone(&channel),
+            Arc::clone(&eyes),
+            Arc::clone(&events),
+        )
+        .context("cannot start the deciding thread")?;
         let kernel = Kernel::load_beside(guarded.target.id, guarded.target.level, eyes);
         let mut notes = guarded.shortcomings.clone();
         if let Running::Adopted(adopted) = &subject {
@@ -178,6 +209,7 @@ impl Run {
             terminal,
             began,
             notes,
+            nested: BTreeSet::new(),
         })
     }
 
@@ -231,7 +263,12 @@ impl Run {
         while let Ok(Some(info)) = signals.read_signal() {
             let sender = Pid::from_raw(info.ssi_pid as i32);
             let sender_group = nix::unistd::getpgid(Some(sender)).ok().map(Pid::as_raw);
-            match signals::react(info.ssi_signo as i32, info.ssi_code, own_group, sender_group) {
+            match signals::react(
+                info.ssi_signo as i32,
+                info.ssi_code,
+                own_group,
+                sender_group,
+            ) {
                 Reaction::Reap => {
                     if let Some(ended) = self.reap() {
                         return Some(ended);
@@ -259,7 +296,9 @@ impl Run {
     }
 
     fn reap(&mut self) -> Option<Ended> {
-        let Running::Child { pid } = &self.subject else { return None };
+        let Running::Child { pid } = &self.subject else {
+            return None;
+        };
         match signals::change_of(Pid::from_raw(*pid as i32))? {
             Change::StoppedByTerminal => {
                 signals::stop_self();
@@ -269,7 +308,7 @@ impl Run {
         }
     }
 
-    fn hear(&mut self) -> Option<Ended> {
+    pub(super) fn hear(&mut self) -> Option<Ended> {
         while let Some(pidfd) = self.channel.next_dying() {
             // Waits for the victim's mmap lock, perhaps for long: a thread of its own.
             let _ = std::thread::Builder::new()
@@ -283,7 +322,9 @@ impl Run {
             match &notice {
                 Notice::Ordered { order, .. } => {
                     self.terminal.ordered(order, self.orders.attach.dry_run);
-                    let whole = order.victim.is_some_and(|victim| victim.scope == Scope::Target);
+                    let whole = order
+                        .victim
+                        .is_some_and(|victim| victim.scope == Scope::Target);
                     if order.rung == Rung::Freeze {
                         let outcome = act::target::freeze(&self.guarded.target.dir, self.mode());
                         self.story.froze(outcome);
@@ -327,15 +368,20 @@ impl Run {
 
     fn ask(&self, pid: u32) -> Outcome {
         act::target::thaw(&self.guarded.target.dir, self.mode());
-        act::signal::pidfd_open(pid)
-            .map_or(Outcome::Gone, |pidfd| act::signal::send(pidfd.as_fd(), libc::SIGTERM, self.mode()))
+        act::signal::pidfd_open(pid).map_or(Outcome::Gone, |pidfd| {
+            act::signal::send(pidfd.as_fd(), libc::SIGTERM, self.mode())
+        })
     }
 
     fn keep_house(&mut self) -> Option<Ended> {
         self.take_events();
+        self.find_nested();
         let status = &self.channel.status;
+        self.kernel
+            .heat(status.some_permille.load(Ordering::Relaxed) >= HOT_PERMILLE);
         let limit = self.guarded.limit_bytes;
-        self.terminal.live(status, limit, clock::now().saturating_sub(self.began.0));
+        self.terminal
+            .live(status, limit, clock::now().saturating_sub(self.began.0));
         let empty = || cgroup::pids(&self.guarded.target.dir).is_empty();
         match &self.subject {
             Running::Child { .. } => None,
@@ -343,11 +389,26 @@ impl Run {
         }
     }
 
-    fn take_events(&mut self) {
+    /// Cgroups that the command makes inside its own, as a nested test runner or a container does.
+    fn find_nested(&mut self) {
+        for dir in cgroup::descendants(&self.guarded.target.dir) {
+            if self.nested.len() < NESTED
+                && !self.nested.contains(&dir)
+                && let Ok(procs) = Reread::open(&dir.join("cgroup.procs"))
+                && self.channel.hand_over_nested(procs)
+            {
+                self.nested.insert(dir);
+            }
+        }
+    }
+
+    pub(super) fn take_events(&mut self) {
         self.kernel.flush_logs();
         while let Some(event) = self.events.pop() {
             match event {
-                bpf::Event::OomVictim { row, pid, comm, .. } if self.kernel.is_ours(row, pid, &self.guarded.target.dir) => {
+                bpf::Event::OomVictim { row, pid, comm, .. }
+                    if self.kernel.is_ours(row, pid, &self.guarded.target.dir) =>
+                {
                     self.story.kernel_oom(pid, &comm);
                 }
                 bpf::Event::Hang { tid, comm, .. } => self.story.hung(tid, &comm),
@@ -357,134 +418,10 @@ impl Run {
     }
 
     fn mode(&self) -> Mode {
-        if self.orders.attach.dry_run { Mode::DryRun } else { Mode::Real }
-    }
-
-    /// Ends the deciding thread, removes what was made, writes the record.
-    fn end(mut self, layout: &Layout, ended: anyhow::Result<Ended>, report: Option<ReportFile>) -> anyhow::Result<u8> {
-        let ended = ended?;
-        self.hear();
-        self.channel.stop();
-        if let Some(decider) = self.decider.take() {
-            self.refused.realtime = decider.join().unwrap_or(None);
-        }
-        self.hear();
-        self.take_events();
-        let totals = self.guarded.totals();
-        let leader = match (&ended, &self.subject) {
-            (Ended::Leader(change), Running::Child { pid }) => Some((*pid, *change)),
-            _ => None,
-        };
-        if let Some(recording) = self.recording.take() {
-            let dropped = recording.finish().context("cannot write the recording")?;
-            if dropped > 0 {
-                self.notes.push(format!("{dropped} looks did not get into the recording"));
-            }
-        }
-        let mut record = self.record(&totals, leader);
-        self.dissolve(layout, &mut record);
-        if let Some((pid, _)) = leader {
-            let _ = nix::sys::wait::waitpid(Pid::from_raw(pid as i32), None);
-        }
-        self.terminal.summary(&record);
-        if let Some(report) = report
-            && let Err(error) = report.write(&record)
-        {
-            // The verdict is the command's; a full disk does not change it.
-            self.terminal.warn(&error.to_string());
-        }
-        Ok(record.exit_code.and_then(|code| u8::try_from(code).ok()).unwrap_or(125))
-    }
-
-    fn record(&mut self, totals: &guarded::Totals, leader: Option<(u32, Change)>) -> Record {
-        self.story.kernel_oom_count(totals.oom_kills.unwrap_or(0), leader);
-        let (verdict, exit_code) = self.story.end(leader);
-        let ended = clock::now();
-        let duration_us = ended.saturating_sub(self.began.0).as_micros() as u64;
-        let mut record = Record::new(self.began.1, SystemTime::now(), duration_us, verdict);
-        record.exit_code = Some(exit_code.into());
-        if let Some((_, Change::Killed(signal))) = leader {
-            record.leader_signal = Some(incident::Signal::from_number(signal));
-        }
-        record.host = super::identity::host();
-        record.command = self.command();
-        record.target = self.guarded.describe();
-        let status = &self.channel.status;
-        let seen = status.peak_bytes.load(Ordering::Relaxed);
-        record.peak_bytes = Some(totals.peak_bytes.map_or(seen, |peak| peak.max(seen)));
-        record.stall_us = totals.psi.map(|psi| psi.some_us);
-        record.stall_full_us = totals.psi.map(|psi| psi.full_us);
-        record.refaults_pages = totals.stat.map(|stat| stat.refault_pages);
-        record.faults = incident::Faults {
-            minor: totals.stat.map(|stat| stat.faults.saturating_sub(stat.major_faults)),
-            major: totals.stat.map(|stat| stat.major_faults),
-        };
-        self.kernel.tell(&mut record);
-        record.losses.missed_looks = status.late_looks.load(Ordering::Relaxed);
-        record.losses.untracked_processes = status.untracked.load(Ordering::Relaxed);
-        record.losses.unreadable_files = status.unreadable.load(Ordering::Relaxed);
-        record.dry_run = self.orders.attach.dry_run;
-        record.settings = super::identity::settings(&self.orders.settings);
-        record.features_lost.extend(super::identity::refused(&self.refused));
-        let notices_lost = self.channel.dropped();
-        if notices_lost > 0 {
-            self.notes.push(format!("{notices_lost} notices of the deciding thread were lost"));
-        }
-        record.notes = self.notes.iter().map(|note| note.as_str().into()).collect();
-        std::mem::replace(&mut self.story, Story::begin(ended)).tell(&mut record);
-        record.kind = record.gravest();
-        record
-    }
-
-    fn command(&self) -> Option<incident::Command> {
-        let Subject::Program(program) = &self.orders.subject else {
-            return match &self.subject {
-                Running::Adopted(adopted) => Some(incident::Command {
-                    program: incident::Text::of_name(&adopted.comm),
-                    arguments: None,
-                }),
-                _ => None,
-            };
-        };
-        let text = |word: &std::ffi::OsStr| incident::Text::of_name(word.as_encoded_bytes());
-        Some(incident::Command {
-            program: text(&program.program),
-            arguments: self
-                .orders
-                .with_arguments
-                .then(|| program.arguments.iter().map(|word| text(word)).collect()),
-        })
-    }
-
-    /// What still runs goes back to where it came from, unguarded, and the record says so.
-    fn dissolve(&mut self, layout: &Layout, record: &mut Record) {
-        if !self.guarded.target.is_ours() {
-            return;
-        }
-        act::target::thaw(&self.guarded.target.dir, Mode::Real);
-        let dir = self.guarded.target.dir.clone();
-        let outcome = match &self.subject {
-            Running::Adopted(adopted) => adopted.give_back(&self.guarded.target),
-            _ => adopt::let_go(&self.guarded.target, layout),
-        };
-        let (verb, left) = match &self.subject {
-            Running::Adopted(_) => ("are running on", outcome),
-            _ => ("outlived the command and run on", outcome),
-        };
-        if left > 0 {
-            let note = format!("{left} processes {verb} without a guard");
-            self.terminal.say(&note);
-            record.notes.push(note.as_str().into());
-        }
-        if let Err(error) = self.guarded.target.remove() {
-            self.terminal.warn(&format!("{error}; the next run removes {}", dir.display()));
-        }
-        let swept = cgroup::sweep(layout);
-        for orphan in &swept.left {
-            self.terminal.warn(&format!(
-                "{} was left by a memwatch that died, and processes still run in it",
-                orphan.display()
-            ));
+        if self.orders.attach.dry_run {
+            Mode::DryRun
+        } else {
+            Mode::Real
         }
     }
 }
@@ -494,7 +431,12 @@ fn open_recording(path: &Path) -> anyhow::Result<(recorder::Recorder, Recording)
         .write(true)
         .create_new(true)
         .open(path)
-        .with_context(|| format!("cannot create the recording {}; name a file that does not exist yet", path.display()))?;
+        .with_context(|| {
+            format!(
+                "cannot create the recording {}; name a file that does not exist yet",
+                path.display()
+            )
+        })?;
     recorder::start(file).context("cannot start the recorder")
 }
 
@@ -511,14 +453,23 @@ fn make_ready(orders: &Orders, layout: &Layout) -> anyhow::Result<Guarded> {
     Ok(Guarded::new(target, limits)?)
 }
 
-fn start(orders: &Orders, guarded: &Guarded, layout: &Layout, inheritance: &Inheritance) -> anyhow::Result<Running> {
+fn start(
+    orders: &Orders,
+    guarded: &Guarded,
+    layout: &Layout,
+    inheritance: &Inheritance,
+) -> anyhow::Result<Running> {
     match &orders.subject {
         Subject::Program(program) => {
             let entrances = guarded.target.entrances()?;
             let child = launch::launch(program, &entrances, inheritance)?;
             Ok(Running::Child { pid: child.id() })
         }
-        Subject::Pid(pid) => Ok(Running::Adopted(adopt::adopt(*pid, &guarded.target, layout)?)),
+        Subject::Pid(pid) => Ok(Running::Adopted(adopt::adopt(
+            *pid,
+            &guarded.target,
+            layout,
+        )?)),
         Subject::Cgroup(_) => Ok(Running::Cgroup),
     }
 }
@@ -533,7 +484,11 @@ fn response(on_pressure: OnPressure) -> Response {
 
 /// What is not ours to end is let go when we are told to end.
 fn detach(signal: Signal) -> Option<Ended> {
-    matches!(signal, Signal::SIGINT | Signal::SIGTERM | Signal::SIGHUP | Signal::SIGQUIT).then_some(Ended::Detached)
+    matches!(
+        signal,
+        Signal::SIGINT | Signal::SIGTERM | Signal::SIGHUP | Signal::SIGQUIT
+    )
+    .then_some(Ended::Detached)
 }
 
 async fn sleep_for(left: Option<Duration>) {
@@ -542,4 +497,3 @@ async fn sleep_for(left: Option<Duration>) {
         None => std::future::pending().await,
     }
 }
-

@@ -104,15 +104,33 @@ mod tests {
 
     #[test]
     fn the_terminals_signals_are_not_sent_twice() {
-        assert_eq!(react(libc::SIGINT, libc::SI_KERNEL, 10, None), Reaction::Ignore);
-        assert_eq!(react(libc::SIGINT, libc::SI_USER, 10, Some(10)), Reaction::Ignore);
-        assert_eq!(react(libc::SIGINT, libc::SI_USER, 10, Some(11)), Reaction::Forward(Signal::SIGINT));
-        assert_eq!(react(libc::SIGTERM, libc::SI_USER, 10, None), Reaction::Forward(Signal::SIGTERM));
+        assert_eq!(
+            react(libc::SIGINT, libc::SI_KERNEL, 10, None),
+            Reaction::Ignore
+        );
+        assert_eq!(
+            react(libc::SIGINT, libc::SI_USER, 10, Some(10)),
+            Reaction::Ignore
+        );
+        assert_eq!(
+            react(libc::SIGINT, libc::SI_USER, 10, Some(11)),
+            Reaction::Forward(Signal::SIGINT)
+        );
+        assert_eq!(
+            react(libc::SIGTERM, libc::SI_USER, 10, None),
+            Reaction::Forward(Signal::SIGTERM)
+        );
     }
 
     #[test]
     fn stopping_is_the_commands_own_affair() {
-        assert_eq!(react(libc::SIGTSTP, libc::SI_USER, 10, None), Reaction::Ignore);
-        assert_eq!(react(libc::SIGCHLD, libc::CLD_EXITED, 10, None), Reaction::Reap);
+        assert_eq!(
+            react(libc::SIGTSTP, libc::SI_USER, 10, None),
+            Reaction::Ignore
+        );
+        assert_eq!(
+            react(libc::SIGCHLD, libc::CLD_EXITED, 10, None),
+            Reaction::Reap
+        );
     }
 }

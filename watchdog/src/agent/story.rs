@@ -7,8 +7,8 @@ use super::signals::Change;
 use crate::act::Outcome;
 use crate::host::clock;
 use crate::incident::{
-    self, Comm, HungTask, Intervention, KernelOomVictim, KilledBy, Process, Quantity, RungTaken, Signal,
-    Unit, Verdict, Victim,
+    self, Comm, HungTask, Intervention, KernelOomVictim, KilledBy, Process, Quantity, RungTaken,
+    Signal, Unit, Verdict, Victim,
 };
 use crate::watch::{Member, Order, Rung};
 use std::collections::BTreeMap;
@@ -44,16 +44,35 @@ impl Story {
     /// Takes in what the deciding thread told.
     pub fn hear(&mut self, notice: &Notice) {
         match notice {
-            Notice::Ordered { number, at, order, current_bytes, rivals } => {
+            Notice::Ordered {
+                number,
+                at,
+                order,
+                current_bytes,
+                rivals,
+            } => {
                 self.ordered(*number, *at, order, *current_bytes, rivals);
             }
-            Notice::Hit { number, at, rung, member, outcome } => {
+            Notice::Hit {
+                number,
+                at,
+                rung,
+                member,
+                outcome,
+            } => {
                 self.hit(*number, *at, *rung, member, *outcome);
             }
-            Notice::Recovered { number, at, current_bytes } => {
+            Notice::Recovered {
+                number,
+                at,
+                current_bytes,
+            } => {
                 let at_us = self.since(*at);
                 if let Some(intervention) = self.interventions.get_mut(number) {
-                    let last = intervention.rungs.last().map_or(intervention.at_us, |rung| rung.at_us);
+                    let last = intervention
+                        .rungs
+                        .last()
+                        .map_or(intervention.at_us, |rung| rung.at_us);
                     intervention.memory_after_bytes = Some(*current_bytes);
                     intervention.recovery_us = Some(at_us.saturating_sub(last));
                 }
@@ -62,42 +81,74 @@ impl Story {
         }
     }
 
-    fn ordered(&mut self, number: u32, at: Duration, order: &Order, current_bytes: u64, rivals: &[Option<Member>]) {
+    fn ordered(
+        &mut self,
+        number: u32,
+        at: Duration,
+        order: &Order,
+        current_bytes: u64,
+        rivals: &[Option<Member>],
+    ) {
         let at_us = self.since(at);
         let (observed, threshold) = incident::quantities(&order.cause);
         let others: Vec<Member> = rivals.iter().flatten().copied().collect();
-        let intervention = self.interventions.entry(number).or_insert_with(|| Intervention {
-            at_us,
-            rule: order.cause.rule.into(),
-            observed,
-            threshold,
-            duration_us: Some(order.cause.lasted.as_micros() as u64),
-            rungs: Vec::new(),
-            victim: order.victim.map(|choice| Process::from(&choice.member)),
-            ground: order.victim.map(|choice| choice.ground),
-            scope: order.victim.map(|choice| choice.scope),
-            rivals: order.victim.map_or_else(Vec::new, |choice| incident::rivals(&choice, &others)),
-            memory_before_bytes: Some(current_bytes),
-            memory_after_bytes: None,
-            recovery_us: None,
-        });
+        let intervention = self
+            .interventions
+            .entry(number)
+            .or_insert_with(|| Intervention {
+                at_us,
+                rule: order.cause.rule.into(),
+                observed,
+                threshold,
+                duration_us: Some(order.cause.lasted.as_micros() as u64),
+                rungs: Vec::new(),
+                victim: order.victim.map(|choice| Process::from(&choice.member)),
+                ground: order.victim.map(|choice| choice.ground),
+                scope: order.victim.map(|choice| choice.scope),
+                rivals: order
+                    .victim
+                    .map_or_else(Vec::new, |choice| incident::rivals(&choice, &others)),
+                memory_before_bytes: Some(current_bytes),
+                memory_after_bytes: None,
+                recovery_us: None,
+            });
         if matches!(order.rung, Rung::Warn | Rung::Freeze) {
             let outcome = Outcome::Delivered;
-            intervention.rungs.push(RungTaken { rung: order.rung, at_us, pid: None, outcome });
+            intervention.rungs.push(RungTaken {
+                rung: order.rung,
+                at_us,
+                pid: None,
+                outcome,
+            });
         }
     }
 
     fn hit(&mut self, number: u32, at: Duration, rung: Rung, member: &Member, outcome: Outcome) {
         let at_us = self.since(at);
-        let Some(intervention) = self.interventions.get_mut(&number) else { return };
-        intervention.rungs.push(RungTaken { rung, at_us, pid: Some(member.pid), outcome });
+        let Some(intervention) = self.interventions.get_mut(&number) else {
+            return;
+        };
+        intervention.rungs.push(RungTaken {
+            rung,
+            at_us,
+            pid: Some(member.pid),
+            outcome,
+        });
         if outcome != Outcome::Delivered {
             return;
         }
         let process = Process::from(member);
-        let signal = if rung == Rung::Sigkill { libc::SIGKILL } else { libc::SIGTERM };
+        let signal = if rung == Rung::Sigkill {
+            libc::SIGKILL
+        } else {
+            libc::SIGTERM
+        };
         let reason = reason(intervention);
-        match self.victims.iter_mut().find(|v| v.process.pid == member.pid) {
+        match self
+            .victims
+            .iter_mut()
+            .find(|v| v.process.pid == member.pid)
+        {
             Some(victim) => victim.signal = Signal::from_number(signal),
             None => self.victims.push(Victim {
                 process,
@@ -121,24 +172,36 @@ impl Story {
     pub fn timeout(&mut self, limit: Duration, rung: Rung, pid: Option<u32>, outcome: Outcome) {
         self.timed_out = true;
         let at_us = self.since(clock::now());
-        let quantity = |us: u64| Quantity { value: us, unit: Unit::Us, text: incident::duration(us).into() };
+        let quantity = |us: u64| Quantity {
+            value: us,
+            unit: Unit::Us,
+            text: incident::duration(us).into(),
+        };
         let limit_us = limit.as_micros() as u64;
-        let intervention = self.interventions.entry(TIMEOUT).or_insert_with(|| Intervention {
+        let intervention = self
+            .interventions
+            .entry(TIMEOUT)
+            .or_insert_with(|| Intervention {
+                at_us,
+                rule: incident::Rule::Timeout,
+                observed: quantity(at_us),
+                threshold: quantity(limit_us),
+                duration_us: None,
+                rungs: Vec::new(),
+                victim: None,
+                ground: None,
+                scope: None,
+                rivals: Vec::new(),
+                memory_before_bytes: None,
+                memory_after_bytes: None,
+                recovery_us: None,
+            });
+        intervention.rungs.push(RungTaken {
+            rung,
             at_us,
-            rule: incident::Rule::Timeout,
-            observed: quantity(at_us),
-            threshold: quantity(limit_us),
-            duration_us: None,
-            rungs: Vec::new(),
-            victim: None,
-            ground: None,
-            scope: None,
-            rivals: Vec::new(),
-            memory_before_bytes: None,
-            memory_after_bytes: None,
-            recovery_us: None,
+            pid,
+            outcome,
         });
-        intervention.rungs.push(RungTaken { rung, at_us, pid, outcome });
     }
 
     /// The kernel's OOM killer took a process of the target.
@@ -148,10 +211,18 @@ impl Story {
         if self.kernel_oom.iter().any(|victim| victim.pid == pid) {
             return;
         }
-        self.kernel_oom.push(KernelOomVictim { pid, comm: comm.clone(), at_us });
+        self.kernel_oom.push(KernelOomVictim {
+            pid,
+            comm: comm.clone(),
+            at_us,
+        });
         if self.victims.iter().all(|victim| victim.process.pid != pid) {
             self.victims.push(Victim {
-                process: Process { pid, comm, ..Process::default() },
+                process: Process {
+                    pid,
+                    comm,
+                    ..Process::default()
+                },
                 signal: Signal::KILL,
                 reason: "out of memory, by the kernel's OOM killer".into(),
                 killed_by: KilledBy::KernelOom,
@@ -175,21 +246,31 @@ impl Story {
     /// The kernel reported a task as hung.
     pub fn hung(&mut self, tid: u32, comm: &[u8]) {
         let at_us = Some(self.since(clock::now()));
-        self.hung_tasks.push(HungTask { tid, comm: Comm::new(comm), at_us });
+        self.hung_tasks.push(HungTask {
+            tid,
+            comm: Comm::new(comm),
+            at_us,
+        });
     }
 
     /// How the run ended, and the exit code to answer with. `leader` is `None` for a target that was
     /// not started here.
     pub fn end(&self, leader: Option<(u32, Change)>) -> (Verdict, u8) {
         let by = |pid: u32, who: KilledBy| {
-            self.victims.iter().any(|v| v.process.pid == pid && v.killed_by == who)
+            self.victims
+                .iter()
+                .any(|v| v.process.pid == pid && v.killed_by == who)
         };
         match leader {
             _ if self.timed_out => (Verdict::Timeout, 124),
             None if self.victims.is_empty() => (Verdict::Finished, 0),
             None => (Verdict::KilledByMemwatch, 137),
             Some((_, Change::Exited(code))) => {
-                let verdict = if self.victims.is_empty() { Verdict::Finished } else { Verdict::FinishedWithKills };
+                let verdict = if self.victims.is_empty() {
+                    Verdict::Finished
+                } else {
+                    Verdict::FinishedWithKills
+                };
                 (verdict, code as u8)
             }
             Some((pid, _)) if by(pid, KilledBy::Memwatch) => (Verdict::KilledByMemwatch, 137),
@@ -213,5 +294,9 @@ impl Story {
 }
 
 fn reason(intervention: &Intervention) -> String {
-    format!("{} (allowed: {})", intervention.observed.text.as_str(), intervention.threshold.text.as_str())
+    format!(
+        "{} (allowed: {})",
+        intervention.observed.text.as_str(),
+        intervention.threshold.text.as_str()
+    )
 }

@@ -26,7 +26,12 @@ pub struct Terminal {
 impl Terminal {
     /// Finds out what standard error is.
     pub fn new(live: Live, verbosity: Verbosity) -> Self {
-        Self { is_terminal: std::io::stderr().is_terminal(), live, verbosity, next_live: LIVE_EVERY }
+        Self {
+            is_terminal: std::io::stderr().is_terminal(),
+            live,
+            verbosity,
+            next_live: LIVE_EVERY,
+        }
     }
 
     /// Something that the user must know.
@@ -58,9 +63,17 @@ impl Terminal {
             (Rung::Freeze, true) => "would freeze",
         };
         let who = order.victim.map_or(String::new(), |victim| {
-            format!(" to {} ({})", incident::Comm::new(&victim.member.comm), victim.member.pid)
+            format!(
+                " to {} ({})",
+                incident::Comm::new(&victim.member.comm),
+                victim.member.pid
+            )
         });
-        self.warn(&format!("{what}{who}: {} (allowed: {})", observed.text.as_str(), threshold.text.as_str()));
+        self.warn(&format!(
+            "{what}{who}: {} (allowed: {})",
+            observed.text.as_str(),
+            threshold.text.as_str()
+        ));
     }
 
     /// The target was frozen: how to go on.
@@ -103,17 +116,32 @@ impl Terminal {
 
     /// The summary at the end. Quiet: only if something was done.
     pub fn summary(&self, record: &Record) {
-        if self.verbosity == Verbosity::Quiet && record.interventions.is_empty() && record.victims.is_empty() {
+        if self.verbosity == Verbosity::Quiet
+            && record.interventions.is_empty()
+            && record.victims.is_empty()
+        {
             return;
         }
         let color = self.is_terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-        line(incident::summary(record, Style { color, width: width() }).trim_end());
+        line(
+            incident::summary(
+                record,
+                Style {
+                    color,
+                    width: width(),
+                },
+            )
+            .trim_end(),
+        );
     }
 }
 
 /// A terminal in raw mode belongs to a program that draws on it.
 fn is_cooked() -> bool {
-    tcgetattr(std::io::stderr()).is_ok_and(|mode| mode.local_flags.contains(LocalFlags::ICANON | LocalFlags::ECHO))
+    tcgetattr(std::io::stderr()).is_ok_and(|mode| {
+        mode.local_flags
+            .contains(LocalFlags::ICANON | LocalFlags::ECHO)
+    })
 }
 
 /// Columns; `None` if standard error is no terminal.

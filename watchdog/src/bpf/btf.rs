@@ -43,7 +43,11 @@ impl<'b> Btf<'b> {
             let start = word(bytes, offset)? as usize;
             body.get(start..start.checked_add(word(bytes, length)? as usize)?)
         };
-        let mut btf = Self { types: section(8, 12)?, strings: section(16, 20)?, starts: Vec::new() };
+        let mut btf = Self {
+            types: section(8, 12)?,
+            strings: section(16, 20)?,
+            starts: Vec::new(),
+        };
         let mut at = 0;
         while at < btf.types.len() {
             let found = btf.at(at)?;
@@ -63,13 +67,23 @@ impl<'b> Btf<'b> {
         (0..structure.count as usize).find_map(|n| {
             let name = self.name(word(structure.rest, 12 * n)?)?;
             let raw = word(structure.rest, 12 * n + 8)?;
-            let bits = if structure.kind_flag { raw & 0xff_ffff } else { raw };
+            let bits = if structure.kind_flag {
+                raw & 0xff_ffff
+            } else {
+                raw
+            };
             if name == member {
                 return Some(bits / 8);
             }
-            let inner = name.is_empty().then(|| self.by_id(word(structure.rest, 12 * n + 4)?)).flatten()?;
+            let inner = name
+                .is_empty()
+                .then(|| self.by_id(word(structure.rest, 12 * n + 4)?))
+                .flatten()?;
             let deeper = depth.checked_sub(1)?;
-            (inner.kind == STRUCT).then(|| self.offset_in(inner, member, deeper)).flatten().map(|o| o + bits / 8)
+            (inner.kind == STRUCT)
+                .then(|| self.offset_in(inner, member, deeper))
+                .flatten()
+                .map(|o| o + bits / 8)
         })
     }
 
@@ -80,11 +94,18 @@ impl<'b> Btf<'b> {
 
     /// Whether the argument of a raw tracepoint is a pointer. `argument` counts from 0, without the
     /// private data that comes first in the prototype.
-    pub(super) fn tracepoint_argument_is_pointer(&self, tracepoint: &str, argument: usize) -> Option<bool> {
+    pub(super) fn tracepoint_argument_is_pointer(
+        &self,
+        tracepoint: &str,
+        argument: usize,
+    ) -> Option<bool> {
         let typedef = self.find(TYPEDEF, &format!("btf_trace_{tracepoint}"))?;
         let pointer = self.by_id(typedef.size_or_type)?;
         let prototype = self.by_id(pointer.size_or_type)?;
-        if pointer.kind != PTR || prototype.kind != FUNC_PROTO || argument + 1 >= prototype.count as usize {
+        if pointer.kind != PTR
+            || prototype.kind != FUNC_PROTO
+            || argument + 1 >= prototype.count as usize
+        {
             return None;
         }
         let id = word(prototype.rest, 8 * (argument + 1) + 4)?;
@@ -115,7 +136,10 @@ impl<'b> Btf<'b> {
     }
 
     fn name(&self, offset: u32) -> Option<&'b [u8]> {
-        self.strings.get(offset as usize..)?.split(|&b| b == 0).next()
+        self.strings
+            .get(offset as usize..)?
+            .split(|&b| b == 0)
+            .next()
     }
 }
 
@@ -161,7 +185,10 @@ mod tests {
         assert_eq!(order, Some(false));
         let task = btf.tracepoint_argument_is_pointer("sched_process_hang", 0);
         assert_eq!(task, Some(true));
-        assert_eq!(btf.tracepoint_argument_is_pointer("sched_process_hang", 9), None);
+        assert_eq!(
+            btf.tracepoint_argument_is_pointer("sched_process_hang", 9),
+            None
+        );
     }
 
     #[test]

@@ -65,16 +65,35 @@ impl Event {
         let mut comm = Comm::default();
         let mut named = |mut bytes: &[u8]| bytes.try_copy_to_slice(&mut comm).ok().map(|()| comm);
         Some(if kind == EventKind::ReclaimStarted as u32 {
-            Self::ReclaimStarted { time_ns, row: row?, pid: second }
+            Self::ReclaimStarted {
+                time_ns,
+                row: row?,
+                pid: second,
+            }
         } else if kind == EventKind::Exit as u32 {
             let comm = named(bytes)?;
             let stall_ns = bytes.get(comm.len()..)?.try_get_u64_ne().ok()?;
-            Self::Exit { time_ns, row: row?, pid: first, comm, stall_ns }
+            Self::Exit {
+                time_ns,
+                row: row?,
+                pid: first,
+                comm,
+                stall_ns,
+            }
         } else if kind == EventKind::OomVictim as u32 {
             let pid = if second == 0 { first } else { second };
-            Self::OomVictim { time_ns, row, pid, comm: named(bytes)? }
+            Self::OomVictim {
+                time_ns,
+                row,
+                pid,
+                comm: named(bytes)?,
+            }
         } else if kind == EventKind::Hang as u32 {
-            Self::Hang { time_ns, tid: first, comm: named(bytes)? }
+            Self::Hang {
+                time_ns,
+                tid: first,
+                comm: named(bytes)?,
+            }
         } else {
             return None;
         })
@@ -98,26 +117,57 @@ mod tests {
     #[test]
     fn every_kind_reads_back() {
         let started = record(EventKind::ReclaimStarted, 3, [11, 10], &[]);
-        assert_eq!(Event::decode(&started), Some(Event::ReclaimStarted { time_ns: 77, row: Row(3), pid: 10 }));
+        assert_eq!(
+            Event::decode(&started),
+            Some(Event::ReclaimStarted {
+                time_ns: 77,
+                row: Row(3),
+                pid: 10
+            })
+        );
 
         let mut body = b"hog\0\0\0\0\0\0\0\0\0\0\0\0\0".to_vec();
         let comm: Comm = body[..16].try_into().expect("16");
         let hang = record(EventKind::Hang, NO_ROW, [11, 10], &body);
-        assert_eq!(Event::decode(&hang), Some(Event::Hang { time_ns: 77, tid: 11, comm }));
+        assert_eq!(
+            Event::decode(&hang),
+            Some(Event::Hang {
+                time_ns: 77,
+                tid: 11,
+                comm
+            })
+        );
         let oom = record(EventKind::OomVictim, NO_ROW, [11, 0], &body);
-        assert_eq!(Event::decode(&oom), Some(Event::OomVictim { time_ns: 77, row: None, pid: 11, comm }));
+        assert_eq!(
+            Event::decode(&oom),
+            Some(Event::OomVictim {
+                time_ns: 77,
+                row: None,
+                pid: 11,
+                comm
+            })
+        );
 
         body.extend(5000u64.to_ne_bytes());
         let exit = record(EventKind::Exit, 3, [10, 0], &body);
         assert_eq!(
             Event::decode(&exit),
-            Some(Event::Exit { time_ns: 77, row: Row(3), pid: 10, comm, stall_ns: 5000 })
+            Some(Event::Exit {
+                time_ns: 77,
+                row: Row(3),
+                pid: 10,
+                comm,
+                stall_ns: 5000
+            })
         );
     }
 
     #[test]
     fn a_target_that_must_be_named_is() {
-        assert_eq!(Event::decode(&record(EventKind::ReclaimStarted, NO_ROW, [1, 1], &[])), None);
+        assert_eq!(
+            Event::decode(&record(EventKind::ReclaimStarted, NO_ROW, [1, 1], &[])),
+            None
+        );
     }
 
     proptest! {

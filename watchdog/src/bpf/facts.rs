@@ -71,13 +71,18 @@ impl Facts {
     pub fn read() -> Self {
         let btf = std::fs::read(KERNEL_BTF).ok();
         Self {
-            types: btf.as_deref().and_then(Btf::parse).map(|btf| KernelTypes::of(&btf)),
+            types: btf
+                .as_deref()
+                .and_then(Btf::parse)
+                .map(|btf| KernelTypes::of(&btf)),
             raw_tracepoint: probe(ProgramType::RawTracePoint),
             perf_event: probe(ProgramType::PerfEvent),
             tracing: probe(ProgramType::Tracing),
-            unprivileged_bpf_disabled: std::fs::read_to_string("/proc/sys/kernel/unprivileged_bpf_disabled")
-                .ok()
-                .and_then(|text| text.trim().parse().ok()),
+            unprivileged_bpf_disabled: std::fs::read_to_string(
+                "/proc/sys/kernel/unprivileged_bpf_disabled",
+            )
+            .ok()
+            .and_then(|text| text.trim().parse().ok()),
         }
     }
 }
@@ -103,9 +108,9 @@ fn probe(program_type: ProgramType) -> Probe {
     match is_program_supported(program_type) {
         Ok(true) => Probe::Works,
         Ok(false) => Probe::Missing,
-        Err(ProgramError::SyscallError(error)) => {
-            Probe::Refused { errno: error.io_error.raw_os_error().unwrap_or(0) }
-        }
+        Err(ProgramError::SyscallError(error)) => Probe::Refused {
+            errno: error.io_error.raw_os_error().unwrap_or(0),
+        },
         Err(_) => Probe::Missing,
     }
 }

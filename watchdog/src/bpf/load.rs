@@ -14,7 +14,9 @@ use aya::util::online_cpus;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
 use log::Log;
-use memwatch_ebpf::{MAJOR_FAULT_PERIOD, MAX_LEVELS, MAX_TARGETS, MINOR_FAULT_PERIOD, TargetRow, TargetTotals};
+use memwatch_ebpf::{
+    MAJOR_FAULT_PERIOD, MAX_LEVELS, MAX_TARGETS, MINOR_FAULT_PERIOD, TargetRow, TargetTotals,
+};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
@@ -59,7 +61,9 @@ pub struct Programs {
 
 impl std::fmt::Debug for Programs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Programs").field("attached", &self.attached).finish_non_exhaustive()
+        f.debug_struct("Programs")
+            .field("attached", &self.attached)
+            .finish_non_exhaustive()
     }
 }
 
@@ -71,13 +75,18 @@ impl Programs {
     pub fn load(plan: &Plan) -> Result<Self, LoadError> {
         // The object needs no BTF of the kernel. `new` has parsed all of it by now and aya offers no
         // way around that, but at least it is not kept.
-        let mut object =
-            EbpfLoader::new().btf(None).override_global("LAYOUT", &plan.layout, true).load(memwatch_ebpf::OBJECT)?;
+        let mut object = EbpfLoader::new()
+            .btf(None)
+            .override_global("LAYOUT", &plan.layout, true)
+            .load(memwatch_ebpf::OBJECT)?;
         let logger = EbpfLogger::init(&mut object).ok();
         let targets = HashMap::try_from(take(&mut object, "TARGETS")?)?;
         let rows = Array::try_from(take(&mut object, "ROWS")?)?;
         let levels = Array::try_from(take(&mut object, "LEVELS")?)?;
-        let totals = Totals::new(fd(&object, "TOTALS")?.fd().as_fd(), fd(&object, "MACHINE")?.fd().as_fd())?;
+        let totals = Totals::new(
+            fd(&object, "TOTALS")?.fd().as_fd(),
+            fd(&object, "MACHINE")?.fd().as_fd(),
+        )?;
         let mut programs = Self {
             object,
             targets,
@@ -101,7 +110,10 @@ impl Programs {
     }
 
     fn attach(&mut self, point: &Tracepoint) -> Result<(), ProgramError> {
-        let program = self.object.program_mut(point.program).ok_or(ProgramError::NotLoaded)?;
+        let program = self
+            .object
+            .program_mut(point.program)
+            .ok_or(ProgramError::NotLoaded)?;
         let program: &mut RawTracePoint = program.try_into()?;
         program.load()?;
         program.attach(point.tracepoint)?;
@@ -110,7 +122,10 @@ impl Programs {
 
     fn lose(&mut self, feature: Feature, error: &ProgramError) {
         if self.losses.iter().all(|loss| loss.feature != feature) {
-            self.losses.push(Loss { feature, why: with_causes(error) });
+            self.losses.push(Loss {
+                feature,
+                why: with_causes(error),
+            });
         }
     }
 
@@ -132,10 +147,19 @@ impl Programs {
         if level >= MAX_LEVELS {
             return Err(LoadError::TooDeep(level));
         }
-        let row = (0..MAX_TARGETS).find(|row| !self.taken.contains_key(row)).ok_or(LoadError::Full)?;
-        let target = TargetRow { cgroup_id, level, ..TargetRow::default() };
+        let row = (0..MAX_TARGETS)
+            .find(|row| !self.taken.contains_key(row))
+            .ok_or(LoadError::Full)?;
+        let target = TargetRow {
+            cgroup_id,
+            level,
+            ..TargetRow::default()
+        };
         // A target that had the row before left its numbers there.
-        let totals = self.object.map_mut("TOTALS").ok_or(LoadError::NoMap("TOTALS"))?;
+        let totals = self
+            .object
+            .map_mut("TOTALS")
+            .ok_or(LoadError::NoMap("TOTALS"))?;
         Array::try_from(totals)?.set(row, TargetTotals::default(), 0)?;
         self.rows.set(row, target, 0)?;
         self.targets.insert(cgroup_id, row, 0)?;
@@ -158,7 +182,10 @@ impl Programs {
     }
 
     fn tell_levels(&mut self) -> Result<(), LoadError> {
-        let levels = self.taken.values().fold(0u64, |mask, (_, level)| mask | 1 << level);
+        let levels = self
+            .taken
+            .values()
+            .fold(0u64, |mask, (_, level)| mask | 1 << level);
         Ok(self.levels.set(0, levels, 0)?)
     }
 
@@ -173,9 +200,17 @@ impl Programs {
     /// It was taken before, or cannot be mapped.
     pub fn reader(&mut self) -> Result<Reader, LoadError> {
         let events = RingBuf::try_from(take(&mut self.object, "EVENTS")?)?;
-        let processes = fd(&self.object, "PROCESSES")?.fd().as_fd().try_clone_to_owned()?;
+        let processes = fd(&self.object, "PROCESSES")?
+            .fd()
+            .as_fd()
+            .try_clone_to_owned()?;
         let heartbeats = fd(&self.object, "HEARTBEATS")?;
-        Ok(Reader::new(self.totals.clone(), heartbeats.fd().as_fd(), processes, events)?)
+        Ok(Reader::new(
+            self.totals.clone(),
+            heartbeats.fd().as_fd(),
+            processes,
+            events,
+        )?)
     }
 
     /// Samples the page faults of all CPUs, or stops that. Only members of targets are counted, but
@@ -194,8 +229,16 @@ impl Programs {
             return Ok(());
         }
         let kinds = [
-            ("fault_minor", SoftwareEvent::PageFaultsMin, MINOR_FAULT_PERIOD),
-            ("fault_major", SoftwareEvent::PageFaultsMaj, MAJOR_FAULT_PERIOD),
+            (
+                "fault_minor",
+                SoftwareEvent::PageFaultsMin,
+                MINOR_FAULT_PERIOD,
+            ),
+            (
+                "fault_major",
+                SoftwareEvent::PageFaultsMaj,
+                MAJOR_FAULT_PERIOD,
+            ),
         ];
         let cpus = online_cpus().map_err(|(_, error)| ProgramError::IOError(error))?;
         for (name, event, period) in kinds {
@@ -256,7 +299,10 @@ pub struct Statistics {
 }
 
 fn sampler<'o>(object: &'o mut Ebpf, name: &str) -> Result<&'o mut PerfEvent, ProgramError> {
-    object.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()
+    object
+        .program_mut(name)
+        .ok_or(ProgramError::NotLoaded)?
+        .try_into()
 }
 
 fn take(object: &mut Ebpf, name: &'static str) -> Result<Map, LoadError> {

@@ -58,8 +58,14 @@ pub struct Loss {
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Reclaim, Self::Kswapd, Self::Exit, Self::OomVictim, Self::Hang, Self::Faults];
+    pub const ALL: [Self; 6] = [
+        Self::Reclaim,
+        Self::Kswapd,
+        Self::Exit,
+        Self::OomVictim,
+        Self::Hang,
+        Self::Faults,
+    ];
 
     /// For people.
     pub fn name(self) -> &'static str {
@@ -98,17 +104,41 @@ impl Feature {
     }
 }
 
-const fn tracepoint(program: &'static str, tracepoint: &'static str, feature: Feature) -> Tracepoint {
-    Tracepoint { program, tracepoint, feature }
+const fn tracepoint(
+    program: &'static str,
+    tracepoint: &'static str,
+    feature: Feature,
+) -> Tracepoint {
+    Tracepoint {
+        program,
+        tracepoint,
+        feature,
+    }
 }
 
 /// All of them. Every one is in 5.15 and later.
 const TRACEPOINTS: [Tracepoint; 10] = [
-    tracepoint("direct_begin", "mm_vmscan_direct_reclaim_begin", Feature::Reclaim),
-    tracepoint("direct_end", "mm_vmscan_direct_reclaim_end", Feature::Reclaim),
-    tracepoint("memcg_begin", "mm_vmscan_memcg_reclaim_begin", Feature::Reclaim),
+    tracepoint(
+        "direct_begin",
+        "mm_vmscan_direct_reclaim_begin",
+        Feature::Reclaim,
+    ),
+    tracepoint(
+        "direct_end",
+        "mm_vmscan_direct_reclaim_end",
+        Feature::Reclaim,
+    ),
+    tracepoint(
+        "memcg_begin",
+        "mm_vmscan_memcg_reclaim_begin",
+        Feature::Reclaim,
+    ),
     tracepoint("memcg_end", "mm_vmscan_memcg_reclaim_end", Feature::Reclaim),
-    tracepoint("shrink_inactive", "mm_vmscan_lru_shrink_inactive", Feature::Reclaim),
+    tracepoint(
+        "shrink_inactive",
+        "mm_vmscan_lru_shrink_inactive",
+        Feature::Reclaim,
+    ),
     tracepoint("wakeup_kswapd", "mm_vmscan_wakeup_kswapd", Feature::Kswapd),
     tracepoint("kswapd_wake", "mm_vmscan_kswapd_wake", Feature::Kswapd),
     tracepoint("process_exit", "sched_process_exit", Feature::Exit),
@@ -120,7 +150,12 @@ const TRACEPOINTS: [Tracepoint; 10] = [
 pub fn plan(facts: &Facts) -> Plan {
     let layout = layout(facts);
     let mut losses = Vec::new();
-    let mut lose = |feature, why: &str| losses.push(Loss { feature, why: why.to_owned() });
+    let mut lose = |feature, why: &str| {
+        losses.push(Loss {
+            feature,
+            why: why.to_owned(),
+        })
+    };
 
     let traces = facts.raw_tracepoint == Probe::Works;
     let names_tasks = layout.task_comm != 0;
@@ -131,7 +166,10 @@ pub fn plan(facts: &Facts) -> Plan {
         }
     } else {
         if !knows_victim {
-            lose(Feature::OomVictim, "the kernel's BTF does not describe the tracepoint");
+            lose(
+                Feature::OomVictim,
+                "the kernel's BTF does not describe the tracepoint",
+            );
         }
         if !names_tasks {
             lose(Feature::Hang, "the kernel's BTF does not describe a task");
@@ -139,7 +177,11 @@ pub fn plan(facts: &Facts) -> Plan {
     }
     let sample_faults = traces && facts.perf_event == Probe::Works;
     if !sample_faults {
-        let probe = if traces { facts.perf_event } else { facts.raw_tracepoint };
+        let probe = if traces {
+            facts.perf_event
+        } else {
+            facts.raw_tracepoint
+        };
         lose(Feature::Faults, why_not(probe));
     }
     let wanted = |t: &Tracepoint| match t.feature {
@@ -147,15 +189,24 @@ pub fn plan(facts: &Facts) -> Plan {
         Feature::Hang => names_tasks,
         _ => true,
     };
-    let tracepoints = if traces { TRACEPOINTS.into_iter().filter(wanted).collect() } else { Vec::new() };
-    Plan { tracepoints, sample_faults, layout, losses }
+    let tracepoints = if traces {
+        TRACEPOINTS.into_iter().filter(wanted).collect()
+    } else {
+        Vec::new()
+    };
+    Plan {
+        tracepoints,
+        sample_faults,
+        layout,
+        losses,
+    }
 }
 
 fn why_not(probe: Probe) -> &'static str {
     match probe {
-        Probe::Refused { errno: libc::EPERM | libc::EACCES } => {
-            "loading BPF programs is not permitted: run as root, or give CAP_BPF and CAP_PERFMON"
-        }
+        Probe::Refused {
+            errno: libc::EPERM | libc::EACCES,
+        } => "loading BPF programs is not permitted: run as root, or give CAP_BPF and CAP_PERFMON",
         Probe::Refused { .. } | Probe::Missing => "this kernel does not load such programs",
         Probe::Works => "it was not asked for",
     }
@@ -171,7 +222,12 @@ fn layout(facts: &Facts) -> KernelLayout {
         Some(false) => VICTIM_IS_PID,
         None => 0,
     };
-    KernelLayout { task_pid, task_tgid, task_comm, mark_victim }
+    KernelLayout {
+        task_pid,
+        task_tgid,
+        task_comm,
+        mark_victim,
+    }
 }
 
 #[cfg(test)]
@@ -202,20 +258,29 @@ mod tests {
     #[test]
     fn a_kernel_with_everything_loses_nothing() {
         let plan = plan(&everything());
-        assert_eq!((plan.tracepoints.len(), plan.sample_faults), (TRACEPOINTS.len(), true));
+        assert_eq!(
+            (plan.tracepoints.len(), plan.sample_faults),
+            (TRACEPOINTS.len(), true)
+        );
         assert_eq!(plan.losses, []);
         assert_eq!(plan.layout.mark_victim, VICTIM_IS_TASK);
     }
 
     #[test]
     fn fentry_is_only_a_bonus() {
-        let facts = Facts { tracing: Probe::Refused { errno: libc::EPERM }, ..everything() };
+        let facts = Facts {
+            tracing: Probe::Refused { errno: libc::EPERM },
+            ..everything()
+        };
         assert_eq!(plan(&facts), plan(&everything()));
     }
 
     #[test]
     fn no_btf_costs_the_names_of_others() {
-        let facts = Facts { types: None, ..everything() };
+        let facts = Facts {
+            types: None,
+            ..everything()
+        };
         assert_eq!(lost(&facts), [Feature::OomVictim, Feature::Hang]);
         let programs: Vec<_> = plan(&facts).tracepoints.iter().map(|t| t.program).collect();
         assert!(programs.contains(&"memcg_begin") && !programs.contains(&"mark_victim"));
@@ -230,13 +295,19 @@ mod tests {
 
     #[test]
     fn no_perf_events_cost_the_samples_alone() {
-        let facts = Facts { perf_event: Probe::Missing, ..everything() };
+        let facts = Facts {
+            perf_event: Probe::Missing,
+            ..everything()
+        };
         assert_eq!(lost(&facts), [Feature::Faults]);
     }
 
     #[test]
     fn without_rights_nothing_is_attached_and_everything_is_said() {
-        let facts = Facts { raw_tracepoint: Probe::Refused { errno: libc::EPERM }, ..everything() };
+        let facts = Facts {
+            raw_tracepoint: Probe::Refused { errno: libc::EPERM },
+            ..everything()
+        };
         let plan = plan(&facts);
         assert!(plan.tracepoints.is_empty() && !plan.sample_faults);
         assert_eq!(plan.losses.len(), 6);

@@ -5,7 +5,9 @@
 
 use super::event::Event;
 use aya::maps::{MapData, RingBuf};
-use memwatch_ebpf::{MAX_OWNERS, MAX_TARGETS, Heartbeat, MachineTotals, ProcessTotals, TargetTotals};
+use memwatch_ebpf::{
+    Heartbeat, MAX_OWNERS, MAX_TARGETS, MachineTotals, ProcessTotals, TargetTotals,
+};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
@@ -30,10 +32,21 @@ unsafe impl Sync for Mapped {}
 
 impl Mapped {
     fn new(map: BorrowedFd<'_>, length: usize, writable: bool) -> io::Result<Self> {
-        let access = if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
+        let access = if writable {
+            libc::PROT_READ | libc::PROT_WRITE
+        } else {
+            libc::PROT_READ
+        };
         // SAFETY: a new mapping at an address of the kernel's choice.
         let address = unsafe {
-            libc::mmap(std::ptr::null_mut(), length, access, libc::MAP_SHARED, map.as_raw_fd(), 0)
+            libc::mmap(
+                std::ptr::null_mut(),
+                length,
+                access,
+                libc::MAP_SHARED,
+                map.as_raw_fd(),
+                0,
+            )
         };
         match NonNull::new(address) {
             Some(address) if address.as_ptr() != libc::MAP_FAILED => Ok(Self { address, length }),
@@ -95,7 +108,9 @@ impl Totals {
 
     /// Events that found no room in the ring.
     pub fn dropped_events(&self) -> u64 {
-        self.machine.counter(std::mem::offset_of!(MachineTotals, dropped_events)).load(Ordering::Relaxed)
+        self.machine
+            .counter(std::mem::offset_of!(MachineTotals, dropped_events))
+            .load(Ordering::Relaxed)
     }
 }
 
@@ -124,7 +139,12 @@ impl Reader {
         events: RingBuf<MapData>,
     ) -> io::Result<Self> {
         let length = size_of::<Heartbeat>() * MAX_OWNERS as usize;
-        Ok(Self { totals, heartbeats: Mapped::new(heartbeats, length, true)?, processes, events: Events(events) })
+        Ok(Self {
+            totals,
+            heartbeats: Mapped::new(heartbeats, length, true)?,
+            processes,
+            events: Events(events),
+        })
     }
 
     /// The totals of a target.
@@ -155,7 +175,12 @@ impl Reader {
         // SAFETY: the key and value that `lookup` points to have the sizes of the map's and outlive
         // the call.
         let result = unsafe {
-            libc::syscall(libc::SYS_bpf, BPF_MAP_LOOKUP_ELEM, &raw const lookup, size_of::<Lookup>())
+            libc::syscall(
+                libc::SYS_bpf,
+                BPF_MAP_LOOKUP_ELEM,
+                &raw const lookup,
+                size_of::<Lookup>(),
+            )
         };
         (result == 0).then_some(value)
     }
@@ -178,6 +203,8 @@ impl Reader {
     /// Says that the owner of `slot` is alive, for the guard in the kernel.
     pub fn beat(&self, slot: u32, now_ns: u64) {
         let offset = slot.min(MAX_OWNERS - 1) as usize * size_of::<Heartbeat>();
-        self.heartbeats.counter(offset).store(now_ns, Ordering::Release);
+        self.heartbeats
+            .counter(offset)
+            .store(now_ns, Ordering::Release);
     }
 }

@@ -23,6 +23,8 @@ pub fn run(args: &AttachArgs, config: Config) -> u8 {
     };
     run::run(orders).unwrap_or_else(|error| {
         eprintln!("memwatch: {error:#}");
-        error.downcast_ref::<LaunchError>().map_or(OWN_FAILURE, LaunchError::exit_code)
+        error
+            .downcast_ref::<LaunchError>()
+            .map_or(OWN_FAILURE, LaunchError::exit_code)
     })
 }

@@ -299,6 +299,18 @@ pub fn nested(dir: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
+/// The cgroups below, at any depth.
+pub fn descendants(dir: &Path) -> Vec<PathBuf> {
+    let mut found = nested(dir);
+    let mut at = 0;
+    while let Some(dir) = found.get(at) {
+        let below = nested(dir);
+        found.extend(below);
+        at += 1;
+    }
+    found
+}
+
 /// Removes a cgroup and those below it, deepest first. Waits, with an end to it, for the kernel to
 /// let go of processes that are just exiting.
 fn remove_tree(dir: &Path) -> Result<(), CgroupError> {

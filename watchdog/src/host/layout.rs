@@ -35,7 +35,10 @@ pub struct Hierarchy {
 impl Hierarchy {
     /// The directory of this process's own group.
     pub fn own_dir(&self) -> PathBuf {
-        self.mount.join(self.own.trim_start_matches('/'))
+        match self.own.trim_start_matches('/') {
+            "" => self.mount.clone(),
+            below => self.mount.join(below),
+        }
     }
 }
 

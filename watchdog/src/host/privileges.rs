@@ -142,10 +142,8 @@ mod tests {
             rlim_max: 0,
         };
         // SAFETY: `limit` is a valid rlimit to write to.
-        assert_eq!(
-            unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) },
-            0
-        );
+        let answer = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
+        assert_eq!(answer, 0);
         let nofile = (limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur);
         assert_eq!(privileges.nofile, nofile);
     }

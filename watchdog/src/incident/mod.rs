@@ -19,11 +19,12 @@ mod summary;
 mod text;
 mod timestamp;
 
+pub use crate::act::Outcome;
 pub use evidence::{quantities, rivals};
 pub use human::{bytes, count, duration, percent};
 pub use intervention::{
-    HungTask, Intervention, KernelOomVictim, KilledBy, Process, Quantity, Rival, Rule,
-    RungTaken, Unit, Victim,
+    HungTask, Intervention, KernelOomVictim, KilledBy, Process, Quantity, Rival, Rule, RungTaken,
+    Unit, Victim,
 };
 pub use live::{LiveStatus, live_line};
 pub use paragraph::Style;

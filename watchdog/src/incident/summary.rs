@@ -4,9 +4,8 @@
 
 use nix::errno::Errno;
 
-use crate::act::Outcome;
 use super::{
-    Intervention, KilledBy, Losses, Process, Record, Rule, RungTaken, Style, Verdict,
+    Intervention, KilledBy, Losses, Outcome, Process, Record, Rule, RungTaken, Style, Verdict,
     human,
     paragraph::{Paragraph, Tone},
 };

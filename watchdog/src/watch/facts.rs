@@ -31,8 +31,12 @@ pub struct TargetFacts {
     pub limit_bytes: Option<u64>,
     /// The breakdown.
     pub stat: Option<MemoryStat>,
-    /// The target's own pressure.
+    /// The target's own memory pressure.
     pub psi: Option<Psi>,
+    /// The target's own I/O pressure: reading back what reclaim took away counts there, unless the
+    /// kernel knew the page for a part of the working set.
+    #[serde(default)]
+    pub io_psi: Option<Psi>,
     /// What its processes spent in reclaim, from the BPF programs.
     pub reclaim: Option<Reclaim>,
 }

@@ -38,7 +38,9 @@ pub fn replay(
 ) -> Vec<(u64, Order)> {
     let mut policy = Policy::new(settings);
     let mut orders = Vec::new();
-    let Some((first, last)) = looks.first().zip(looks.last()) else { return orders };
+    let Some((first, last)) = looks.first().zip(looks.last()) else {
+        return orders;
+    };
     let mut latest = Latest::default();
     let mut next = 0;
     let mut at_us = first.at_us;
@@ -50,7 +52,10 @@ pub fn replay(
         let before = &looks[next.saturating_sub(1)];
         let after = looks.get(next).unwrap_or(before);
         let facts = Facts {
-            target: TargetFacts { stat: latest.stat_between(after, at_us), ..between(before, after, at_us) },
+            target: TargetFacts {
+                stat: latest.stat_between(after, at_us),
+                ..between(before, after, at_us)
+            },
             machine: latest.machine,
             members: latest.members,
             victim_gone: before.victim_gone,
@@ -58,7 +63,9 @@ pub fn replay(
         let decision = policy.step(Duration::from_micros(at_us), &facts);
         orders.extend(decision.order.map(|order| (at_us, order)));
         let pause = u64::try_from(decision.next.after.as_micros()).unwrap_or(u64::MAX);
-        at_us = at_us.saturating_add(pause.max(1)).saturating_add(jitter_us());
+        at_us = at_us
+            .saturating_add(pause.max(1))
+            .saturating_add(jitter_us());
     }
     orders
 }
@@ -72,12 +79,20 @@ struct Latest<'a> {
 
 impl<'a> Latest<'a> {
     fn take(&mut self, look: &'a RecordedLook) {
-        self.stat = look.target.stat.map(|stat| (look.at_us, stat)).or(self.stat);
+        self.stat = look
+            .target
+            .stat
+            .map(|stat| (look.at_us, stat))
+            .or(self.stat);
         self.machine = look.machine.or(self.machine);
         self.members = look.members.as_deref().or(self.members);
     }
 
-    fn stat_between(&self, after: &RecordedLook, at_us: u64) -> Option<crate::host::memory::MemoryStat> {
+    fn stat_between(
+        &self,
+        after: &RecordedLook,
+        at_us: u64,
+    ) -> Option<crate::host::memory::MemoryStat> {
         let (from_us, mut stat) = self.stat?;
         if let Some(next) = after.target.stat {
             let part = |a, b| line(a, b, from_us, after.at_us, at_us);
@@ -93,9 +108,15 @@ fn between(before: &RecordedLook, after: &RecordedLook, at_us: u64) -> TargetFac
     let part = |a, b| line(a, b, before.at_us, after.at_us, at_us);
     let mut target = before.target;
     target.current_bytes = part(before.target.current_bytes, after.target.current_bytes);
-    if let (Some(psi), Some(next)) = (&mut target.psi, after.target.psi) {
-        psi.some_us = part(psi.some_us, next.some_us);
-        psi.full_us = part(psi.full_us, next.full_us);
+    let stalls = [
+        (&mut target.psi, after.target.psi),
+        (&mut target.io_psi, after.target.io_psi),
+    ];
+    for (psi, next) in stalls {
+        if let (Some(psi), Some(next)) = (psi, next) {
+            psi.some_us = part(psi.some_us, next.some_us);
+            psi.full_us = part(psi.full_us, next.full_us);
+        }
     }
     target
 }

@@ -27,13 +27,18 @@ pub struct Settings {
     /// start of a program is over, short enough that an interactive machine has not become useless
     /// (systemd-oomd's 20 to 30 s have).
     pub stall_window: Duration,
-    /// PSI `full` share of the window, in permille, from which a target counts as stalled. A thrasher
-    /// shows far above; a stream through the page cache, whose reclaim is cheap, far below: the figures
-    /// are in docs/POLICY.md.
+    /// Share of the window lost to memory, in permille, from which a target counts as stalled: PSI
+    /// memory `full`, and I/O `full` on top while the target thrashes, for then it is its own pages
+    /// that it waits for. A thrasher on a fast disk shows 100 + 650, a stream through the page cache
+    /// 10 + 630 but it does not thrash.
     pub stall_full_permille: u32,
-    /// The same for `some`, which is what a wide target shows when only a part of it stalls. Higher,
-    /// because in a target of many processes some is easily raised by one.
+    /// The same for memory `some`, which is what a wide target shows when only a part of it stalls.
+    /// Higher, because in a target of many processes some is easily raised by one.
     pub stall_some_permille: u32,
+    /// Memory `full`, in permille, from which a target that refaults is said to thrash. The kernel
+    /// counts there only waits for pages that it knew for a part of the working set, so reading a large
+    /// file over and over stays below.
+    pub thrash_full_permille: u32,
     /// Refaults a second, in pages, from which a stall is one of memory that is really short: 2 MiB/s
     /// come back that should never have left. An I/O stall with memory free shows none.
     pub refault_pages_per_s: u64,
@@ -89,6 +94,7 @@ impl Default for Settings {
             stall_window: Duration::from_secs(3),
             stall_full_permille: 300,
             stall_some_permille: 600,
+            thrash_full_permille: 50,
             refault_pages_per_s: 512,
             near_limit_permille: 950,
             machine_low_permille: 50,

@@ -63,6 +63,8 @@ pub struct Signals {
     rise: Option<(Duration, u64)>,
     full: Window,
     some: Window,
+    /// Memory `full` and I/O `full` together.
+    lost: Window,
     refaults: Window,
     available: Window,
     arc: Window,
@@ -91,6 +93,7 @@ impl Signals {
             rise: None,
             full: Window::new(settings.stall_window),
             some: Window::new(settings.stall_window),
+            lost: Window::new(settings.stall_window),
             refaults: Window::new(settings.stall_window),
             available: Window::new(settings.growth_window),
             arc: Window::new(settings.growth_window),
@@ -117,6 +120,8 @@ impl Signals {
         if let Some(psi) = target.psi {
             self.full.push(now, psi.full_us);
             self.some.push(now, psi.some_us);
+            let io_us = target.io_psi.map_or(0, |io| io.full_us);
+            self.lost.push(now, psi.full_us.saturating_add(io_us));
         }
         if let Some(machine) = facts.machine {
             self.latest.machine = Some(machine);
@@ -134,6 +139,7 @@ impl Signals {
             &mut self.held_slow,
             &mut self.full,
             &mut self.some,
+            &mut self.lost,
             &mut self.refaults,
         ] {
             window.clear();
@@ -269,7 +275,8 @@ impl Signals {
     fn stalled(&self, rule: Rule, headroom_bytes: u64) -> Option<Cause> {
         let window = self.settings.stall_window;
         let judge = |stall: &Window, threshold: u32| {
-            let whole = share_permille(stall.change(window)?);
+            // The two kinds of waiting can overlap.
+            let whole = share_permille(stall.change(window)?).min(1000);
             let lately = share_permille(stall.change(window / 4)?);
             (whole >= threshold && lately >= threshold / 2).then_some(Cause {
                 rule,
@@ -280,8 +287,19 @@ impl Signals {
                 headroom_bytes,
             })
         };
-        judge(&self.full, self.settings.stall_full_permille)
+        let lost = if self.thrashing() {
+            &self.lost
+        } else {
+            &self.full
+        };
+        judge(lost, self.settings.stall_full_permille)
             .or_else(|| judge(&self.some, self.settings.stall_some_permille))
+    }
+
+    /// Whether what the target waits for on disk are pages of its own working set.
+    fn thrashing(&self) -> bool {
+        let full = self.stalled_permille(&self.full).unwrap_or(0);
+        full >= self.settings.thrash_full_permille && self.refaulting()
     }
 
     fn refaulting(&self) -> bool {

@@ -65,10 +65,14 @@ impl Toolchain {
 
     /// Compiler flags after which no path of this machine is in the object.
     pub(super) fn remap_paths(&self, root: &Path) -> Vec<String> {
-        [(root, "/memwatch"), (&self.cargo_home, "/cargo"), (&self.sysroot, "/rust")]
-            .into_iter()
-            .map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()))
-            .collect()
+        [
+            (root, "/memwatch"),
+            (&self.cargo_home, "/cargo"),
+            (&self.sysroot, "/rust"),
+        ]
+        .into_iter()
+        .map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()))
+        .collect()
     }
 }
 
@@ -76,25 +80,41 @@ impl Toolchain {
 /// goes first: rustup's usually comes without.
 fn compiler_with_library_source() -> Option<(PathBuf, PathBuf)> {
     let on_path = env::var_os("PATH").unwrap_or_default();
-    let candidates = [PathBuf::from("/usr/bin")].into_iter().chain(env::split_paths(&on_path));
-    candidates.filter(|bin| bin.join("cargo").exists()).find_map(|bin| {
-        let sysroot = PathBuf::from(output(&bin.join("rustc"), &["--print", "sysroot"]).ok()?);
-        let source = sysroot.join("lib/rustlib/src/rust/library/core/Cargo.toml");
-        source.exists().then_some((bin, sysroot))
-    })
+    let candidates = [PathBuf::from("/usr/bin")]
+        .into_iter()
+        .chain(env::split_paths(&on_path));
+    candidates
+        .filter(|bin| bin.join("cargo").exists())
+        .find_map(|bin| {
+            let sysroot = PathBuf::from(output(&bin.join("rustc"), &["--print", "sysroot"]).ok()?);
+            let source = sysroot.join("lib/rustlib/src/rust/library/core/Cargo.toml");
+            source.exists().then_some((bin, sysroot))
+        })
 }
 
 fn install_linker() -> Result<()> {
     let llvm = format!("/usr/lib/llvm-{LINKER_LLVM}/bin/llvm-config");
     if !Path::new(&llvm).exists() {
-        apt_install(LINKER_PACKAGES, &format!("LLVM {LINKER_LLVM}'s development files"))?;
+        apt_install(
+            LINKER_PACKAGES,
+            &format!("LLVM {LINKER_LLVM}'s development files"),
+        )?;
     }
     let feature = format!("llvm-{LINKER_LLVM}");
     let prefix = format!("/usr/lib/llvm-{LINKER_LLVM}");
-    let arguments = ["install", "bpf-linker", "--version", LINKER_VERSION, "--locked"];
+    let arguments = [
+        "install",
+        "bpf-linker",
+        "--version",
+        LINKER_VERSION,
+        "--locked",
+    ];
     let features = ["--no-default-features", "--features", &feature];
     // Without the prefix its build takes the LLVM of whichever llvm-config is first on PATH.
-    run(Command::new("cargo").args(arguments).args(features).env("LLVM_PREFIX", prefix))
+    run(Command::new("cargo")
+        .args(arguments)
+        .args(features)
+        .env("LLVM_PREFIX", prefix))
 }
 
 fn apt_install(packages: &[&str], what: &str) -> Result<()> {
@@ -156,12 +176,19 @@ fn output(program: &Path, arguments: &[&str]) -> Result<String> {
         .args(arguments)
         .output()
         .with_context(|| format!("running {}", program.display()))?;
-    ensure!(output.status.success(), "{} failed: {}", program.display(), output.status);
+    ensure!(
+        output.status.success(),
+        "{} failed: {}",
+        program.display(),
+        output.status
+    );
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
 fn run(command: &mut Command) -> Result<()> {
-    let status = command.status().with_context(|| format!("running {command:?}"))?;
+    let status = command
+        .status()
+        .with_context(|| format!("running {command:?}"))?;
     ensure!(status.success(), "{command:?} failed: {status}");
     Ok(())
 }

@@ -6,9 +6,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use aya::programs::ProgramType;
-use aya::sys::is_program_supported;
 use serde::{Deserialize, Serialize};
+
+use crate::bpf;
 
 /// What was tried on the running kernel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,8 +45,8 @@ pub struct TriggerProbe {
 pub struct BpfFacts {
     /// `/sys/kernel/btf/vmlinux`.
     pub btf: Feature,
-    /// Reclaim, OOM and exit are seen through tracepoints, raw or not.
-    pub tracepoint: Feature,
+    /// Reclaim, OOM and exit are seen through raw tracepoints.
+    pub raw_tracepoint: Feature,
     /// The slow tick by which the kernel reaches a target that does not reclaim.
     pub perf_event: Feature,
     /// fentry: cheaper hooks.
@@ -80,7 +80,7 @@ impl Probes {
         Self {
             psi: Feature::of(std::fs::read(pressure)),
             psi_triggers: WINDOWS_MS.map(try_window).to_vec(),
-            bpf: BpfFacts::probe(),
+            bpf: bpf::Facts::read().into(),
         }
     }
 }
@@ -96,49 +96,43 @@ fn set_trigger(file: &Path, window_ms: u32) -> io::Result<()> {
     trigger.write_all(format!("some {} {window_us}\0", window_us / 10).as_bytes())
 }
 
-impl BpfFacts {
-    fn probe() -> Self {
-        let btf = std::fs::read("/sys/kernel/btf/vmlinux");
-        let loads = |kind| match is_program_supported(kind) {
-            Ok(true) => Feature::Works,
-            Ok(false) => Feature::Missing("the kernel does not know this program type".into()),
-            Err(error) => Feature::Missing(innermost(&error)),
-        };
-        let tracepoint = match loads(ProgramType::RawTracePoint) {
-            Feature::Works => Feature::Works,
-            Feature::Missing(_) => loads(ProgramType::TracePoint),
-        };
+impl From<bpf::Facts> for BpfFacts {
+    fn from(facts: bpf::Facts) -> Self {
+        let no_btf = || Feature::Missing("no usable /sys/kernel/btf/vmlinux".into());
         Self {
-            tracepoint,
-            perf_event: loads(ProgramType::PerfEvent),
-            fentry: loads(ProgramType::Tracing),
-            kill_kfuncs: btf
-                .as_deref()
-                .map_or_else(|error| Feature::Missing(error.to_string()), kill_kfuncs),
-            btf: Feature::of(btf),
+            btf: facts.types.map_or_else(no_btf, |_| Feature::Works),
+            raw_tracepoint: facts.raw_tracepoint.into(),
+            perf_event: facts.perf_event.into(),
+            fentry: facts.tracing.into(),
+            kill_kfuncs: facts
+                .types
+                .map_or_else(no_btf, |types| kill_kfuncs(types.kfuncs)),
         }
     }
 }
 
-/// The kernel's own word at the end of a chain of errors.
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
+impl From<bpf::Probe> for Feature {
+    fn from(probe: bpf::Probe) -> Self {
+        match probe {
+            bpf::Probe::Works => Self::Works,
+            bpf::Probe::Missing => Self::Missing("unknown to this kernel".into()),
+            bpf::Probe::Refused { errno } => {
+                Self::Missing(io::Error::from_raw_os_error(errno).to_string())
+            }
+        }
     }
-    error.to_string()
 }
 
-/// Whether BTF names all the kfuncs that a kill of a sleeping process takes.
-fn kill_kfuncs(btf: &[u8]) -> Feature {
-    let mut missing = vec![
-        "bpf_task_from_pid",
-        "bpf_task_under_cgroup",
-        "bpf_send_signal_task",
-    ];
-    for name in btf.split(|&b| b == 0) {
-        missing.retain(|kfunc| kfunc.as_bytes() != name);
-    }
+/// A kill of a sleeping process takes all three.
+fn kill_kfuncs(kfuncs: bpf::Kfuncs) -> Feature {
+    let missing: Vec<_> = [
+        ("bpf_task_from_pid", kfuncs.task_from_pid),
+        ("bpf_task_under_cgroup", kfuncs.task_under_cgroup),
+        ("bpf_send_signal_task", kfuncs.send_signal_task),
+    ]
+    .into_iter()
+    .filter_map(|(name, there)| (!there).then_some(name))
+    .collect();
     match missing.as_slice() {
         [] => Feature::Works,
         _ => Feature::Missing(format!("no {}", missing.join(", "))),

@@ -66,12 +66,18 @@ pub(super) fn limits(facts: &MachineFacts) -> Option<Check> {
     facts.cgroups.target_parent.as_ref()?;
     Some(match facts.cgroups.limits {
         Limits::V2 => check("memory_limits", "memory.max and memory.high"),
-        Limits::V1 => check("memory_limits", "memory.limit_in_bytes (v1)")
-            .costs(Severity::Optional, "the brake before the kill, memory.high")
-            .advise(
-                "boot with systemd.unified_cgroup_hierarchy=1",
-                None::<String>,
-            ),
+        Limits::V1 => {
+            let check = check("memory_limits", "memory.limit_in_bytes (v1)")
+                .costs(Severity::Optional, "the brake before the kill, memory.high");
+            if facts.init.systemd {
+                check.advise(
+                    "boot with systemd.unified_cgroup_hierarchy=1",
+                    None::<String>,
+                )
+            } else {
+                check
+            }
+        }
         Limits::None => {
             let check = check("memory_limits", "no memory controller").costs(
                 Severity::Important,

@@ -50,7 +50,7 @@ pub(super) fn btf(facts: &MachineFacts) -> Option<Check> {
 pub(super) fn programs(facts: &MachineFacts) -> Option<Check> {
     let bpf = &facts.probes.bpf;
     let refused: Vec<_> = [
-        ("tracepoint", &bpf.tracepoint),
+        ("raw_tracepoint", &bpf.raw_tracepoint),
         ("perf_event", &bpf.perf_event),
     ]
     .into_iter()
@@ -60,10 +60,10 @@ pub(super) fn programs(facts: &MachineFacts) -> Option<Check> {
     })
     .collect();
     if refused.is_empty() {
-        return Some(check("bpf_programs", "tracepoint and perf_event load"));
+        return Some(check("bpf_programs", "raw_tracepoint and perf_event load"));
     }
     let check = check("bpf_programs", refused.join("; "));
-    let costs = if bpf.tracepoint.works() {
+    let costs = if bpf.raw_tracepoint.works() {
         "the kernel's own kill of a target that is stuck without reclaiming"
     } else {
         "the last line in the kernel if memwatch itself is stuck, and reclaim per process"
@@ -78,7 +78,7 @@ pub(super) fn programs(facts: &MachineFacts) -> Option<Check> {
 
 pub(super) fn kfuncs(facts: &MachineFacts) -> Option<Check> {
     Some(match &facts.probes.bpf.kill_kfuncs {
-        Feature::Works => check("kfuncs", "the kernel can end sleeping processes"),
+        Feature::Works => check("kfuncs", "BTF names those that end sleeping processes"),
         Feature::Missing(why) => check("kfuncs", why)
             .costs(
                 Severity::Optional,

@@ -82,7 +82,7 @@ fn bpf() {
         ["Optional kfuncs"]
     );
     assert_eq!(
-        after(|f| f.probes.bpf.tracepoint = refused()),
+        after(|f| f.probes.bpf.raw_tracepoint = refused()),
         ["Important bpf_programs"]
     );
     assert_eq!(

@@ -112,7 +112,6 @@ fn bpf_program_types() {
         }
     };
     let bpf = facts().probes.bpf;
-    let (tracepoint, perf_event, raw_tracepoint) = (loads(5), loads(7), loads(17));
-    assert_eq!(bpf.tracepoint.works(), tracepoint || raw_tracepoint);
-    assert_eq!(bpf.perf_event.works(), perf_event);
+    assert_eq!(bpf.raw_tracepoint.works(), loads(17));
+    assert_eq!(bpf.perf_event.works(), loads(7));
 }

@@ -1,0 +1,165 @@
+//! The end of a run: the deciding thread stops, what was made is removed, the record is put together
+//! and written, and the exit code is answered.
+
+use super::adopt;
+use super::guarded::Totals;
+use super::identity;
+use super::run::{Ended, Run, Running, Subject};
+use super::signals::Change;
+use super::story::Story;
+use crate::act::{self, Mode};
+use crate::host::cgroup;
+use crate::host::clock;
+use crate::host::layout::Layout;
+use crate::incident::{self, Record, ReportFile};
+use anyhow::Context;
+use nix::unistd::Pid;
+use std::sync::atomic::Ordering;
+use std::time::SystemTime;
+
+impl Run {
+    /// Ends the deciding thread, removes what was made, writes the record.
+    pub(super) fn end(
+        mut self,
+        layout: &Layout,
+        ended: anyhow::Result<Ended>,
+        report: Option<ReportFile>,
+    ) -> anyhow::Result<u8> {
+        let ended = ended?;
+        self.hear();
+        self.channel.stop();
+        if let Some(decider) = self.decider.take() {
+            self.refused.realtime = decider.join().unwrap_or(None);
+        }
+        self.hear();
+        self.take_events();
+        let totals = self.guarded.totals();
+        let leader = match (&ended, &self.subject) {
+            (Ended::Leader(change), Running::Child { pid }) => Some((*pid, *change)),
+            _ => None,
+        };
+        if let Some(recording) = self.recording.take() {
+            let dropped = recording.finish().context("cannot write the recording")?;
+            if dropped > 0 {
+                self.notes
+                    .push(format!("{dropped} looks did not get into the recording"));
+            }
+        }
+        let mut record = self.record(&totals, leader);
+        self.dissolve(layout, &mut record);
+        if let Some((pid, _)) = leader {
+            let _ = nix::sys::wait::waitpid(Pid::from_raw(pid as i32), None);
+        }
+        self.terminal.summary(&record);
+        if let Some(report) = report
+            && let Err(error) = report.write(&record)
+        {
+            // The verdict is the command's; a full disk does not change it.
+            self.terminal.warn(&error.to_string());
+        }
+        Ok(record
+            .exit_code
+            .and_then(|code| u8::try_from(code).ok())
+            .unwrap_or(125))
+    }
+
+    fn record(&mut self, totals: &Totals, leader: Option<(u32, Change)>) -> Record {
+        self.story
+            .kernel_oom_count(totals.oom_kills.unwrap_or(0), leader);
+        let (verdict, exit_code) = self.story.end(leader);
+        let ended = clock::now();
+        let duration_us = ended.saturating_sub(self.began.0).as_micros() as u64;
+        let mut record = Record::new(self.began.1, SystemTime::now(), duration_us, verdict);
+        record.exit_code = Some(exit_code.into());
+        if let Some((_, Change::Killed(signal))) = leader {
+            record.leader_signal = Some(incident::Signal::from_number(signal));
+        }
+        record.host = identity::host();
+        record.command = self.command();
+        record.target = self.guarded.describe();
+        let status = &self.channel.status;
+        let seen = status.peak_bytes.load(Ordering::Relaxed);
+        record.peak_bytes = Some(totals.peak_bytes.map_or(seen, |peak| peak.max(seen)));
+        record.stall_us = totals.psi.map(|psi| psi.some_us);
+        record.stall_full_us = totals.psi.map(|psi| psi.full_us);
+        record.refaults_pages = totals.stat.map(|stat| stat.refault_pages);
+        record.faults = incident::Faults {
+            minor: totals
+                .stat
+                .map(|stat| stat.faults.saturating_sub(stat.major_faults)),
+            major: totals.stat.map(|stat| stat.major_faults),
+        };
+        self.kernel.tell(&mut record);
+        record.losses.missed_looks = status.late_looks.load(Ordering::Relaxed);
+        record.losses.untracked_processes = status.untracked.load(Ordering::Relaxed);
+        record.losses.unreadable_files = status.unreadable.load(Ordering::Relaxed);
+        record.dry_run = self.orders.attach.dry_run;
+        record.settings = identity::settings(&self.orders.settings);
+        record
+            .features_lost
+            .extend(identity::refused(&self.refused));
+        let notices_lost = self.channel.dropped();
+        if notices_lost > 0 {
+            self.notes.push(format!(
+                "{notices_lost} notices of the deciding thread were lost"
+            ));
+        }
+        record.notes = self.notes.iter().map(|note| note.as_str().into()).collect();
+        std::mem::replace(&mut self.story, Story::begin(ended)).tell(&mut record);
+        record.kind = record.gravest();
+        record
+    }
+
+    fn command(&self) -> Option<incident::Command> {
+        let Subject::Program(program) = &self.orders.subject else {
+            return match &self.subject {
+                Running::Adopted(adopted) => Some(incident::Command {
+                    program: incident::Text::of_name(&adopted.comm),
+                    arguments: None,
+                }),
+                _ => None,
+            };
+        };
+        let text = |word: &std::ffi::OsStr| incident::Text::of_name(word.as_encoded_bytes());
+        Some(incident::Command {
+            program: text(&program.program),
+            arguments: self
+                .orders
+                .with_arguments
+                .then(|| program.arguments.iter().map(|word| text(word)).collect()),
+        })
+    }
+
+    /// What still runs goes back to where it came from, unguarded, and the record says so.
+    fn dissolve(&mut self, layout: &Layout, record: &mut Record) {
+        if !self.guarded.target.is_ours() {
+            return;
+        }
+        act::target::thaw(&self.guarded.target.dir, Mode::Real);
+        let dir = self.guarded.target.dir.clone();
+        let outcome = match &self.subject {
+            Running::Adopted(adopted) => adopted.give_back(&self.guarded.target),
+            _ => adopt::let_go(&self.guarded.target, layout),
+        };
+        let (verb, left) = match &self.subject {
+            Running::Adopted(_) => ("are running on", outcome),
+            _ => ("outlived the command and run on", outcome),
+        };
+        if left > 0 {
+            let note = format!("{left} processes {verb} without a guard");
+            self.terminal.say(&note);
+            record.notes.push(note.as_str().into());
+        }
+        if let Err(error) = self.guarded.target.remove() {
+            self.terminal
+                .warn(&format!("{error}; the next run removes {}", dir.display()));
+        }
+        let swept = cgroup::sweep(layout);
+        for orphan in &swept.left {
+            self.terminal.warn(&format!(
+                "{} was left by a memwatch that died, and processes still run in it",
+                orphan.display()
+            ));
+        }
+    }
+}
