@@ -29,6 +29,8 @@ pub(crate) fn run() -> Result<()> {
         "build",
         "-p",
         "memwatch",
+        "-p",
+        "xtask",
         "--bin",
         "memwatch",
         "--example",

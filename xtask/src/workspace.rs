@@ -55,7 +55,7 @@ impl Release {
     /// # Errors
     /// If the build fails.
     pub(crate) fn build() -> Result<Self> {
-        let mut build = cargo(&["build", "--release", "-p", "memwatch"]);
+        let mut build = cargo(&["build", "--release", "-p", "memwatch", "-p", "xtask"]);
         step(
             "build memwatch",
             build.args(["--bin", "memwatch", "--example", "workload"]),

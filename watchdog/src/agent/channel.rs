@@ -18,6 +18,10 @@ pub const NESTED: usize = 64;
 
 /// Something the deciding thread did or saw that is worth telling.
 #[derive(Clone, Copy, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a box would be an allocation on the deciding thread; the queue is made once"
+)]
 pub enum Notice {
     /// A rule held and an order was given.
     Ordered {

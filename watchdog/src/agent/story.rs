@@ -162,8 +162,8 @@ impl Story {
 
     /// The rung of a freeze was the slow side's to take.
     pub fn froze(&mut self, outcome: Outcome) {
-        let freezes = self.interventions.values_mut().flat_map(|i| &mut i.rungs);
-        if let Some(rung) = freezes.filter(|rung| rung.rung == Rung::Freeze).next_back() {
+        let mut rungs = self.interventions.values_mut().flat_map(|i| &mut i.rungs);
+        if let Some(rung) = rungs.rfind(|rung| rung.rung == Rung::Freeze) {
             rung.outcome = outcome;
         }
     }
@@ -211,11 +211,7 @@ impl Story {
         if self.kernel_oom.iter().any(|victim| victim.pid == pid) {
             return;
         }
-        self.kernel_oom.push(KernelOomVictim {
-            pid,
-            comm: comm.clone(),
-            at_us,
-        });
+        self.kernel_oom.push(KernelOomVictim { pid, comm, at_us });
         if self.victims.iter().all(|victim| victim.process.pid != pid) {
             self.victims.push(Victim {
                 process: Process {

@@ -52,9 +52,8 @@ impl Reread {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: `fd` was just opened and nobody else owns it.
-        Ok(Self {
-            file: unsafe { File::from_raw_fd(fd) },
-        })
+        let file = unsafe { File::from_raw_fd(fd) };
+        Ok(Self { file })
     }
 
     /// Reads the file anew from its start, up to the size of `buf`.
