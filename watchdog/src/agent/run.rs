@@ -159,17 +159,13 @@ impl Run {
             Running::Adopted(adopted) => Some(adopted.leader),
             Running::Cgroup => None,
         };
-        let settings = Settings {
-            response: response(orders.attach.on_pressure),
-            ..orders.settings
-        };
-        let members = Members::new(leader, settings.growth_window);
+        let members = Members::new(leader, orders.settings.growth_window);
         let mode = if orders.attach.dry_run {
             Mode::DryRun
         } else {
             Mode::Real
         };
-        let policy = Policy::new(settings);
+        let policy = Policy::new(orders.settings, response(orders.attach.on_pressure));
         let pass = Pass::new(
             target_eyes,
             machine_eyes,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::file::MAX_BYTES;
 use super::resolve::{MIN_LIMIT, Origin};
 use super::search::NamedBy;
-use super::{Quoted, Size, SizeError, SpanError};
+use super::{Quoted, Size, SizeError, Span, SpanError};
 
 /// Why there is no valid configuration.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +93,17 @@ pub enum Contradiction {
         high: Size,
         /// The hard limit.
         max: Size,
+    },
+    /// The two ends of a range the wrong way round.
+    #[error(
+        "[policy] shortest_look = \"{shortest}\" is longer than longest_look = \"{longest}\"; \
+         swap them, or leave both out"
+    )]
+    Looks {
+        /// The shorter, by its name.
+        shortest: Span,
+        /// The longer, by its name.
+        longest: Span,
     },
     /// Safe mode and its opposite, from one source or with the looser from the stronger source.
     #[error(

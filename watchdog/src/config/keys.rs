@@ -14,7 +14,7 @@ use toml::de::{DeTable, DeValue};
 use super::error::{ConfigError, Problem, ValueError};
 use super::nearest::nearest;
 use super::resolve::{Layer, Origin};
-use super::{Quoted, Span};
+use super::{Quoted, Size, Span};
 use crate::watch::Settings;
 
 /// One key: its name, a right value as TOML writes it, and where a value goes.
@@ -67,8 +67,24 @@ pub(super) const ATTACH: &[Key<Layer>] = keys! { Some:
 /// `[policy]`: the fields of [`Settings`].
 pub(super) const POLICY: &[Key<Settings>] = keys! { std::convert::identity:
     stall_window = "\"3s\"", duration;
-    stall_full_permille = "250", permille;
+    stall_full_permille = "300", permille;
+    stall_some_permille = "600", permille;
+    thrash_full_permille = "50", permille;
+    refault_pages_per_s = "512", count;
+    near_limit_permille = "950", permille;
+    machine_low_permille = "50", permille;
+    machine_low_max_bytes = "\"1G\"", bytes;
+    fastest_fill_bytes_per_s = "\"8G\"", bytes;
+    shortest_look = "\"2ms\"", duration;
+    longest_look = "\"1s\"", duration;
+    reaction = "\"3ms\"", duration;
+    foresight = "16", count;
+    longest_foresight = "\"1s\"", duration;
     term_grace = "\"1s\"", duration;
+    growth_window = "\"4s\"", duration;
+    death_grace = "\"500ms\"", duration;
+    settle = "\"100ms\"", duration;
+    cooldown = "\"10s\"", duration;
 };
 
 /// The tables and an example for one that is no table.
@@ -219,22 +235,32 @@ fn duration(value: &DeValue<'_>) -> Result<Duration, Refusal> {
     parsed::<Span>(value).map(Span::duration)
 }
 
+fn bytes(value: &DeValue<'_>) -> Result<u64, Refusal> {
+    parsed::<Size>(value).map(Size::bytes)
+}
+
 /// A share of a thousand. Zero would be a threshold that is always reached.
 fn permille(value: &DeValue<'_>) -> Result<u32, Refusal> {
+    whole_number(value, 1000)
+}
+
+/// A number to multiply, divide or compare by, for which zero makes no sense.
+fn count<T: From<u32>>(value: &DeValue<'_>) -> Result<T, Refusal> {
+    whole_number(value, 1_000_000).map(T::from)
+}
+
+/// From 1 to `most`.
+fn whole_number(value: &DeValue<'_>, most: u32) -> Result<u32, Refusal> {
     let DeValue::Integer(number) = value else {
         return Err(Refusal::Type);
     };
     u32::from_str_radix(number.as_str(), number.radix())
         .ok()
-        .filter(|permille| (1..=1000).contains(permille))
+        .filter(|n| (1..=most).contains(n))
         .ok_or_else(|| {
             let found = Quoted::new(&number.to_string());
-            ValueError::Range {
-                found,
-                least: 1,
-                most: 1000,
-            }
-            .into()
+            let least = 1;
+            ValueError::Range { found, least, most }.into()
         })
 }
 

@@ -149,6 +149,7 @@ impl Config {
             };
             layers.push(keys::parse(&found.path, &text, &mut policy)?);
         }
+        resolve::check_policy(&policy)?;
         layers.push(flags.layer.clone());
         let attach = resolve::attach(&layers, flags.verbosity)?;
         Ok(Self { attach, policy })

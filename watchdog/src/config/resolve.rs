@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::error::{Contradiction, Setting};
 use super::{Attach, Limit, Live, OnPressure, OrNone, Size, Span, Verbosity};
+use crate::watch::Settings;
 
 /// Safe mode's memory limit in bytes.
 pub const SAFE_MEMORY_MAX: u64 = 2 << 30;
@@ -47,6 +48,17 @@ pub enum Origin {
     CommandLine,
     /// A file.
     File(PathBuf),
+}
+
+/// The policy's numbers come from different files, so their order is checked when all are read.
+pub(super) fn check_policy(policy: &Settings) -> Result<(), Box<Contradiction>> {
+    let (shortest, longest) = (policy.shortest_look, policy.longest_look);
+    match (Span::new(shortest), Span::new(longest)) {
+        (Some(shortest), Some(longest)) if shortest.duration() > longest.duration() => {
+            Err(Box::new(Contradiction::Looks { shortest, longest }))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Combines the layers; verbosity is the command line's alone.

@@ -15,6 +15,6 @@ pub mod victim;
 pub mod window;
 
 pub use facts::{Facts, MachineFacts, Member, Reclaim, TargetFacts};
-pub use policy::{Decision, Depth, Look, Order, Policy, Rung};
-pub use settings::{Response, Settings};
+pub use policy::{Decision, Depth, Look, Order, Policy, Response, Rung};
+pub use settings::Settings;
 pub use trouble::{Cause, Rule};

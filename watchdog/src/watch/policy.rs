@@ -4,11 +4,23 @@
 //! the pauses between them, and how closely to look. **The kill is decided in [`Policy::act`].**
 
 use super::facts::{Facts, Member};
-use super::settings::{Response, Settings};
+use super::settings::Settings;
 use super::trouble::{Cause, Rule, Signals, Urgency, time_to_fill};
 use super::victim::{self, Choice};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
+
+/// How far the policy may go when a rule holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Response {
+    /// SIGTERM where the slope leaves time, then SIGKILL.
+    #[default]
+    Kill,
+    /// Freeze the target, for those who want to look first.
+    Freeze,
+    /// Say it, do nothing.
+    Warn,
+}
 
 /// A step of the ladder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +95,7 @@ enum Ladder {
 #[derive(Clone, Debug)]
 pub struct Policy {
     settings: Settings,
+    response: Response,
     signals: Signals,
     ladder: Ladder,
     /// Until when the warning, or the freeze, that was given holds.
@@ -93,9 +106,10 @@ pub struct Policy {
 
 impl Policy {
     /// A policy that has seen nothing yet.
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(settings: Settings, response: Response) -> Self {
         Self {
             settings,
+            response,
             signals: Signals::new(settings),
             ladder: Ladder::Watching,
             quiet_until: None,
@@ -173,7 +187,7 @@ impl Policy {
             Urgency::Now(cause) => (cause, true),
             Urgency::Soon(cause) => (cause, false),
         };
-        match self.settings.response {
+        match self.response {
             Response::Warn => return Some(self.quiet_order(now, Rung::Warn, cause, members)),
             Response::Freeze => return Some(self.quiet_order(now, Rung::Freeze, cause, members)),
             Response::Kill => {}

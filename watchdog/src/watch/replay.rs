@@ -2,7 +2,7 @@
 //! settings. Pure. Writing recordings is `agent::recorder`'s.
 
 use super::facts::{Facts, MachineFacts, Member, TargetFacts};
-use super::policy::{Order, Policy};
+use super::policy::{Order, Policy, Response};
 use super::settings::Settings;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -36,7 +36,7 @@ pub fn replay(
     settings: Settings,
     mut jitter_us: impl FnMut() -> u64,
 ) -> Vec<(u64, Order)> {
-    let mut policy = Policy::new(settings);
+    let mut policy = Policy::new(settings, Response::Kill);
     let mut orders = Vec::new();
     let Some((first, last)) = looks.first().zip(looks.last()) else {
         return orders;

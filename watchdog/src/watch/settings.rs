@@ -4,25 +4,9 @@
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// What is done when a rule holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Response {
-    /// SIGTERM where the slope leaves time, then SIGKILL.
-    #[default]
-    Kill,
-    /// Freeze the target, for those who want to look first.
-    Freeze,
-    /// Say it, do nothing.
-    Warn,
-}
-
 /// What the policy may be tuned by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
-    /// What is done when a rule holds.
-    pub response: Response,
-
     /// How long a stall must last. 3 s: long enough that one slow read or a burst of faults at the
     /// start of a program is over, short enough that an interactive machine has not become useless
     /// (systemd-oomd's 20 to 30 s have).
@@ -90,7 +74,6 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            response: Response::Kill,
             stall_window: Duration::from_secs(3),
             stall_full_permille: 300,
             stall_some_permille: 600,

@@ -74,6 +74,17 @@ fn line_error(text: &str) -> String {
 }
 
 #[test]
+fn looks_that_are_the_wrong_way_round_are_refused() {
+    let refusal = Home::new()
+        .system("[policy]\nshortest_look = \"2s\"\n")
+        .refusal(silent());
+    assert_eq!(
+        refusal,
+        "[policy] shortest_look = \"2s\" is longer than longest_look = \"1s\"; swap them, or leave both out"
+    );
+}
+
+#[test]
 fn no_file_and_an_empty_file_are_the_defaults() {
     let config = Home::new().load(silent()).expect("defaults");
     assert_eq!(config.policy, Settings::default());
