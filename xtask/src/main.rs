@@ -3,6 +3,7 @@
 mod bpf;
 mod demo;
 mod machine;
+mod packages;
 mod python;
 mod soak;
 mod test;

@@ -1,10 +1,11 @@
 //! A private Python environment below the target directory: the machine's own is never touched.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use crate::packages::apt_install;
 use crate::workspace::{step, target_dir};
 
 /// An environment that has the packages asked for.
@@ -20,14 +21,18 @@ impl Python {
     pub(crate) fn with_packages(packages: &[&str]) -> Result<Self> {
         let home = target_dir().join("venv");
         let bin = home.join("bin");
-        if !runs(&bin.join("pip")) {
+        if !runs(Command::new(bin.join("pip")).arg("--version")) {
+            // Debian splits the module: without python3-venv it is there and cannot work.
+            if !runs(Command::new("python3").args(["-c", "import ensurepip, venv"])) {
+                apt_install(
+                    &["python3", "python3-venv"],
+                    "Python 3 with its venv module",
+                )?;
+            }
             let mut venv = Command::new("python3");
             step(
                 "make a private Python",
                 venv.args(["-m", "venv", "--clear"]).arg(&home),
-            )
-            .context(
-                "tests need Python 3 with its venv module; on Debian: apt-get install python3-venv",
             )?;
         }
         let mut install = Command::new(bin.join("pip"));
@@ -45,9 +50,6 @@ impl Python {
     }
 }
 
-fn runs(program: &Path) -> bool {
-    Command::new(program)
-        .arg("--version")
-        .output()
-        .is_ok_and(|output| output.status.success())
+fn runs(command: &mut Command) -> bool {
+    command.output().is_ok_and(|output| output.status.success())
 }

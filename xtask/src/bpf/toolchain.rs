@@ -8,7 +8,9 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+
+use crate::packages::apt_install;
 
 const LINKER_VERSION: &str = "0.13.0";
 /// The LLVM of the linker has to read the bitcode of the compiler's, so not be older.
@@ -76,8 +78,8 @@ impl Toolchain {
     }
 }
 
-/// The directory of a `rustc` whose library source is installed, and its sysroot. The system's
-/// goes first: rustup's usually comes without.
+/// The directory of a `rustc` that builds this workspace and whose library source is installed, and
+/// its sysroot. The system's goes first: rustup's usually comes without.
 fn compiler_with_library_source() -> Option<(PathBuf, PathBuf)> {
     let on_path = env::var_os("PATH").unwrap_or_default();
     let candidates = [PathBuf::from("/usr/bin")]
@@ -88,8 +90,19 @@ fn compiler_with_library_source() -> Option<(PathBuf, PathBuf)> {
         .find_map(|bin| {
             let sysroot = PathBuf::from(output(&bin.join("rustc"), &["--print", "sysroot"]).ok()?);
             let source = sysroot.join("lib/rustlib/src/rust/library/core/Cargo.toml");
-            source.exists().then_some((bin, sysroot))
+            (source.exists() && is_new_enough(&bin)).then_some((bin, sysroot))
         })
+}
+
+/// Whether the compiler is at least the workspace's `rust-version`.
+fn is_new_enough(bin: &Path) -> bool {
+    let numbers = |version: &str| -> Option<(u32, u32)> {
+        let mut parts = version.split('.').map(|part| part.parse().ok());
+        Some((parts.next()??, parts.next()??))
+    };
+    let version = output(&bin.join("rustc"), &["--version"]).unwrap_or_default();
+    let found = version.split_whitespace().nth(1).and_then(numbers);
+    found >= numbers(env!("CARGO_PKG_RUST_VERSION"))
 }
 
 fn install_linker() -> Result<()> {
@@ -115,20 +128,6 @@ fn install_linker() -> Result<()> {
         .args(arguments)
         .args(features)
         .env("LLVM_PREFIX", prefix))
-}
-
-fn apt_install(packages: &[&str], what: &str) -> Result<()> {
-    let command = format!("apt-get install -y {}", packages.join(" "));
-    // SAFETY: reads one number of this process.
-    let root = unsafe { libc::geteuid() } == 0;
-    if !root || !Path::new("/etc/debian_version").exists() {
-        bail!("building the BPF programs needs {what}; on Debian, as root: {command}");
-    }
-    println!("{command}");
-    run(Command::new("apt-get")
-        .args(["install", "-y"])
-        .args(packages)
-        .env("DEBIAN_FRONTEND", "noninteractive"))
 }
 
 fn describe(rustc: &Path) -> Result<String> {
