@@ -80,7 +80,11 @@ enum Workload {
         bystander_size: u64,
     },
     /// Hog: re-reads a mapped file of twice the limit at random.
-    Thrash,
+    Thrash {
+        /// How many threads do so.
+        #[arg(long, default_value_t = 1)]
+        threads: u32,
+    },
     /// Hog: a child in a session of its own leaks while its parent waits.
     SetsidLeak {
         #[command(flatten)]
@@ -117,7 +121,7 @@ fn main() -> ExitCode {
             pace,
             bystander_size,
         } => fork_tree::run(&common, deadline, pace, bystander_size),
-        Workload::Thrash => thrash::run(&common, deadline),
+        Workload::Thrash { threads } => thrash::run(&common, deadline, threads),
         Workload::SetsidLeak { pace } => leak::run_in_own_session(&common, deadline, pace),
         Workload::ShmLeak { mapped } => shm_leak::run(&common, deadline, mapped),
         Workload::Stream => stream::run(&common, deadline),

@@ -15,6 +15,10 @@ pub(crate) struct Region {
     len: usize,
 }
 
+// SAFETY: the mapping lives as long as the process, and its bytes are only touched by single volatile
+// accesses whose values nobody relies on.
+unsafe impl Sync for Region {}
+
 impl Region {
     /// Private anonymous memory, not populated yet.
     pub(crate) fn anonymous(len: usize) -> Result<Self, Errno> {

@@ -10,17 +10,29 @@ use crate::safety::{Deadline, memory_limit};
 use crate::scratch::uncached_file;
 use crate::{Common, Failure};
 
-pub(crate) fn run(common: &Common, deadline: Deadline) -> Result<(), Failure> {
+pub(crate) fn run(common: &Common, deadline: Deadline, threads: u32) -> Result<(), Failure> {
     let len = 2 * memory_limit()?;
     let file = uncached_file(&common.dir, len)?;
     let region = Region::of_file(&file, len as usize, ProtFlags::PROT_READ)?;
     common.announce_culprit()?;
 
-    let mut random = XorShift(0x9e37_79b9_7f4a_7c15);
+    std::thread::scope(|scope| {
+        for thread in 1..threads {
+            scope.spawn({
+                let region = &region;
+                move || read_at_random(region, deadline, thread)
+            });
+        }
+        read_at_random(&region, deadline, 0);
+    });
+    Ok(())
+}
+
+fn read_at_random(region: &Region, deadline: Deadline, thread: u32) {
+    let mut random = XorShift(0x9e37_79b9_7f4a_7c15 ^ u64::from(thread) << 32);
     while !deadline.passed() {
         region.read_page(random.next() as usize % region.pages());
     }
-    Ok(())
 }
 
 /// Marsaglia's xorshift64: enough for an order that no cache can follow, the same in every run.
