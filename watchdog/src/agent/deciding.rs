@@ -136,18 +136,31 @@ fn realtime() -> io::Result<()> {
     }
 }
 
+/// Gives back what loading took and left: aya reads the whole of the kernel's BTF, and its 20 MiB of
+/// small pieces stay with the allocator. What is locked cannot be given back (madvise(2),
+/// MADV_DONTNEED), so for a moment nothing is; what is resident stays so unless the kernel takes it in
+/// just that moment.
+pub fn give_back_memory() {
+    // SAFETY: no pointers are passed.
+    unsafe { libc::munlockall() };
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes the allocator's locks, which the deciding thread never asks for.
+    unsafe {
+        libc::malloc_trim(0)
+    };
+    let _ = lock_memory();
+}
+
 /// Locks what this process has and will touch, and tells the kernel's OOM killer to spare it. Call
 /// before the deciding thread starts.
 pub fn protect_process() -> Refused {
-    // SAFETY: no pointers are passed. ONFAULT: only what is touched is locked, so that stacks and
-    // arenas do not count whole.
-    let locked =
-        unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) };
-    let memory_lock = if locked < 0 {
-        io::Error::last_os_error().raw_os_error()
-    } else {
-        None
+    // Threads that start later share one arena: of the others malloc_trim(3) never gives back the top.
+    #[cfg(target_env = "gnu")]
+    // SAFETY: a number of the allocator's, set before there are other threads.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1)
     };
+    let memory_lock = lock_memory().err().and_then(|e| e.raw_os_error());
     let oom_score = std::fs::write("/proc/self/oom_score_adj", "-1000")
         .err()
         .map(|e| e.raw_os_error().unwrap_or(0));
@@ -156,4 +169,14 @@ pub fn protect_process() -> Refused {
         realtime: None,
         oom_score,
     }
+}
+
+fn lock_memory() -> io::Result<()> {
+    // ONFAULT: only what is touched is locked, so that stacks and arenas do not count whole.
+    let what = libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT;
+    // SAFETY: no pointers are passed.
+    if unsafe { libc::mlockall(what) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }

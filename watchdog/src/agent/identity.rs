@@ -4,6 +4,7 @@ use super::deciding::Refused;
 use crate::config::Span;
 use crate::incident::{FeatureLost, Host};
 use crate::watch::Settings;
+use nix::errno::Errno;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -43,10 +44,10 @@ fn readable(value: serde_json::Value) -> serde_json::Value {
 pub fn refused(refused: &Refused) -> Vec<FeatureLost> {
     let lost = |errno: Option<i32>, feature: &str, cost: &str| {
         errno.map(|errno| FeatureLost {
-            feature: feature.into(),
-            fallback: format!("none: {}", std::io::Error::from_raw_os_error(errno))
+            feature: format!("{feature} ({})", Errno::from_raw(errno).desc())
                 .as_str()
                 .into(),
+            fallback: "nothing".into(),
             cost: cost.into(),
         })
     };

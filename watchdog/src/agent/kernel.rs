@@ -3,7 +3,7 @@
 //!
 //! What they count while it runs is read by the deciding thread ([`super::pass::KernelEyes`]).
 
-use super::deciding::KernelEyesSlot;
+use super::deciding::{self, KernelEyesSlot};
 use super::pass::KernelEyes;
 use crate::bpf;
 use crate::host::cgroup;
@@ -44,6 +44,7 @@ impl Kernel {
             .name("memwatch-load".into())
             .spawn(move || {
                 let outcome = load(cgroup_id, level, &eyes);
+                deciding::give_back_memory();
                 if let Ok(mut loaded) = loaded.lock() {
                     *loaded = outcome;
                 }

@@ -190,7 +190,10 @@ impl Pass {
             _ => None,
         };
         let psi = self.target.pressure.as_ref().and_then(pressure);
-        let io_psi = self.target.io_pressure.as_ref().and_then(pressure);
+        let io_pressure = self.target.io_pressure.as_ref();
+        let io_psi = io_pressure
+            .filter(|_| depth >= Depth::Stat)
+            .and_then(pressure);
         let reclaim = self.kernel.as_ref().map(|kernel| {
             let totals = kernel.reader.totals(kernel.row);
             Reclaim {

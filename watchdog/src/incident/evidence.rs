@@ -3,7 +3,7 @@
 
 use super::{Comm, Process, Quantity, Rival, Text, Unit, human};
 use crate::watch::{
-    Cause, Member, Rule,
+    Cause, Measure, Member, Rule,
     victim::{Choice, Ground},
 };
 
@@ -43,8 +43,13 @@ fn filling(what: &str, cause: &Cause) -> (String, String, Unit) {
 
 fn stalled(what: &str, cause: &Cause) -> (String, String, Unit) {
     let share = |permille| human::percent(permille, 1000).unwrap_or_default();
+    let on = match cause.measure {
+        Measure::Fill | Measure::Full => "",
+        Measure::FullAndIo => " for memory and for its own pages",
+        Measure::Some => " in some of its tasks",
+    };
     let observed = format!(
-        "stalled for {} of {}, {} from {what}",
+        "stalled{on} for {} of {}, {} from {what}",
         share(cause.observed),
         human::duration(cause.lasted.as_micros() as u64),
         human::bytes(cause.headroom_bytes),
@@ -140,6 +145,7 @@ mod tests {
     fn a_cause_reads_as_a_measurement_and_its_threshold() {
         let cause = Cause {
             rule: Rule::Exhaustion,
+            measure: Measure::Fill,
             observed: 35_000,
             threshold: 50_000,
             lasted: Duration::from_millis(250),
@@ -156,13 +162,14 @@ mod tests {
 
         let stall = Cause {
             rule: Rule::MachineStall,
+            measure: Measure::FullAndIo,
             observed: 412,
             threshold: 250,
             lasted: Duration::from_secs(3),
             ..cause
         };
         let (observed, threshold) = quantities(&stall);
-        let shown = "stalled for 41% of 3.0s, 48 MiB from the machine's low mark";
+        let shown = "stalled for memory and for its own pages for 41% of 3.0s, 48 MiB from the machine's low mark";
         assert_eq!(observed.text.as_str(), shown);
         assert_eq!(threshold.text.as_str(), "25% or more");
     }

@@ -13,8 +13,10 @@ pub mod settings;
 pub mod trouble;
 pub mod victim;
 pub mod window;
+#[cfg(test)]
+mod world;
 
 pub use facts::{Facts, MachineFacts, Member, Reclaim, TargetFacts};
 pub use policy::{Decision, Depth, Look, Order, Policy, Response, Rung};
 pub use settings::Settings;
-pub use trouble::{Cause, Rule};
+pub use trouble::{Cause, Measure, Rule};

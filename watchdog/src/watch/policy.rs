@@ -289,9 +289,11 @@ impl Policy {
     }
 
     /// How closely to look while nothing holds. Processes are looked at now and then, so that growth
-    /// has a past to be measured against when it matters.
+    /// has a past to be measured against when it matters, and often while a target moves that could
+    /// be full soon.
     fn depth(&self, now: Duration) -> Depth {
-        if now >= self.deep_look_due || self.time_left() < self.settings.growth_window / 16 {
+        let soon = self.time_left() < self.settings.growth_window / 16;
+        if now >= self.deep_look_due || (soon && self.signals.moved()) {
             Depth::Members
         } else if self.signals.near_limit() || self.pressed() {
             Depth::Stat
@@ -328,3 +330,7 @@ impl Policy {
         time_to_fill(headroom, self.settings.fastest_fill_bytes_per_s)
     }
 }
+
+#[cfg(test)]
+#[path = "policy_tests.rs"]
+mod tests;

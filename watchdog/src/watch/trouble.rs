@@ -25,11 +25,27 @@ pub enum Rule {
     MachineStall,
 }
 
+/// What the observed value of a cause was measured on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Measure {
+    /// The rate at which memory fills.
+    Fill,
+    /// PSI memory `full`.
+    Full,
+    /// PSI memory `full` and I/O `full`, of a target that waits for its own pages.
+    FullAndIo,
+    /// PSI memory `some`.
+    Some,
+}
+
 /// A rule that holds, with what was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cause {
     /// Which.
     pub rule: Rule,
+    /// On what.
+    pub measure: Measure,
     /// Exhaustion: µs until the headroom is gone. Stall: permille of the window stalled.
     pub observed: u64,
     /// What `observed` was held against: at most this for exhaustion, at least this for a stall.
@@ -69,6 +85,8 @@ pub struct Signals {
     available: Window,
     arc: Window,
     latest: Latest,
+    /// What was charged when the breakdown was last read.
+    broken_down_at_bytes: u64,
 }
 
 /// The newest value of everything that not every look reads.
@@ -98,6 +116,7 @@ impl Signals {
             available: Window::new(settings.growth_window),
             arc: Window::new(settings.growth_window),
             latest: Latest::default(),
+            broken_down_at_bytes: 0,
         }
     }
 
@@ -107,6 +126,7 @@ impl Signals {
         if let Some(stat) = target.stat {
             self.latest.reclaimable_bytes = stat.reclaimable_bytes;
             self.latest.swap_bytes = stat.swap_bytes;
+            self.broken_down_at_bytes = target.current_bytes;
             self.refaults.push(now, stat.refault_pages);
         }
         self.latest.target = TargetFacts {
@@ -120,8 +140,9 @@ impl Signals {
         if let Some(psi) = target.psi {
             self.full.push(now, psi.full_us);
             self.some.push(now, psi.some_us);
-            let io_us = target.io_psi.map_or(0, |io| io.full_us);
-            self.lost.push(now, psi.full_us.saturating_add(io_us));
+        }
+        if let (Some(psi), Some(io)) = (target.psi, target.io_psi) {
+            self.lost.push(now, psi.full_us.saturating_add(io.full_us));
         }
         if let Some(machine) = facts.machine {
             self.latest.machine = Some(machine);
@@ -189,6 +210,17 @@ impl Signals {
         self.latest.target.current_bytes >= near
     }
 
+    /// Whether usage has moved, since the breakdown was last read, by so much of the headroom that what
+    /// is known of the target is old. A target that sits still is looked at lightly.
+    pub fn moved(&self) -> bool {
+        let moved = self
+            .latest
+            .target
+            .current_bytes
+            .abs_diff(self.broken_down_at_bytes);
+        moved > self.headroom_bytes().unwrap_or(u64::MAX) / 64
+    }
+
     /// Share of the stall window stalled (`full`, `some`), in permille; `None` until a window was seen.
     pub fn stall_permille(&self) -> Option<(u32, u32)> {
         Some((
@@ -235,6 +267,7 @@ impl Signals {
             (lasted.min(risen) / self.settings.foresight).min(self.settings.longest_foresight);
         let cause = |threshold: Duration| Cause {
             rule,
+            measure: Measure::Fill,
             observed: micros(left),
             threshold: micros(threshold),
             lasted,
@@ -254,8 +287,13 @@ impl Signals {
         if !self.near_limit() || !self.refaulting() {
             return None;
         }
-        self.stalled(Rule::Stall, self.headroom_bytes().unwrap_or(0))
-            .map(Urgency::Soon)
+        let TargetFacts {
+            current_bytes,
+            limit_bytes,
+            ..
+        } = self.latest.target;
+        let room = limit_bytes.unwrap_or(0).saturating_sub(current_bytes);
+        self.stalled(Rule::Stall, room).map(Urgency::Soon)
     }
 
     fn machine_stall(&self) -> Option<Urgency> {
@@ -274,12 +312,13 @@ impl Signals {
     /// Stalled over the whole window, and not already getting better.
     fn stalled(&self, rule: Rule, headroom_bytes: u64) -> Option<Cause> {
         let window = self.settings.stall_window;
-        let judge = |stall: &Window, threshold: u32| {
+        let judge = |measure, stall: &Window, threshold: u32| {
             // The two kinds of waiting can overlap.
             let whole = share_permille(stall.change(window)?).min(1000);
             let lately = share_permille(stall.change(window / 4)?);
             (whole >= threshold && lately >= threshold / 2).then_some(Cause {
                 rule,
+                measure,
                 observed: whole.into(),
                 threshold: threshold.into(),
                 lasted: window,
@@ -287,13 +326,13 @@ impl Signals {
                 headroom_bytes,
             })
         };
-        let lost = if self.thrashing() {
-            &self.lost
-        } else {
-            &self.full
-        };
-        judge(lost, self.settings.stall_full_permille)
-            .or_else(|| judge(&self.some, self.settings.stall_some_permille))
+        let full = self.settings.stall_full_permille;
+        judge(Measure::Full, &self.full, full)
+            .or_else(|| {
+                self.thrashing()
+                    .then(|| judge(Measure::FullAndIo, &self.lost, full))?
+            })
+            .or_else(|| judge(Measure::Some, &self.some, self.settings.stall_some_permille))
     }
 
     /// Whether what the target waits for on disk are pages of its own working set.

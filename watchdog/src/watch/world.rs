@@ -1,0 +1,203 @@
+//! A made-up machine to drive the policy against, looked at when and as closely as the policy asks: for
+//! property tests, which need thousands of machines. Real ones are in `tests/` and in recordings.
+
+use super::facts::{Facts, MachineFacts, Member, TargetFacts};
+use super::policy::{Depth, Look, Order, Policy, Response, Rung};
+use super::settings::Settings;
+use crate::host::meminfo::MemInfo;
+use crate::host::memory::MemoryStat;
+use crate::host::psi::Psi;
+use std::time::Duration;
+
+pub(super) const MIB: u64 = 1 << 20;
+pub(super) const GIB: u64 = 1 << 30;
+
+/// From the signal to the last page: what `Settings::reaction` is meant to cover.
+const DEATH: Duration = Duration::from_millis(2);
+
+/// One process: it starts with `base_bytes` and grows by `fill_bytes_per_s` up to `most_bytes`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Process {
+    pub(super) pid: u32,
+    pub(super) base_bytes: u64,
+    pub(super) fill_bytes_per_s: u64,
+    pub(super) most_bytes: u64,
+    /// Time in reclaim, in permille of the time that passes.
+    pub(super) stall_permille: u64,
+}
+
+/// A target under a limit on a machine with a terabyte to spare.
+#[derive(Clone, Debug)]
+pub(super) struct World {
+    pub(super) limit_bytes: u64,
+    pub(super) processes: Vec<Process>,
+    /// Page cache grows by this much a second, up to what the limit leaves.
+    pub(super) cache_bytes_per_s: u64,
+    /// PSI memory `full` and `some`, and I/O `full`, in permille of the time that passes.
+    pub(super) full_permille: u64,
+    pub(super) some_permille: u64,
+    pub(super) io_full_permille: u64,
+    pub(super) refaults_per_s: u64,
+}
+
+/// How a run in a world ended.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    pub(super) orders: Vec<(Duration, Order)>,
+    /// When memory that cannot be reclaimed reached the limit: the kernel's OOM killer's moment.
+    pub(super) out_of_memory: Option<Duration>,
+    pub(super) looks: usize,
+}
+
+impl Outcome {
+    /// The first order of at least SIGTERM.
+    pub(super) fn first_signal(&self) -> Option<(Duration, u32)> {
+        let signals = self.orders.iter();
+        signals
+            .filter(|(_, order)| matches!(order.rung, Rung::Sigterm | Rung::Sigkill))
+            .find_map(|(at, order)| Some((*at, order.victim?.member.pid)))
+    }
+}
+
+impl World {
+    /// Nothing but a limit.
+    pub(super) fn quiet(limit_bytes: u64) -> Self {
+        Self {
+            limit_bytes,
+            processes: Vec::new(),
+            cache_bytes_per_s: 0,
+            full_permille: 0,
+            some_permille: 0,
+            io_full_permille: 0,
+            refaults_per_s: 0,
+        }
+    }
+
+    /// With one more process.
+    pub(super) fn with(mut self, process: Process) -> Self {
+        self.processes.push(process);
+        self
+    }
+
+    /// Runs it. Each look comes `late` after it was asked for. Processes die of what they are ordered.
+    pub(super) fn run(
+        &self,
+        settings: Settings,
+        response: Response,
+        spell: Duration,
+        late: Duration,
+    ) -> Outcome {
+        let mut policy = Policy::new(settings, response);
+        let mut outcome = Outcome::default();
+        let mut dead: Vec<(u32, Duration)> = Vec::new();
+        let start = Duration::from_secs(1000);
+        let (mut at, mut depth) = (start, Depth::Members);
+        let mut last_victim = None;
+        while at < start + spell {
+            let members = self.members(at - start, &dead, settings.growth_window, at);
+            let held: u64 = members.iter().map(|m| m.anon_bytes).sum();
+            if held >= self.limit_bytes && outcome.out_of_memory.is_none() {
+                outcome.out_of_memory = Some(at - start);
+            }
+            let gone = last_victim.is_some_and(|pid| !members.iter().any(|m| m.pid == pid));
+            let facts = self.facts(at - start, depth, held, &members, gone);
+            let decision = policy.step(at, &facts);
+            outcome.looks += 1;
+            if let Some(order) = decision.order {
+                outcome.orders.push((at - start, order));
+                if let (Some(choice), Rung::Sigterm | Rung::Sigkill) = (order.victim, order.rung) {
+                    last_victim = Some(choice.member.pid);
+                    dead.push((choice.member.pid, at + DEATH));
+                }
+            }
+            let Look { after, depth: next } = decision.next;
+            at += after.max(Duration::from_micros(20)) + late;
+            depth = next;
+        }
+        outcome
+    }
+
+    fn members(
+        &self,
+        since: Duration,
+        dead: &[(u32, Duration)],
+        window: Duration,
+        now: Duration,
+    ) -> Vec<Member> {
+        let alive = |p: &&Process| !dead.iter().any(|&(pid, at)| pid == p.pid && now >= at);
+        let living = self.processes.iter().filter(alive);
+        living
+            .map(|p| Member {
+                pid: p.pid,
+                ppid: 1,
+                pgid: 1,
+                start_ticks: u64::from(p.pid),
+                leader: p.pid == 1,
+                anon_bytes: p.size(since),
+                growth_bytes: p.size(since) - p.size(since.saturating_sub(window)),
+                stall_ns: share(since.min(window), p.stall_permille) * 1000,
+                ..Member::default()
+            })
+            .collect()
+    }
+
+    fn facts<'m>(
+        &self,
+        since: Duration,
+        depth: Depth,
+        held: u64,
+        members: &'m [Member],
+        gone: bool,
+    ) -> Facts<'m> {
+        let room = self.limit_bytes.saturating_sub(held);
+        let cache = grown(self.cache_bytes_per_s, since).min(room);
+        let micros = |permille| share(since, permille);
+        Facts {
+            target: TargetFacts {
+                current_bytes: held + cache,
+                limit_bytes: Some(self.limit_bytes),
+                stat: (depth >= Depth::Stat).then(|| MemoryStat {
+                    anon_bytes: held,
+                    reclaimable_bytes: cache,
+                    refault_pages: grown(self.refaults_per_s, since),
+                    ..MemoryStat::default()
+                }),
+                psi: Some(Psi {
+                    some_us: micros(self.some_permille.max(self.full_permille)),
+                    full_us: micros(self.full_permille),
+                }),
+                io_psi: (depth >= Depth::Stat).then(|| Psi {
+                    some_us: micros(self.io_full_permille),
+                    full_us: micros(self.io_full_permille),
+                }),
+                reclaim: None,
+            },
+            machine: (depth >= Depth::Stat).then(|| MachineFacts {
+                meminfo: MemInfo {
+                    total_bytes: 1 << 40,
+                    available_bytes: (1 << 40) - held,
+                    ..MemInfo::default()
+                },
+                arc: None,
+                psi: None,
+            }),
+            members: (depth == Depth::Members).then_some(members),
+            victim_gone: gone,
+        }
+    }
+}
+
+impl Process {
+    fn size(&self, since: Duration) -> u64 {
+        (self.base_bytes + grown(self.fill_bytes_per_s, since)).min(self.most_bytes)
+    }
+}
+
+fn grown(per_s: u64, since: Duration) -> u64 {
+    (per_s as f64 * since.as_secs_f64()) as u64
+}
+
+/// µs.
+fn share(since: Duration, permille: u64) -> u64 {
+    since.as_micros() as u64 * permille / 1000
+}
