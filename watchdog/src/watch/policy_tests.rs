@@ -222,6 +222,22 @@ fn a_thrasher_is_asked_first_and_after_one_window() {
 }
 
 #[test]
+fn a_stall_without_refaults_or_far_from_the_limit_is_not_about_memory() {
+    let calm = World {
+        refaults_per_s: 0,
+        ..thrash(900)
+    };
+    let roomy = World {
+        cache_bytes_per_s: 0,
+        ..thrash(900)
+    };
+    for world in [calm, roomy] {
+        let outcome = run(&world, Duration::from_secs(10));
+        assert_eq!(outcome.orders, [], "{world:?}");
+    }
+}
+
+#[test]
 fn a_quiet_target_is_looked_at_once_in_a_while() {
     let world = World::quiet(16 * GIB).with(steady(1, MIB));
     let outcome = run(&world, Duration::from_secs(60));
