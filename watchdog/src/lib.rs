@@ -12,6 +12,7 @@
 //!
 //! `agent` knows them all and wires them; `config` and `cli` are how a person says what is wanted.
 
+pub mod causes;
 pub mod config;
 pub mod host;
 

@@ -1,5 +1,6 @@
 //! The `memwatch` binary: parse, run, exit code. Everything else is the library's.
 
+use memwatch::causes::with_causes;
 use memwatch::cli::{self, Cli, Command, OWN_FAILURE};
 use memwatch::config::Verbosity;
 use std::process::ExitCode;
@@ -11,20 +12,18 @@ fn main() -> ExitCode {
         Err(code) => return code.into(),
     };
     log_to_stderr(cli.common.verbosity());
-    match &cli.command {
-        Command::Attach(args) => match cli.config() {
-            Ok(config) => cli::attach::run(args, config).into(),
-            Err(error) => own_failure(&error),
-        },
-        Command::Doctor(args) => {
-            cli::doctor::run(args).unwrap_or_else(|error| own_failure(&*error))
-        }
-    }
+    run(&cli).unwrap_or_else(|error| {
+        eprintln!("memwatch: {}", with_causes(&*error));
+        OWN_FAILURE.into()
+    })
 }
 
-fn own_failure(error: &dyn std::error::Error) -> ExitCode {
-    eprintln!("memwatch: {error}");
-    OWN_FAILURE.into()
+fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
+    match &cli.command {
+        Command::Attach(args) => Ok(cli::attach::run(args, cli.config()?).into()),
+        Command::Doctor(args) => cli::doctor::run(args),
+        Command::Replay(args) => cli::replay::run(args, &cli.config()?),
+    }
 }
 
 /// memwatch's own log and the BPF programs' (through `log`). `MEMWATCH_LOG` overrides what `-v` and

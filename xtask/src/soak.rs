@@ -5,7 +5,7 @@ pub(crate) mod judge;
 mod scenario;
 
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -15,12 +15,17 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::machine;
 use crate::python::Python;
 use crate::workspace::{Release, root, target_dir};
-use judge::{Evidence, judge};
+use judge::{Ending, Evidence, judge};
 pub(crate) use scenario::CULPRIT_FILE;
 use scenario::{Programs, Scenario};
 
 /// Longer than any scenario takes if all is well.
 const PATIENCE: Duration = Duration::from_secs(600);
+
+/// How often the recording of each run of an innocent is replayed, and how late looks then come: as
+/// late as on a machine with every core busy.
+const REPLAYS: u32 = 300;
+const REPLAY_JITTER: &str = "30ms";
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -99,12 +104,18 @@ fn run_once(programs: &Programs<'_>, scenario: &Scenario, number: usize) -> Resu
     let culprit = dir.join("culprit");
     let output = File::create(dir.join("output.log"))?;
 
+    let recording = dir.join("recording.jsonl");
     let oom_kills_before = machine::oom_kills()?;
     let started = Instant::now();
-    let mut memwatch = Command::new(&programs.release.memwatch)
+    let mut memwatch = Command::new(&programs.release.memwatch);
+    memwatch
         .current_dir(root())
         .args(["attach", "--memory-max", scenario.limit, "--report"])
-        .arg(&report)
+        .arg(&report);
+    if matches!(scenario.ending, Ending::Untouched) {
+        memwatch.arg("--record").arg(&recording);
+    }
+    let mut memwatch = memwatch
         .arg("--")
         .args(&scenario.command)
         .env(CULPRIT_FILE, &culprit)
@@ -123,6 +134,9 @@ fn run_once(programs: &Programs<'_>, scenario: &Scenario, number: usize) -> Resu
     if status.is_none() {
         failures.insert(0, format!("had not ended after {} s", PATIENCE.as_secs()));
     }
+    if matches!(scenario.ending, Ending::Untouched) && failures.is_empty() {
+        failures.extend(replay(programs, &recording)?);
+    }
     if failures.is_empty() {
         fs::remove_dir_all(&dir)?;
     }
@@ -131,6 +145,18 @@ fn run_once(programs: &Programs<'_>, scenario: &Scenario, number: usize) -> Resu
         peak_percent: evidence.peak_percent(),
         failures,
     })
+}
+
+/// What the policy orders when the looks at an innocent come late, differently each time: nothing.
+fn replay(programs: &Programs<'_>, recording: &Path) -> Result<Option<String>> {
+    let replay = Command::new(&programs.release.memwatch)
+        .args(["replay", "--jitter", REPLAY_JITTER, "--times"])
+        .arg(REPLAYS.to_string())
+        .arg(recording)
+        .output()?;
+    let said = String::from_utf8_lossy(&replay.stdout);
+    let last = said.lines().last().unwrap_or_default();
+    Ok((!replay.status.success()).then(|| format!("replays ({}): {last}", replay.status)))
 }
 
 /// Waits for memwatch; `None` if it had to be killed, which leaves its target to the next run.

@@ -52,28 +52,7 @@ impl Terminal {
         if !dry_run && order.rung != Rung::Warn && self.verbosity < Verbosity::Verbose {
             return;
         }
-        let (observed, threshold) = incident::quantities(&order.cause);
-        let what = match (order.rung, dry_run) {
-            (Rung::Warn, _) => "warning",
-            (Rung::Sigterm, false) => "SIGTERM",
-            (Rung::Sigterm, true) => "would send SIGTERM",
-            (Rung::Sigkill, false) => "SIGKILL",
-            (Rung::Sigkill, true) => "would send SIGKILL",
-            (Rung::Freeze, false) => "freezing",
-            (Rung::Freeze, true) => "would freeze",
-        };
-        let who = order.victim.map_or(String::new(), |victim| {
-            format!(
-                " to {} ({})",
-                incident::Comm::new(&victim.member.comm),
-                victim.member.pid
-            )
-        });
-        self.warn(&format!(
-            "{what}{who}: {} (allowed: {})",
-            observed.text.as_str(),
-            threshold.text.as_str()
-        ));
+        self.warn(&incident::order(order, dry_run));
     }
 
     /// The target was frozen: how to go on.

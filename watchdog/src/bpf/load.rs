@@ -5,6 +5,7 @@
 
 use super::plan::{Feature, Loss, Plan, Tracepoint};
 use super::reader::{Reader, Row, Totals};
+use crate::causes::with_causes;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, RingBuf};
 use aya::programs::perf_event::{
     PerfEventConfig, PerfEventLinkId, PerfEventScope, SamplePolicy, SoftwareEvent,
@@ -314,18 +315,4 @@ fn fd<'o>(object: &'o Ebpf, name: &'static str) -> Result<&'o MapData, LoadError
         Some(Map::Array(data) | Map::LruHashMap(data) | Map::HashMap(data)) => Ok(data),
         _ => Err(LoadError::NoMap(name)),
     }
-}
-
-/// An error with its causes on one line: errno is at the end of the chain.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text = format!("{text}: {inner_text}");
-        }
-        cause = inner.source();
-    }
-    text
 }

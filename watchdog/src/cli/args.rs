@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use super::doctor::{self, DoctorArgs};
+use super::replay::{self, ReplayArgs};
 use super::{help, usage};
 use crate::config::{
     Config, ConfigError, Environment, Flags, Layer, Limit, Live, OnPressure, OrNone, Origin, Size,
@@ -58,6 +59,9 @@ pub enum Command {
     /// Say what this machine offers for guarding, what is missing, and what that costs
     #[command(long_about = doctor::ABOUT, after_long_help = doctor::ABOUT_MORE)]
     Doctor(DoctorArgs),
+    /// Run recorded looks through the policy again, and say what it orders
+    #[command(long_about = replay::ABOUT, after_long_help = replay::ABOUT_MORE)]
+    Replay(ReplayArgs),
 }
 
 /// `memwatch attach`.
@@ -175,7 +179,7 @@ impl Cli {
     fn flags(&self) -> Flags {
         let layer = match &self.command {
             Command::Attach(attach) => attach.layer(),
-            Command::Doctor(_) => Layer::default(),
+            Command::Doctor(_) | Command::Replay(_) => Layer::default(),
         };
         Flags {
             config: self.common.config.clone(),

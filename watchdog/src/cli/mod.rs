@@ -4,8 +4,10 @@ pub mod args;
 pub mod attach;
 pub mod doctor;
 mod help;
+pub mod replay;
 mod usage;
 
 pub use args::{AttachArgs, Cli, Command, Target};
 pub use doctor::DoctorArgs;
+pub use replay::ReplayArgs;
 pub use usage::OWN_FAILURE;

@@ -3,7 +3,7 @@
 
 use super::{Comm, Process, Quantity, Rival, Text, Unit, human};
 use crate::watch::{
-    Cause, Measure, Member, Rule,
+    Cause, Measure, Member, Order, Rule, Rung,
     victim::{Choice, Ground},
 };
 
@@ -27,6 +27,30 @@ pub fn quantities(cause: &Cause) -> (Quantity, Quantity) {
             unit,
             text: threshold.into(),
         },
+    )
+}
+
+/// An order in a line: `SIGTERM to python3 (4250): limit full in 35ms (...) (allowed: 50ms or less)`.
+/// `dry_run` puts it into the conditional.
+#[must_use]
+pub fn order(order: &Order, dry_run: bool) -> String {
+    let what = match (order.rung, dry_run) {
+        (Rung::Warn, _) => "warning",
+        (Rung::Sigterm, false) => "SIGTERM",
+        (Rung::Sigterm, true) => "would send SIGTERM",
+        (Rung::Sigkill, false) => "SIGKILL",
+        (Rung::Sigkill, true) => "would send SIGKILL",
+        (Rung::Freeze, false) => "freezing",
+        (Rung::Freeze, true) => "would freeze",
+    };
+    let who = order.victim.map_or(String::new(), |victim| {
+        let Member { comm, pid, .. } = victim.member;
+        format!(" to {} ({pid})", Comm::new(&comm))
+    });
+    let (observed, threshold) = quantities(&order.cause);
+    format!(
+        "{what}{who}: {} (allowed: {})",
+        observed.text, threshold.text
     )
 }
 

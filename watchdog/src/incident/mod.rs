@@ -20,7 +20,7 @@ mod text;
 mod timestamp;
 
 pub use crate::act::Outcome;
-pub use evidence::{quantities, rivals};
+pub use evidence::{order, quantities, rivals};
 pub use human::{bytes, count, duration, percent};
 pub use intervention::{
     HungTask, Intervention, KernelOomVictim, KilledBy, Process, Quantity, Rival, Rule, RungTaken,
