@@ -1,0 +1,118 @@
+//! The deciding thread's promise, held to a real hog in a real cgroup: from the first pass to the kill
+//! and the return of the memory it neither allocates nor frees. Needs root, and fails without.
+
+use std::alloc::{GlobalAlloc, Layout as Block, System};
+use std::cell::Cell;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use memwatch::act::{Mode, Outcome};
+use memwatch::agent::channel::{Channel, Notice};
+use memwatch::agent::guarded::{self, Guarded};
+use memwatch::agent::launch::{self, Inheritance, Program};
+use memwatch::agent::members::Members;
+use memwatch::agent::pass::{KernelEyes, Pass};
+use memwatch::agent::signals;
+use memwatch::bpf::{Facts, Programs, plan};
+use memwatch::host::cgroup::{Limits, Target};
+use memwatch::host::clock;
+use memwatch::host::layout::Layout;
+use memwatch::watch::{Policy, Response, Settings};
+
+/// Counts what the current thread asks of the system's allocator.
+struct Counting;
+
+thread_local! {
+    static CALLS: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count() {
+    let _ = CALLS.try_with(|calls| calls.set(calls.get() + 1));
+}
+
+// SAFETY: every call goes to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, block: Block) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(block) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, block: Block) {
+        count();
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.dealloc(at, block) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const LIMIT_BYTES: u64 = 200 << 20;
+
+#[test]
+fn not_one_allocation_from_the_first_pass_to_the_kill() {
+    let workload = std::env::var_os("MEMWATCH_TEST_WORKLOAD")
+        .expect("MEMWATCH_TEST_WORKLOAD is not set: run these tests with `cargo xtask test`");
+    let layout = Layout::read(Path::new("/")).expect("cgroups");
+    let target = Target::create(&layout).expect("a cgroup: these tests need root");
+    let limits = Limits {
+        max_bytes: Some(LIMIT_BYTES),
+        high_bytes: None,
+    };
+    let guarded = Guarded::new(target, limits).expect("limits");
+    let inheritance = Inheritance::take(&signals::taken(), None).expect("a signal mask");
+    let program = Program {
+        program: workload,
+        // Eight children, of which one leaks: members come, go, and have rivals.
+        arguments: ["fork-tree", "--rate", "100M", "--seconds", "30"]
+            .map(Into::into)
+            .to_vec(),
+    };
+    let entrances = guarded.target.entrances().expect("entrances");
+    let mut child = launch::launch(&program, &entrances, &inheritance).expect("the workload");
+
+    let channel = Arc::new(Channel::new().expect("descriptors"));
+    let settings = Settings::default();
+    let mut pass = Pass::new(
+        guarded.eyes().expect("the target's files"),
+        guarded::machine_eyes().expect("/proc/meminfo"),
+        Members::new(Some(child.id()), settings.growth_window),
+        Policy::new(settings, Response::Kill),
+        Mode::Real,
+        Arc::clone(&channel),
+        None,
+    );
+    let mut programs = Programs::load(&plan(&Facts::read())).expect("the BPF object loads");
+    let row = programs
+        .add_target(guarded.target.id, guarded.target.level)
+        .expect("a row");
+    let reader = programs.reader().expect("a reader");
+    pass.open_kernel_eyes(KernelEyes { reader, row });
+
+    let patience = Instant::now() + Duration::from_secs(30);
+    let (mut recovered, mut killed, mut looks) = (false, 0, 0);
+    let before = CALLS.get();
+    while !recovered && Instant::now() < patience {
+        let woken = pass.next_event().is_some();
+        let pause = pass.once(clock::now(), woken).expect("the target is there");
+        looks += 1;
+        while let Some(notice) = channel.next() {
+            match notice {
+                Notice::Hit { outcome, .. } => killed += u32::from(outcome == Outcome::Delivered),
+                Notice::Recovered { .. } => recovered = true,
+                Notice::Ordered { .. } | Notice::TargetGone => {}
+            }
+        }
+        thread::sleep(pause);
+    }
+    let calls = CALLS.get() - before;
+    let status = child.wait().expect("ours");
+    guarded.target.remove().expect("it is empty");
+    assert!(recovered && killed > 0, "{killed} killed in {looks} looks");
+    assert!(status.success(), "a bystander was hit: {status}");
+    assert!(looks > 20, "{looks} looks prove little");
+    assert_eq!(calls, 0, "calls to the allocator in {looks} looks");
+}
