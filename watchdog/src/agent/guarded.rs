@@ -7,6 +7,7 @@ use super::channel::NESTED;
 use super::pass::{MachineEyes, TargetEyes};
 use crate::config::Limit;
 use crate::host::cgroup::{CgroupError, Limits, Target};
+use crate::host::layout::Layout;
 use crate::host::meminfo;
 use crate::host::memory::{Controller, MemoryFiles, MemoryStat};
 use crate::host::psi::{self, Psi};
@@ -53,7 +54,7 @@ fn reserve_bytes(total_bytes: u64) -> u64 {
     (total_bytes / 10).clamp(512 << 20, 4 << 30)
 }
 
-/// The limit that `wanted` comes to on a machine of `total_bytes`.
+/// The limit that `wanted` comes to where there is room for `total_bytes`.
 pub fn limit_bytes(wanted: Limit, total_bytes: u64) -> Option<u64> {
     match wanted {
         Limit::None => None,
@@ -100,7 +101,7 @@ impl Guarded {
                     .into(),
             );
         }
-        let own_limit = kernel_limit(&target);
+        let own_limit = target.memory.as_ref().and_then(Controller::limit_bytes);
         let limit_bytes = own_limit.into_iter().chain(wanted.max_bytes).min();
         let enforcer = limit_bytes.map(|_| match left.max_bytes {
             None => LimitEnforcer::Kernel,
@@ -231,30 +232,30 @@ pub fn machine_eyes() -> Result<MachineEyes, OpenError> {
     })
 }
 
-/// The machine's memory, in bytes.
+/// The memory that a target can have at most, in bytes: the machine's, or what a container or a slice
+/// around this process is limited to.
 ///
 /// # Errors
 /// `/proc/meminfo` cannot be read.
-pub fn machine_total_bytes() -> std::io::Result<u64> {
+pub fn room_bytes(layout: &Layout) -> std::io::Result<u64> {
     let text = std::fs::read("/proc/meminfo")?;
-    meminfo::parse(&text)
+    let machine = meminfo::parse(&text)
         .map(|info| info.total_bytes)
-        .ok_or_else(|| std::io::Error::other("/proc/meminfo has no MemTotal"))
+        .ok_or_else(|| std::io::Error::other("/proc/meminfo has no MemTotal"))?;
+    let own = [
+        layout.v2.as_ref().map(|v2| Controller::V2(v2.own_dir())),
+        layout
+            .v1_memory
+            .as_ref()
+            .map(|v1| Controller::V1(v1.own_dir())),
+    ];
+    let limits = own.iter().flatten().filter_map(Controller::limit_bytes);
+    Ok(limits.chain([machine]).min().unwrap_or(machine))
 }
 
 fn read_psi(file: &Reread) -> Option<Psi> {
     let mut buf = [0; 256];
     psi::parse(file.read_short(&mut buf).ok()?)
-}
-
-/// The limit that the kernel enforces already; `max`, and v1's "as good as none", are no limit.
-fn kernel_limit(target: &Target) -> Option<u64> {
-    let file = match target.memory.as_ref()? {
-        Controller::V2(dir) => dir.join("memory.max"),
-        Controller::V1(dir) => dir.join("memory.limit_in_bytes"),
-    };
-    let limit: u64 = std::fs::read_to_string(file).ok()?.trim().parse().ok()?;
-    (limit < u64::MAX / 4).then_some(limit)
 }
 
 #[cfg(test)]

@@ -437,9 +437,9 @@ fn open_recording(path: &Path) -> anyhow::Result<(recorder::Recorder, Recording)
 }
 
 fn make_ready(orders: &Orders, layout: &Layout) -> anyhow::Result<Guarded> {
-    let total = guarded::machine_total_bytes().context("cannot read /proc/meminfo")?;
+    let room = guarded::room_bytes(layout).context("cannot read /proc/meminfo")?;
     let limits = Limits {
-        max_bytes: guarded::limit_bytes(orders.attach.memory_max, total),
+        max_bytes: guarded::limit_bytes(orders.attach.memory_max, room),
         high_bytes: orders.attach.memory_high,
     };
     let target = match &orders.subject {

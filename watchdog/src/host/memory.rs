@@ -18,6 +18,27 @@ pub enum Controller {
     V1(PathBuf),
 }
 
+impl Controller {
+    /// The limit that the kernel holds this group to, those of the groups around it included; `None` if
+    /// there is none. `max`, and v1's "as good as none", are no limit.
+    pub fn limit_bytes(&self) -> Option<u64> {
+        let limit = match self {
+            // The root has no such file.
+            Self::V2(dir) => dir
+                .ancestors()
+                .map_while(|dir| std::fs::read(dir.join("memory.max")).ok())
+                .filter_map(|max| text::number(&max))
+                .min(),
+            Self::V1(dir) => {
+                let stat = std::fs::read(dir.join("memory.stat")).ok()?;
+                text::keyed_lines(&stat)
+                    .find_map(|(key, n)| (key == b"hierarchical_memory_limit").then_some(n))
+            }
+        };
+        limit.filter(|&limit| limit < u64::MAX / 4)
+    }
+}
+
 /// The parts of `memory.stat` and its neighbours that the decision uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemoryStat {
@@ -175,6 +196,27 @@ mod tests {
             (100, 30, 10)
         );
         assert_eq!((v2.faults, v2.major_faults), (8, 2));
+    }
+
+    #[test]
+    fn the_tightest_limit_on_the_way_up_is_the_limit() {
+        let root = tempfile::tempdir().expect("a directory");
+        let (outer, inner) = (root.path().join("a"), root.path().join("a/b"));
+        std::fs::create_dir_all(&inner).expect("made");
+        let max =
+            |dir: &Path, text: &str| std::fs::write(dir.join("memory.max"), text).expect("written");
+        max(&inner, "max\n");
+        max(&outer, "max\n");
+        assert_eq!(Controller::V2(inner.clone()).limit_bytes(), None);
+        max(&outer, "1000\n");
+        max(&inner, "3000\n");
+        assert_eq!(Controller::V2(inner.clone()).limit_bytes(), Some(1000));
+        let stat = "cache 1\nhierarchical_memory_limit 500\n";
+        std::fs::write(inner.join("memory.stat"), stat).expect("written");
+        assert_eq!(Controller::V1(inner.clone()).limit_bytes(), Some(500));
+        let none = "hierarchical_memory_limit 9223372036854771712\n";
+        std::fs::write(inner.join("memory.stat"), none).expect("written");
+        assert_eq!(Controller::V1(inner).limit_bytes(), None);
     }
 
     #[test]

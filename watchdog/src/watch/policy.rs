@@ -164,6 +164,10 @@ impl Policy {
                 self.signals.forget();
                 self.ladder = Ladder::Watching;
             }
+            // Its trouble went away and has stayed away: the next is judged afresh.
+            Ladder::Asked { deadline, .. } if now >= deadline + self.settings.cooldown => {
+                self.ladder = Ladder::Watching;
+            }
             Ladder::Asked { .. } if victim_gone => {
                 self.ladder = Ladder::Settling {
                     until: now + self.settings.settle,
@@ -199,10 +203,10 @@ impl Policy {
             Ladder::Asked { .. } => None,
             _ => {
                 let victim = self.choose(now, cause.rule, members?)?;
-                self.remember(now, &victim.member);
                 if at_once {
                     Some(self.kill(now, cause, victim))
                 } else {
+                    self.remember(now, &victim.member);
                     self.ladder = Ladder::Asked {
                         victim,
                         deadline: now + self.grace(&cause),
@@ -229,6 +233,7 @@ impl Policy {
     }
 
     fn kill(&mut self, now: Duration, cause: Cause, victim: Choice) -> Order {
+        self.remember(now, &victim.member);
         self.ladder = Ladder::Killed {
             patience: now + self.settings.death_grace,
         };
@@ -292,10 +297,10 @@ impl Policy {
     /// has a past to be measured against when it matters, and often while a target moves that could
     /// be full soon.
     fn depth(&self, now: Duration) -> Depth {
-        let soon = self.time_left() < self.settings.growth_window / 16;
-        if now >= self.deep_look_due || (soon && self.signals.moved()) {
+        let soon = self.settings.growth_window / 16;
+        if now >= self.deep_look_due || (self.time_left() < soon && self.signals.moved()) {
             Depth::Members
-        } else if self.signals.near_limit() || self.pressed() {
+        } else if self.signals.near_limit() || self.pressed() || self.machine_time_left() < soon {
             Depth::Stat
         } else {
             Depth::Usage
@@ -321,13 +326,19 @@ impl Policy {
             .is_some_and(|(_, some)| some > self.settings.stall_full_permille / 10)
     }
 
+    /// The time in which all headroom could be gone, of the target or of the machine.
     fn time_left(&self) -> Duration {
-        let target = self.signals.headroom_bytes();
-        let machine = self.signals.machine_headroom_bytes();
-        let Some(headroom) = target.into_iter().chain(machine).min() else {
-            return self.settings.longest_look;
-        };
-        time_to_fill(headroom, self.settings.fastest_fill_bytes_per_s)
+        self.time_to_fill(self.signals.least_headroom_bytes())
+    }
+
+    fn machine_time_left(&self) -> Duration {
+        self.time_to_fill(self.signals.machine_headroom_bytes())
+    }
+
+    fn time_to_fill(&self, headroom_bytes: Option<u64>) -> Duration {
+        headroom_bytes.map_or(self.settings.longest_look, |bytes| {
+            time_to_fill(bytes, self.settings.fastest_fill_bytes_per_s)
+        })
     }
 }
 

@@ -71,6 +71,38 @@ proptest! {
         prop_assert_eq!(signalled, [7]);
     }
 
+    /// A target with no limit of its own is ended before the machine's memory is.
+    #[test]
+    fn a_leak_without_a_limit_is_ended_before_the_machine_is_full(
+        rate_log in 25.0f64..31.3,
+        machine_gib in 2u64..64,
+    ) {
+        let rate = rate_log.exp2() as u64;
+        let world = World { machine_bytes: machine_gib * GIB, ..World::quiet(u64::MAX / 2) }
+            .with(steady(1, 10 * MIB))
+            .with(leak(7, rate));
+        let needed = Duration::from_secs_f64((machine_gib * GIB) as f64 / rate as f64);
+        let outcome = run(&world, needed + Duration::from_secs(1));
+        prop_assert_eq!(outcome.out_of_memory, None);
+        prop_assert_eq!(outcome.first_signal().map(|(_, pid)| pid), Some(7));
+    }
+
+    /// Others fill the machine: that is not the target's fault, however much it holds.
+    #[test]
+    fn the_appetite_of_others_is_not_the_targets_fault(
+        rate_log in 25.0f64..31.3,
+        held_percent in 0u64..60,
+    ) {
+        let machine = 16 * GIB;
+        let world = World {
+            machine_bytes: machine,
+            others_bytes_per_s: rate_log.exp2() as u64,
+            ..World::quiet(u64::MAX / 2)
+        }
+        .with(steady(7, machine * held_percent / 100));
+        prop_assert_eq!(run(&world, Duration::from_secs(8)).first_signal(), None);
+    }
+
     /// However fast it fills, what stops at nine tenths and stays there is left alone.
     #[test]
     fn what_fills_nine_tenths_and_stays_is_left_alone(

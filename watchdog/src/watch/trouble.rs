@@ -218,7 +218,16 @@ impl Signals {
             .target
             .current_bytes
             .abs_diff(self.broken_down_at_bytes);
-        moved > self.headroom_bytes().unwrap_or(u64::MAX) / 64
+        moved > self.least_headroom_bytes().unwrap_or(u64::MAX) / 64
+    }
+
+    /// What is left to the target: below its limit, or of the machine if that is less.
+    pub fn least_headroom_bytes(&self) -> Option<u64> {
+        let target = self.headroom_bytes();
+        target
+            .into_iter()
+            .chain(self.machine_headroom_bytes())
+            .min()
     }
 
     /// Share of the stall window stalled (`full`, `some`), in permille; `None` until a window was seen.

@@ -26,10 +26,13 @@ pub(super) struct Process {
     pub(super) stall_permille: u64,
 }
 
-/// A target under a limit on a machine with a terabyte to spare.
+/// A target under a limit on a machine.
 #[derive(Clone, Debug)]
 pub(super) struct World {
     pub(super) limit_bytes: u64,
+    pub(super) machine_bytes: u64,
+    /// What others on the machine take, in a second.
+    pub(super) others_bytes_per_s: u64,
     pub(super) processes: Vec<Process>,
     /// Page cache grows by this much a second, up to what the limit leaves.
     pub(super) cache_bytes_per_s: u64,
@@ -44,7 +47,7 @@ pub(super) struct World {
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
     pub(super) orders: Vec<(Duration, Order)>,
-    /// When memory that cannot be reclaimed reached the limit: the kernel's OOM killer's moment.
+    /// When memory that cannot be reclaimed reached the limit, or the machine's end: the kernel's OOM killer's moment.
     pub(super) out_of_memory: Option<Duration>,
     pub(super) looks: usize,
 }
@@ -60,10 +63,12 @@ impl Outcome {
 }
 
 impl World {
-    /// Nothing but a limit.
+    /// Nothing but a limit, and a terabyte around it.
     pub(super) fn quiet(limit_bytes: u64) -> Self {
         Self {
             limit_bytes,
+            machine_bytes: 1 << 40,
+            others_bytes_per_s: 0,
             processes: Vec::new(),
             cache_bytes_per_s: 0,
             full_permille: 0,
@@ -96,7 +101,8 @@ impl World {
         while at < start + spell {
             let members = self.members(at - start, &dead, settings.growth_window, at);
             let held: u64 = members.iter().map(|m| m.anon_bytes).sum();
-            if held >= self.limit_bytes && outcome.out_of_memory.is_none() {
+            let available = self.available(at - start, held);
+            if (held >= self.limit_bytes || available == 0) && outcome.out_of_memory.is_none() {
                 outcome.out_of_memory = Some(at - start);
             }
             let gone = last_victim.is_some_and(|pid| !members.iter().any(|m| m.pid == pid));
@@ -115,6 +121,11 @@ impl World {
             depth = next;
         }
         outcome
+    }
+
+    fn available(&self, since: Duration, held: u64) -> u64 {
+        let taken = held + grown(self.others_bytes_per_s, since);
+        self.machine_bytes.saturating_sub(taken)
     }
 
     fn members(
@@ -174,8 +185,8 @@ impl World {
             },
             machine: (depth >= Depth::Stat).then(|| MachineFacts {
                 meminfo: MemInfo {
-                    total_bytes: 1 << 40,
-                    available_bytes: (1 << 40) - held,
+                    total_bytes: self.machine_bytes,
+                    available_bytes: self.available(since, held),
                     ..MemInfo::default()
                 },
                 arc: None,
