@@ -129,26 +129,22 @@ impl Policy {
         self.advance(now, facts.victim_gone);
         let trouble = self.signals.trouble(now);
         let order = trouble.and_then(|urgency| self.act(now, urgency, facts.members));
-        let depth = match (trouble, facts.members) {
-            (Some(_), None) if self.may_act(now) => Depth::Members,
-            _ => self.depth(now),
-        };
-        let after = if depth == Depth::Members
-            && order.is_none()
-            && trouble.is_some()
-            && facts.members.is_none()
-        {
-            Duration::ZERO // everything but the members says act: look at them at once
+        // Everything but the members says act: look at them at once.
+        let blind = trouble.is_some() && facts.members.is_none() && self.may_act(now);
+        let next = if blind {
+            Look {
+                after: Duration::ZERO,
+                depth: Depth::Members,
+            }
         } else {
-            self.pause()
+            let after = self.pause();
+            let depth = self.depth(now + after);
+            Look { after, depth }
         };
-        if depth == Depth::Members {
-            self.deep_look_due = now + self.settings.longest_look;
+        if next.depth == Depth::Members {
+            self.deep_look_due = now + next.after + self.settings.longest_look;
         }
-        Decision {
-            order,
-            next: Look { after, depth },
-        }
+        Decision { order, next }
     }
 
     /// Moves on from a kill: from killed to settling when the process is gone, from settling to
@@ -293,14 +289,14 @@ impl Policy {
         })
     }
 
-    /// How closely to look while nothing holds. Processes are looked at now and then, so that growth
-    /// has a past to be measured against when it matters, and often while a target moves that could
-    /// be full soon.
-    fn depth(&self, now: Duration) -> Depth {
-        let soon = self.settings.growth_window / 16;
-        if now >= self.deep_look_due || (self.time_left() < soon && self.signals.moved()) {
+    /// How closely to look at `at` while nothing holds. Processes are looked at now and then, so that
+    /// growth has a past to be measured against when it matters, and often while a target moves that
+    /// could be full soon. The machine is looked at whenever it is what will be full first.
+    fn depth(&self, at: Duration) -> Depth {
+        let soon = self.time_left() < self.settings.growth_window / 16;
+        if at >= self.deep_look_due || (soon && self.signals.moved()) {
             Depth::Members
-        } else if self.signals.near_limit() || self.pressed() || self.machine_time_left() < soon {
+        } else if self.signals.near_limit() || self.pressed() || self.signals.machine_bounds() {
             Depth::Stat
         } else {
             Depth::Usage
@@ -328,15 +324,8 @@ impl Policy {
 
     /// The time in which all headroom could be gone, of the target or of the machine.
     fn time_left(&self) -> Duration {
-        self.time_to_fill(self.signals.least_headroom_bytes())
-    }
-
-    fn machine_time_left(&self) -> Duration {
-        self.time_to_fill(self.signals.machine_headroom_bytes())
-    }
-
-    fn time_to_fill(&self, headroom_bytes: Option<u64>) -> Duration {
-        headroom_bytes.map_or(self.settings.longest_look, |bytes| {
+        let headroom = self.signals.least_headroom_bytes();
+        headroom.map_or(self.settings.longest_look, |bytes| {
             time_to_fill(bytes, self.settings.fastest_fill_bytes_per_s)
         })
     }

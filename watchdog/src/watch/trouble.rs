@@ -221,6 +221,11 @@ impl Signals {
         moved > self.least_headroom_bytes().unwrap_or(u64::MAX) / 64
     }
 
+    /// Whether the machine will be full before the target's limit is reached.
+    pub fn machine_bounds(&self) -> bool {
+        self.least_headroom_bytes() == self.machine_headroom_bytes()
+    }
+
     /// What is left to the target: below its limit, or of the machine if that is less.
     pub fn least_headroom_bytes(&self) -> Option<u64> {
         let target = self.headroom_bytes();
