@@ -17,10 +17,14 @@ pub struct KernelLayout {
     pub task_tgid: u32,
     /// Byte offset of `task_struct.comm`.
     pub task_comm: u32,
+    /// Byte offset of `task_struct.group_leader`.
+    pub task_group_leader: u32,
+    /// Byte offset of `task_struct.start_boottime`.
+    pub task_start_boottime: u32,
     /// [`VICTIM_IS_TASK`] or [`VICTIM_IS_PID`].
     pub mark_victim: u32,
 }
-const _: () = assert!(size_of::<KernelLayout>() == 16);
+const _: () = assert!(size_of::<KernelLayout>() == 24);
 
 // SAFETY: repr(C), integers only, no padding by the assert above.
 #[cfg(not(target_arch = "bpf"))]

@@ -14,19 +14,25 @@
 //! | `TOTALS` | row → [`TargetTotals`], mapped | programs | agent |
 //! | `MACHINE` | 0 → [`MachineTotals`], mapped | programs | agent |
 //! | `PROCESSES` | tgid → [`ProcessTotals`] | programs | agent |
+//! | `STALLS` | row → [`StallWindow`] | programs | guard |
+//! | `ARMED` | place → row + 1, 0 for none | agent | guard |
+//! | `KILLS` | [`Name`] → [`Kill`] | guard | agent |
+//! | `TURNS` | row and time → 1 | guard | guard |
 //! | `RECLAIMS` | tid → [`ReclaimStart`] | programs | programs |
 //! | `EVENTS` | ring of [`EventHeader`] + body | programs | agent |
 #![no_std]
 
 mod event;
 mod layout;
+mod terms;
 mod totals;
 
 pub use event::{Comm, EventHeader, EventKind, Exit, Hang, OomVictim, ReclaimStarted};
 pub use layout::{KernelLayout, VICTIM_IS_PID, VICTIM_IS_TASK};
-pub use totals::{
-    GuardTerms, Heartbeat, MachineTotals, ProcessTotals, ReclaimStart, TargetRow, TargetTotals,
+pub use terms::{
+    ANY_USER, BUCKETS, GuardTerms, Heartbeat, Kill, Name, Reach, StallWindow, TargetRow, VICTIMS,
 };
+pub use totals::{MachineTotals, ProcessTotals, ReclaimStart, TargetTotals};
 
 /// Version of everything in this crate; names the directory of the pins.
 pub const ABI_VERSION: u32 = 1;
@@ -39,6 +45,39 @@ pub const MAX_OWNERS: u32 = 64;
 
 /// Cgroup depths that can hold a target; `LEVELS` is one word of so many bits.
 pub const MAX_LEVELS: u32 = 64;
+
+/// Targets that the guard may reach by name; more are guarded, but only by who is at hand.
+pub const MAX_ARMED: u32 = 64;
+
+/// Kills that are kept until an agent has read them.
+pub const MAX_KILLS: u32 = 1024;
+
+/// How often a second the guard's clock ticks on each CPU.
+pub const GUARD_TICKS_PER_S: u64 = 10;
+
+/// Stands where `bpf_task_from_pid` is called; see [`KFUNCS`].
+pub const KFUNC_TASK_FROM_PID: u32 = 0x6d77_0001;
+/// Stands where `bpf_task_release` is called.
+pub const KFUNC_TASK_RELEASE: u32 = 0x6d77_0002;
+/// Stands where `bpf_task_under_cgroup` is called.
+pub const KFUNC_TASK_UNDER_CGROUP: u32 = 0x6d77_0003;
+/// Stands where `bpf_cgroup_from_id` is called.
+pub const KFUNC_CGROUP_FROM_ID: u32 = 0x6d77_0004;
+/// Stands where `bpf_cgroup_release` is called.
+pub const KFUNC_CGROUP_RELEASE: u32 = 0x6d77_0005;
+/// Stands where `bpf_send_signal_task` is called.
+pub const KFUNC_SEND_SIGNAL_TASK: u32 = 0x6d77_0006;
+
+/// Kernel functions that programs call, with the helper number that stands in the object for each: the
+/// agent replaces it by the function's number in the running kernel's BTF.
+pub const KFUNCS: [(&str, u32); 6] = [
+    ("bpf_task_from_pid", KFUNC_TASK_FROM_PID),
+    ("bpf_task_release", KFUNC_TASK_RELEASE),
+    ("bpf_task_under_cgroup", KFUNC_TASK_UNDER_CGROUP),
+    ("bpf_cgroup_from_id", KFUNC_CGROUP_FROM_ID),
+    ("bpf_cgroup_release", KFUNC_CGROUP_RELEASE),
+    ("bpf_send_signal_task", KFUNC_SEND_SIGNAL_TASK),
+];
 
 /// Processes whose totals are kept; the least recently seen makes room.
 pub const MAX_PROCESSES: u32 = 8192;

@@ -10,7 +10,9 @@
 
 mod exit;
 mod fault;
+mod guard;
 mod hang;
+mod kfuncs;
 mod maps;
 mod oom;
 mod reclaim;

@@ -10,8 +10,9 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, RingBuf},
 };
 use memwatch_ebpf::{
-    EVENT_RING_BYTES, EventHeader, EventKind, Heartbeat, KernelLayout, MAX_OWNERS, MAX_PROCESSES,
-    MAX_TARGETS, MachineTotals, ProcessTotals, ReclaimStart, TargetRow, TargetTotals,
+    EVENT_RING_BYTES, EventHeader, EventKind, Heartbeat, KernelLayout, Kill, MAX_ARMED, MAX_KILLS,
+    MAX_OWNERS, MAX_PROCESSES, MAX_TARGETS, MachineTotals, Name, ProcessTotals, ReclaimStart,
+    StallWindow, TargetRow, TargetTotals,
 };
 
 #[map]
@@ -21,7 +22,7 @@ pub(crate) static LEVELS: Array<u64> = Array::with_max_entries(1, 0);
 pub(crate) static TARGETS: HashMap<u64, u32> = HashMap::with_max_entries(MAX_TARGETS, 0);
 
 #[map]
-pub(crate) static ROWS: Array<TargetRow> = Array::with_max_entries(MAX_TARGETS, 0);
+pub(crate) static ROWS: Array<TargetRow> = Array::with_max_entries(MAX_TARGETS, BPF_F_MMAPABLE);
 
 #[map]
 pub(crate) static HEARTBEATS: Array<Heartbeat> =
@@ -37,9 +38,23 @@ static MACHINE: Array<MachineTotals> = Array::with_max_entries(1, BPF_F_MMAPABLE
 pub(crate) static PROCESSES: LruHashMap<u32, ProcessTotals> =
     LruHashMap::with_max_entries(MAX_PROCESSES, 0);
 
+/// Not least-recently-used: each entry that is taken in is taken out again, so that what has begun and
+/// not ended can be counted.
 #[map]
-pub(crate) static RECLAIMS: LruHashMap<u32, ReclaimStart> =
-    LruHashMap::with_max_entries(MAX_PROCESSES, 0);
+pub(crate) static RECLAIMS: HashMap<u32, ReclaimStart> =
+    HashMap::with_max_entries(MAX_PROCESSES, 0);
+
+#[map]
+pub(crate) static STALLS: Array<StallWindow> = Array::with_max_entries(MAX_TARGETS, BPF_F_MMAPABLE);
+
+#[map]
+pub(crate) static ARMED: Array<u32> = Array::with_max_entries(MAX_ARMED, 0);
+
+#[map]
+pub(crate) static KILLS: HashMap<Name, Kill> = HashMap::with_max_entries(MAX_KILLS, 0);
+
+#[map]
+pub(crate) static TURNS: LruHashMap<u64, u32> = LruHashMap::with_max_entries(MAX_TARGETS, 0);
 
 #[map]
 static EVENTS: RingBuf = RingBuf::with_byte_size(EVENT_RING_BYTES, 0);
@@ -50,6 +65,8 @@ static LAYOUT: Global<KernelLayout> = Global::new(KernelLayout {
     task_pid: 0,
     task_tgid: 0,
     task_comm: 0,
+    task_group_leader: 0,
+    task_start_boottime: 0,
     mark_victim: 0,
 });
 

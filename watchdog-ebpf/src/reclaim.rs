@@ -3,10 +3,13 @@
 //! Sources: `include/trace/events/vmscan.h`. Arguments used are the same from 5.15 to 7.3; later
 //! kernels only add some behind them.
 
-use aya_ebpf::{EbpfContext, macros::raw_tracepoint, programs::RawTracePointContext};
+use aya_ebpf::{
+    EbpfContext, bindings::BPF_NOEXIST, macros::raw_tracepoint, programs::RawTracePointContext,
+};
 use memwatch_ebpf::{EventKind, QUIET_NS, ReclaimStart, ReclaimStarted, TargetTotals};
 
 use crate::{
+    guard,
     maps::{self, RECLAIMS, add, header, now_ns, replace},
     target::current_row,
 };
@@ -84,16 +87,18 @@ fn begin(ctx: &RawTracePointContext, counter: impl FnOnce(*mut TargetTotals) -> 
         return;
     };
     let begin_ns = now_ns();
-    // A reclaim never begins inside another (PF_MEMALLOC), so an old entry lost its end.
-    let _ = RECLAIMS.insert(
-        ctx.pid(),
-        ReclaimStart {
-            begin_ns,
-            row,
-            reserved: 0,
-        },
-        0,
-    );
+    // A reclaim never begins inside another (PF_MEMALLOC).
+    let start = ReclaimStart {
+        begin_ns,
+        row,
+        reserved: 0,
+    };
+    if RECLAIMS
+        .insert(ctx.pid(), start, u64::from(BPF_NOEXIST))
+        .is_ok()
+    {
+        guard::reclaim_begun(row, begin_ns);
+    }
     add(counter(totals), 1);
     // SAFETY: a live map value.
     let previous_ns = unsafe { replace(&raw mut (*totals).last_reclaim_ns, begin_ns) };
@@ -132,6 +137,7 @@ fn end(ctx: &RawTracePointContext) {
             add(&raw mut (*process).reclaimed_pages, reclaimed);
         }
     }
+    guard::reclaim_ended(ctx, row, begin_ns, now);
 }
 
 /// A member ends a reclaim that it began before it was one, before the programs were attached, or

@@ -1,5 +1,5 @@
-//! Values of the maps: what is counted, per target, process and machine, and what the agent tells
-//! the programs about a target. The records of the ring are `event`'s.
+//! Values of the maps: what is counted, per target, process and machine. What the agent tells the
+//! programs about a target is `terms`'s, the records of the ring are `event`'s.
 //!
 //! Counters only grow; the agent works with differences. Times are `CLOCK_MONOTONIC` nanoseconds.
 
@@ -93,53 +93,6 @@ pub struct ReclaimStart {
 }
 const _: () = assert!(size_of::<ReclaimStart>() == 16);
 
-/// What the agent tells the programs about one target.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TargetRow {
-    /// The cgroup v2 id; 0 while the row is free.
-    pub cgroup_id: u64,
-    /// Depth of that cgroup below the root, which is 0.
-    pub level: u32,
-    /// Whose heartbeat shows that somebody is watching: a slot in `HEARTBEATS`.
-    pub heartbeat_slot: u32,
-    /// On what terms the kernel may act when that heartbeat stops.
-    pub guard: GuardTerms,
-}
-const _: () = assert!(size_of::<TargetRow>() == 64);
-
-/// The in-kernel guard's terms for one target. All zero: never act.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct GuardTerms {
-    /// Heartbeats older than this are stale.
-    pub stale_after_ns: u64,
-    /// Stall within `window_ns` from which the guard acts.
-    pub budget_ns: u64,
-    /// The window that `budget_ns` is counted over.
-    pub window_ns: u64,
-    /// Start time, in boot-time nanoseconds, of the victim the agent named last.
-    pub victim_start_ns: u64,
-    /// That victim's tgid; 0 for none.
-    pub victim_tgid: u32,
-    /// The user on whose behalf, whose processes alone may be signalled; 0 for any.
-    pub uid: u32,
-    /// Zero.
-    pub reserved: u64,
-}
-const _: () = assert!(size_of::<GuardTerms>() == 48);
-
-/// A sign of life of one agent.
-#[repr(C, align(64))]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Heartbeat {
-    /// When its deciding thread last finished a pass.
-    pub beat_ns: u64,
-    /// Keeps owners on cache lines of their own.
-    pub reserved: [u64; 7],
-}
-const _: () = assert!(size_of::<Heartbeat>() == 64);
-
 #[cfg(not(target_arch = "bpf"))]
 mod pod {
     use super::*;
@@ -150,8 +103,4 @@ mod pod {
     unsafe impl aya::Pod for MachineTotals {}
     // SAFETY: as above.
     unsafe impl aya::Pod for ProcessTotals {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for TargetRow {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for Heartbeat {}
 }

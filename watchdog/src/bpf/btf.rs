@@ -87,9 +87,12 @@ impl<'b> Btf<'b> {
         })
     }
 
-    /// Whether there is a function of that name.
-    pub(super) fn has_function(&self, name: &str) -> bool {
-        self.find(FUNC, name).is_some()
+    /// The number of the function of that name, by which a program calls it.
+    pub(super) fn function(&self, name: &str) -> Option<u32> {
+        let is_it = |found: Type<'_>| found.kind == FUNC && found.name == name.as_bytes();
+        let mut types = self.starts.iter().map(|&start| self.at(start as usize));
+        let index = types.position(|found| found.is_some_and(is_it))?;
+        u32::try_from(index + 1).ok()
     }
 
     /// Whether the argument of a raw tracepoint is a pointer. `argument` counts from 0, without the
@@ -178,8 +181,12 @@ mod tests {
         assert_eq!(btf.member_offset("task_struct", "tgid"), Some(pid + 4));
         assert!(btf.member_offset("task_struct", "comm").expect("comm") > pid);
         assert_eq!(btf.member_offset("task_struct", "no such member"), None);
-        assert!(btf.has_function("schedule"));
-        assert!(!btf.has_function("no such function"));
+        let schedule = btf.function("schedule").expect("schedule");
+        assert_eq!(
+            btf.by_id(schedule).map(|found| found.name),
+            Some(&b"schedule"[..])
+        );
+        assert_eq!(btf.function("no such function"), None);
         // (struct reclaim_state...): `mm_vmscan_direct_reclaim_begin(int order, gfp_t gfp_flags)`.
         let order = btf.tracepoint_argument_is_pointer("mm_vmscan_direct_reclaim_begin", 0);
         assert_eq!(order, Some(false));

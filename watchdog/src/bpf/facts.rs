@@ -4,6 +4,7 @@
 use super::btf::Btf;
 use aya::programs::{ProgramError, ProgramType};
 use aya::sys::is_program_supported;
+use memwatch_ebpf::KFUNCS;
 use serde::Serialize;
 
 /// Where the kernel describes its own types.
@@ -16,7 +17,7 @@ pub struct Facts {
     pub types: Option<KernelTypes>,
     /// `BPF_PROG_TYPE_RAW_TRACEPOINT`: what everything here is built on (4.17).
     pub raw_tracepoint: Probe,
-    /// `BPF_PROG_TYPE_PERF_EVENT`: fault samples (4.9).
+    /// `BPF_PROG_TYPE_PERF_EVENT`: fault samples, and the guard's clock (4.9).
     pub perf_event: Probe,
     /// `BPF_PROG_TYPE_TRACING`: fentry and its like, a bonus (5.5).
     pub tracing: Probe,
@@ -33,21 +34,27 @@ pub struct KernelTypes {
     pub task_tgid: Option<u32>,
     /// Offset of `task_struct.comm`.
     pub task_comm: Option<u32>,
+    /// Offset of `task_struct.group_leader`, the main thread.
+    pub task_group_leader: Option<u32>,
+    /// Offset of `task_struct.start_boottime` (5.5).
+    pub task_start_boottime: Option<u32>,
     /// Whether `oom:mark_victim` hands over a task (6.8) or a pid.
     pub mark_victim_is_task: Option<bool>,
     /// Functions that programs may call.
     pub kfuncs: Kfuncs,
 }
 
-/// Kernel functions that let a program reach a task other than the current one.
+/// Kernel functions that let a program reach a task other than the current one: the numbers of
+/// [`KFUNCS`] in the kernel's BTF, in that order. All are there since 6.13.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Kfuncs {
-    /// `bpf_task_from_pid` (6.2).
-    pub task_from_pid: bool,
-    /// `bpf_task_under_cgroup` (6.5).
-    pub task_under_cgroup: bool,
-    /// `bpf_send_signal_task` (6.13).
-    pub send_signal_task: bool,
+pub struct Kfuncs(pub [Option<u32>; KFUNCS.len()]);
+
+impl Kfuncs {
+    /// The names of those that are missing.
+    pub fn missing(&self) -> impl Iterator<Item = &'static str> {
+        let names = KFUNCS.iter().zip(self.0);
+        names.filter_map(|((name, _), number)| number.is_none().then_some(*name))
+    }
 }
 
 /// What came of loading the smallest program of a type.
@@ -94,12 +101,10 @@ impl KernelTypes {
             task_pid: task("pid"),
             task_tgid: task("tgid"),
             task_comm: task("comm"),
+            task_group_leader: task("group_leader"),
+            task_start_boottime: task("start_boottime"),
             mark_victim_is_task: btf.tracepoint_argument_is_pointer("mark_victim", 0),
-            kfuncs: Kfuncs {
-                task_from_pid: btf.has_function("bpf_task_from_pid"),
-                task_under_cgroup: btf.has_function("bpf_task_under_cgroup"),
-                send_signal_task: btf.has_function("bpf_send_signal_task"),
-            },
+            kfuncs: Kfuncs(KFUNCS.map(|(name, _)| btf.function(name))),
         }
     }
 }

@@ -3,9 +3,11 @@
 //! A program that does not load or attach costs its feature and nothing else. Everything is detached
 //! when [`Programs`] is dropped.
 
-use super::plan::{Feature, Loss, Plan, Tracepoint};
+use super::kfuncs;
+use super::plan::{Feature, GuardClock, Loss, Plan, Tracepoint};
 use super::reader::{Reader, Row, Totals};
 use crate::causes::with_causes;
+use crate::host::clock;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, RingBuf};
 use aya::programs::perf_event::{
     PerfEventConfig, PerfEventLinkId, PerfEventScope, SamplePolicy, SoftwareEvent,
@@ -16,11 +18,13 @@ use aya::{Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
 use log::Log;
 use memwatch_ebpf::{
-    MAJOR_FAULT_PERIOD, MAX_LEVELS, MAX_TARGETS, MINOR_FAULT_PERIOD, TargetRow, TargetTotals,
+    ANY_USER, BUCKETS, GUARD_TICKS_PER_S, GuardTerms, Kill, MAJOR_FAULT_PERIOD, MAX_ARMED,
+    MAX_LEVELS, MAX_TARGETS, MINOR_FAULT_PERIOD, Name, StallWindow, TargetRow, TargetTotals,
 };
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 /// Nothing could be loaded at all, or a map could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +54,11 @@ pub struct Programs {
     object: Ebpf,
     targets: HashMap<MapData, u64, u32>,
     rows: Array<MapData, TargetRow>,
+    rows_fd: OwnedFd,
     levels: Array<MapData, u64>,
+    armed: Array<MapData, u32>,
+    kills: HashMap<MapData, Name, Kill>,
+    stalls: Array<MapData, StallWindow>,
     totals: Totals,
     attached: Vec<&'static str>,
     losses: Vec<Loss>,
@@ -76,14 +84,24 @@ impl Programs {
     pub fn load(plan: &Plan) -> Result<Self, LoadError> {
         // The object needs no BTF of the kernel. `new` has parsed all of it by now and aya offers no
         // way around that, but at least it is not kept.
+        let bytes = match &plan.guard_clock {
+            Some(GuardClock::Named(numbers)) => {
+                kfuncs::with_numbers(memwatch_ebpf::OBJECT, numbers)
+            }
+            _ => memwatch_ebpf::OBJECT.to_vec(),
+        };
         let mut object = EbpfLoader::new()
             .btf(None)
             .override_global("LAYOUT", &plan.layout, true)
-            .load(memwatch_ebpf::OBJECT)?;
+            .load(&bytes)?;
         let logger = EbpfLogger::init(&mut object).ok();
         let targets = HashMap::try_from(take(&mut object, "TARGETS")?)?;
+        let rows_fd = fd(&object, "ROWS")?.fd().as_fd().try_clone_to_owned()?;
         let rows = Array::try_from(take(&mut object, "ROWS")?)?;
         let levels = Array::try_from(take(&mut object, "LEVELS")?)?;
+        let armed = Array::try_from(take(&mut object, "ARMED")?)?;
+        let kills = HashMap::try_from(take(&mut object, "KILLS")?)?;
+        let stalls = Array::try_from(take(&mut object, "STALLS")?)?;
         let totals = Totals::new(
             fd(&object, "TOTALS")?.fd().as_fd(),
             fd(&object, "MACHINE")?.fd().as_fd(),
@@ -92,7 +110,11 @@ impl Programs {
             object,
             targets,
             rows,
+            rows_fd,
             levels,
+            armed,
+            kills,
+            stalls,
             totals,
             attached: Vec::new(),
             losses: plan.losses.clone(),
@@ -107,7 +129,38 @@ impl Programs {
                 Err(error) => programs.lose(point.feature, &error),
             }
         }
+        if let Some(clock) = plan.guard_clock {
+            let (program, feature) = match clock {
+                GuardClock::Running => ("guard_tick", Feature::GuardClock),
+                GuardClock::Named(_) => ("guard_tick_named", Feature::GuardNames),
+            };
+            if let Err(error) = programs.tick(program) {
+                programs.lose(feature, &error);
+                if feature == Feature::GuardNames {
+                    // The verifier's view of these functions changes from kernel to kernel.
+                    let without = programs.tick("guard_tick");
+                    without.unwrap_or_else(|error| programs.lose(Feature::GuardClock, &error));
+                }
+            }
+        }
         Ok(programs)
+    }
+
+    /// Lets the guard's clock tick on every CPU.
+    fn tick(&mut self, name: &'static str) -> Result<(), ProgramError> {
+        let cpus = online_cpus().map_err(|(_, error)| ProgramError::IOError(error))?;
+        let program = sampler(&mut self.object, name)?;
+        program.load()?;
+        for cpu in cpus {
+            program.attach(
+                PerfEventConfig::Software(SoftwareEvent::CpuClock),
+                PerfEventScope::AllProcessesOneCpu { cpu },
+                SamplePolicy::Period(1_000_000_000 / GUARD_TICKS_PER_S),
+                false,
+            )?;
+        }
+        self.attached.push(name);
+        Ok(())
     }
 
     fn attach(&mut self, point: &Tracepoint) -> Result<(), ProgramError> {
@@ -175,11 +228,75 @@ impl Programs {
     /// The kernel refuses, which it does not for an entry that is there.
     pub fn remove_target(&mut self, row: Row) -> Result<(), LoadError> {
         if let Some((cgroup_id, _)) = self.taken.remove(&row.0) {
+            self.disarm(row)?;
             self.tell_levels()?;
             self.targets.remove(&cgroup_id)?;
             self.rows.set(row.0, TargetRow::default(), 0)?;
         }
         Ok(())
+    }
+
+    /// Puts a target under the guard: if the owner of its heartbeat goes silent, the kernel acts on
+    /// these terms. The heartbeat must have been given before.
+    ///
+    /// # Errors
+    /// The kernel refuses, which it does not.
+    pub fn arm(&mut self, row: Row, terms: &Terms) -> Result<(), LoadError> {
+        let mut target = self.rows.get(&row.0, 0)?;
+        target.guard = terms.for_kernel();
+        self.rows.set(row.0, target, 0)?;
+        for place in 0..MAX_ARMED {
+            if self.armed.get(&place, 0)? == 0 {
+                return Ok(self.armed.set(place, row.0 + 1, 0)?);
+            }
+        }
+        // More than the clock has places for: guarded all the same, by who is at hand.
+        Ok(())
+    }
+
+    /// Takes a target from under the guard.
+    ///
+    /// # Errors
+    /// The kernel refuses, which it does not.
+    pub fn disarm(&mut self, row: Row) -> Result<(), LoadError> {
+        let mut target = self.rows.get(&row.0, 0)?;
+        target.guard = GuardTerms::default();
+        self.rows.set(row.0, target, 0)?;
+        for place in 0..MAX_ARMED {
+            if self.armed.get(&place, 0)? == row.0 + 1 {
+                self.armed.set(place, 0, 0)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The stall that the guard's window of a target holds, a reclaim under way left out.
+    ///
+    /// # Errors
+    /// The kernel refuses, which it does not.
+    pub fn guarded_stall(&self, row: Row) -> Result<Duration, LoadError> {
+        let window: StallWindow = self.stalls.get(&row.0, 0)?;
+        let bucket_ns = self.rows.get(&row.0, 0)?.guard.bucket_ns.max(1);
+        let epoch = clock::now().as_nanos() as u64 / bucket_ns;
+        let fresh = |&(counted, _): &(u64, u64)| epoch.saturating_sub(counted) < BUCKETS as u64;
+        let buckets = window.epochs.into_iter().zip(window.stall_ns);
+        let stall_ns = buckets.filter(fresh).map(|(_, stall_ns)| stall_ns).sum();
+        Ok(Duration::from_nanos(stall_ns))
+    }
+
+    /// What the guard has done and nobody has read yet; each kill is returned once.
+    ///
+    /// # Errors
+    /// The kernel refuses, which it does not.
+    pub fn take_kills(&mut self) -> Result<Vec<(Name, Kill)>, LoadError> {
+        let mut kills = Vec::new();
+        let names: Vec<Name> = self.kills.keys().collect::<Result<_, _>>()?;
+        for name in names {
+            kills.push((name, self.kills.get(&name, 0)?));
+            self.kills.remove(&name)?;
+        }
+        kills.sort_by_key(|(_, kill)| kill.time_ns);
+        Ok(kills)
     }
 
     fn tell_levels(&mut self) -> Result<(), LoadError> {
@@ -209,6 +326,7 @@ impl Programs {
         Ok(Reader::new(
             self.totals.clone(),
             heartbeats.fd().as_fd(),
+            self.rows_fd.as_fd(),
             processes,
             events,
         )?)
@@ -283,6 +401,35 @@ impl Programs {
                 })
             })
             .collect()
+    }
+}
+
+/// When the guard may act in a target, and how soon again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// A heartbeat older than this is stale.
+    pub stale_after: Duration,
+    /// Stall within the window from which the guard acts.
+    pub budget: Duration,
+    /// The window.
+    pub window: Duration,
+    /// The least time between two kills.
+    pub pause: Duration,
+    /// The user on whose behalf, whose processes alone may be hit; `None` for any.
+    pub uid: Option<u32>,
+}
+
+impl Terms {
+    fn for_kernel(&self) -> GuardTerms {
+        let ns = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
+        GuardTerms {
+            stale_after_ns: ns(self.stale_after).max(1),
+            budget_ns: ns(self.budget),
+            bucket_ns: (ns(self.window) / BUCKETS as u64).max(1),
+            pause_ns: ns(self.pause),
+            uid: self.uid.unwrap_or(ANY_USER),
+            ..GuardTerms::default()
+        }
     }
 }
 

@@ -10,12 +10,14 @@
 mod btf;
 mod event;
 mod facts;
+mod kfuncs;
 mod load;
 mod plan;
 mod reader;
 
 pub use event::Event;
 pub use facts::{Facts, KernelTypes, Kfuncs, Probe};
-pub use load::{LoadError, Programs, Statistics};
-pub use plan::{Feature, Loss, Plan, plan};
+pub use load::{LoadError, Programs, Statistics, Terms};
+pub use memwatch_ebpf::{Kill, Name};
+pub use plan::{Feature, GuardClock, Loss, Plan, plan};
 pub use reader::{Reader, Row, Totals};

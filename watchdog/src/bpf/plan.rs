@@ -1,8 +1,8 @@
 //! From facts to what is attached. Pure: the same facts give the same plan, and a test flips one fact
 //! at a time.
 
-use super::facts::{Facts, Probe};
-use memwatch_ebpf::{KernelLayout, VICTIM_IS_PID, VICTIM_IS_TASK};
+use super::facts::{Facts, Kfuncs, Probe};
+use memwatch_ebpf::{KFUNCS, KernelLayout, VICTIM_IS_PID, VICTIM_IS_TASK};
 use serde::Serialize;
 
 /// What is to be attached, and what is lost.
@@ -12,10 +12,21 @@ pub struct Plan {
     pub tracepoints: Vec<Tracepoint>,
     /// Whether faults are sampled while a target is hot.
     pub sample_faults: bool,
+    /// The guard's clock; without, the guard acts in reclaim alone.
+    pub guard_clock: Option<GuardClock>,
     /// What the programs are told of this kernel.
     pub layout: KernelLayout,
     /// What this kernel or these privileges do not offer.
     pub losses: Vec<Loss>,
+}
+
+/// Whom the guard reaches when its clock ticks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GuardClock {
+    /// Members that are running.
+    Running,
+    /// Those that the agent has named, too: with the numbers of the kernel's functions for it.
+    Named([u32; KFUNCS.len()]),
 }
 
 /// One program and where it goes.
@@ -45,6 +56,10 @@ pub enum Feature {
     Hang,
     /// Page faults, by sampling.
     Faults,
+    /// The guard's clock.
+    GuardClock,
+    /// The guard's reach to sleeping processes.
+    GuardNames,
 }
 
 /// A feature that is missing, what stands in for it, and what that costs.
@@ -58,13 +73,15 @@ pub struct Loss {
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Reclaim,
         Self::Kswapd,
         Self::Exit,
         Self::OomVictim,
         Self::Hang,
         Self::Faults,
+        Self::GuardClock,
+        Self::GuardNames,
     ];
 
     /// For people.
@@ -76,6 +93,8 @@ impl Feature {
             Self::OomVictim => "the kernel's OOM victims",
             Self::Hang => "hung tasks",
             Self::Faults => "sampled page faults",
+            Self::GuardClock => "the guard's clock",
+            Self::GuardNames => "the guard's reach to sleeping processes",
         }
     }
 
@@ -86,6 +105,8 @@ impl Feature {
             Self::Kswapd | Self::Exit | Self::Hang => "nothing",
             Self::OomVictim => "the oom_kill counter of the target",
             Self::Faults => "counts from memory.stat and /proc",
+            Self::GuardClock => "the guard acts at the end of a reclaim",
+            Self::GuardNames => "the guard reaches who is running or in reclaim",
         }
     }
 
@@ -100,6 +121,12 @@ impl Feature {
             Self::OomVictim => "the record tells how many, not who",
             Self::Hang => "the record lacks them; they are in the kernel's log",
             Self::Faults => "none but detail",
+            Self::GuardClock => {
+                "if memwatch is stopped or dead, a target that hangs inside one reclaim is not ended"
+            }
+            Self::GuardNames => {
+                "if memwatch is stopped or dead, a target whose processes all sleep is not ended"
+            }
         }
     }
 }
@@ -161,7 +188,8 @@ pub fn plan(facts: &Facts) -> Plan {
     let names_tasks = layout.task_comm != 0;
     let knows_victim = names_tasks && layout.mark_victim != 0;
     if !traces {
-        for feature in Feature::ALL.into_iter().filter(|&f| f != Feature::Faults) {
+        use Feature::{Exit, Hang, Kswapd, OomVictim, Reclaim};
+        for feature in [Reclaim, Kswapd, Exit, OomVictim, Hang] {
             lose(feature, why_not(facts.raw_tracepoint));
         }
     } else {
@@ -176,13 +204,22 @@ pub fn plan(facts: &Facts) -> Plan {
         }
     }
     let sample_faults = traces && facts.perf_event == Probe::Works;
+    let needed = if traces {
+        facts.perf_event
+    } else {
+        facts.raw_tracepoint
+    };
     if !sample_faults {
-        let probe = if traces {
-            facts.perf_event
-        } else {
-            facts.raw_tracepoint
-        };
-        lose(Feature::Faults, why_not(probe));
+        lose(Feature::Faults, why_not(needed));
+    }
+    let guard_clock = sample_faults.then(|| guard_clock(facts, &layout));
+    match guard_clock {
+        None => lose(Feature::GuardClock, why_not(needed)),
+        Some(GuardClock::Running) => lose(
+            Feature::GuardNames,
+            "this kernel has no functions for it (Linux 6.13 has)",
+        ),
+        Some(GuardClock::Named(_)) => {}
     }
     let wanted = |t: &Tracepoint| match t.feature {
         Feature::OomVictim => knows_victim,
@@ -197,9 +234,26 @@ pub fn plan(facts: &Facts) -> Plan {
     Plan {
         tracepoints,
         sample_faults,
+        guard_clock,
         layout,
         losses,
     }
+}
+
+/// Names are compared by when a process started, so that has to be readable too.
+fn guard_clock(facts: &Facts, layout: &KernelLayout) -> GuardClock {
+    let Kfuncs(numbers) = facts.types.unwrap_or_default().kfuncs;
+    let mut named = [0; KFUNCS.len()];
+    for (to, from) in named.iter_mut().zip(numbers) {
+        match from {
+            Some(number) => *to = number,
+            None => return GuardClock::Running,
+        }
+    }
+    if layout.task_start_boottime == 0 {
+        return GuardClock::Running;
+    }
+    GuardClock::Named(named)
 }
 
 fn why_not(probe: Probe) -> &'static str {
@@ -217,6 +271,8 @@ fn layout(facts: &Facts) -> KernelLayout {
     let types = facts.types.unwrap_or_default();
     let offsets = types.task_pid.zip(types.task_tgid).zip(types.task_comm);
     let ((task_pid, task_tgid), task_comm) = offsets.unwrap_or_default();
+    let start = types.task_group_leader.zip(types.task_start_boottime);
+    let (task_group_leader, task_start_boottime) = start.unwrap_or_default();
     let mark_victim = match types.mark_victim_is_task {
         Some(true) => VICTIM_IS_TASK,
         Some(false) => VICTIM_IS_PID,
@@ -226,6 +282,8 @@ fn layout(facts: &Facts) -> KernelLayout {
         task_pid,
         task_tgid,
         task_comm,
+        task_group_leader,
+        task_start_boottime,
         mark_victim,
     }
 }
@@ -241,8 +299,10 @@ mod tests {
                 task_pid: Some(1000),
                 task_tgid: Some(1004),
                 task_comm: Some(1500),
+                task_group_leader: Some(1600),
+                task_start_boottime: Some(1700),
                 mark_victim_is_task: Some(true),
-                ..KernelTypes::default()
+                kfuncs: Kfuncs([Some(7); KFUNCS.len()]),
             }),
             raw_tracepoint: Probe::Works,
             perf_event: Probe::Works,
@@ -281,7 +341,10 @@ mod tests {
             types: None,
             ..everything()
         };
-        assert_eq!(lost(&facts), [Feature::OomVictim, Feature::Hang]);
+        assert_eq!(
+            lost(&facts),
+            [Feature::OomVictim, Feature::Hang, Feature::GuardNames]
+        );
         let programs: Vec<_> = plan(&facts).tracepoints.iter().map(|t| t.program).collect();
         assert!(programs.contains(&"memcg_begin") && !programs.contains(&"mark_victim"));
     }
@@ -294,12 +357,24 @@ mod tests {
     }
 
     #[test]
+    fn one_kernel_function_short_the_guard_reaches_no_sleepers() {
+        let mut facts = everything();
+        assert_eq!(
+            plan(&facts).guard_clock,
+            Some(GuardClock::Named([7; KFUNCS.len()]))
+        );
+        facts.types.as_mut().expect("set").kfuncs.0[3] = None;
+        assert_eq!(plan(&facts).guard_clock, Some(GuardClock::Running));
+        assert_eq!(lost(&facts), [Feature::GuardNames]);
+    }
+
+    #[test]
     fn no_perf_events_cost_the_samples_alone() {
         let facts = Facts {
             perf_event: Probe::Missing,
             ..everything()
         };
-        assert_eq!(lost(&facts), [Feature::Faults]);
+        assert_eq!(lost(&facts), [Feature::Faults, Feature::GuardClock]);
     }
 
     #[test]
@@ -310,7 +385,7 @@ mod tests {
         };
         let plan = plan(&facts);
         assert!(plan.tracepoints.is_empty() && !plan.sample_faults);
-        assert_eq!(plan.losses.len(), 6);
+        assert_eq!(plan.losses.len(), 7);
         assert!(plan.losses.iter().all(|loss| loss.why.contains("CAP_BPF")));
     }
 }

@@ -6,7 +6,8 @@
 use super::event::Event;
 use aya::maps::{MapData, RingBuf};
 use memwatch_ebpf::{
-    Heartbeat, MAX_OWNERS, MAX_TARGETS, MachineTotals, ProcessTotals, TargetTotals,
+    GuardTerms, Heartbeat, MAX_OWNERS, MAX_TARGETS, MachineTotals, Name, ProcessTotals, TargetRow,
+    TargetTotals, VICTIMS,
 };
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -119,6 +120,7 @@ impl Totals {
 pub struct Reader {
     totals: Totals,
     heartbeats: Mapped,
+    rows: Mapped,
     processes: OwnedFd,
     events: Events,
 }
@@ -135,6 +137,7 @@ impl Reader {
     pub(super) fn new(
         totals: Totals,
         heartbeats: BorrowedFd<'_>,
+        rows: BorrowedFd<'_>,
         processes: OwnedFd,
         events: RingBuf<MapData>,
     ) -> io::Result<Self> {
@@ -142,6 +145,7 @@ impl Reader {
         Ok(Self {
             totals,
             heartbeats: Mapped::new(heartbeats, length, true)?,
+            rows: Mapped::new(rows, size_of::<TargetRow>() * MAX_TARGETS as usize, true)?,
             processes,
             events: Events(events),
         })
@@ -198,6 +202,20 @@ impl Reader {
             }
         }
         None
+    }
+
+    /// Names whom the guard is to reach for if no member of the target comes by itself, the first
+    /// choice first.
+    pub fn name_victims(&self, row: Row, names: [Name; VICTIMS]) {
+        let first = row.0 as usize * size_of::<TargetRow>()
+            + std::mem::offset_of!(TargetRow, guard)
+            + std::mem::offset_of!(GuardTerms, victims);
+        for (place, Name { tgid, start_ticks }) in names.into_iter().enumerate() {
+            // Whole, so that no process is named by another's start.
+            let word = u64::from(start_ticks) << 32 | u64::from(tgid);
+            let name = self.rows.counter(first + place * size_of::<Name>());
+            name.store(word, Ordering::Relaxed);
+        }
     }
 
     /// Says that the owner of `slot` is alive, for the guard in the kernel.

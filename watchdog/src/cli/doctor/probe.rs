@@ -123,16 +123,9 @@ impl From<bpf::Probe> for Feature {
     }
 }
 
-/// A kill of a sleeping process takes all three.
+/// A kill of a sleeping process takes all of them.
 fn kill_kfuncs(kfuncs: bpf::Kfuncs) -> Feature {
-    let missing: Vec<_> = [
-        ("bpf_task_from_pid", kfuncs.task_from_pid),
-        ("bpf_task_under_cgroup", kfuncs.task_under_cgroup),
-        ("bpf_send_signal_task", kfuncs.send_signal_task),
-    ]
-    .into_iter()
-    .filter_map(|(name, there)| (!there).then_some(name))
-    .collect();
+    let missing: Vec<_> = kfuncs.missing().collect();
     match missing.as_slice() {
         [] => Feature::Works,
         _ => Feature::Missing(format!("no {}", missing.join(", "))),

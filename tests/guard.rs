@@ -1,0 +1,281 @@
+//! The guard in the kernel, without an agent: who is hit when the heartbeat stops, who is not, and what
+//! is written down. Needs root and BPF, and fails without.
+
+use std::{
+    fs,
+    os::unix::process::ExitStatusExt,
+    path::Path,
+    process::Child,
+    thread,
+    time::{Duration, Instant},
+};
+
+use memwatch::bpf::{Facts, Kill, Name, Programs, Reader, Row, Terms, plan};
+use memwatch::host::clock;
+use memwatch_ebpf::{Reach, VICTIMS};
+use sandbox::Sandbox;
+
+#[path = "support/sandbox.rs"]
+mod sandbox;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Small enough to be over soon, with a stale heartbeat after a second.
+const TERMS: Terms = Terms {
+    stale_after: Duration::from_secs(1),
+    budget: Duration::from_millis(100),
+    window: Duration::from_secs(2),
+    pause: Duration::from_millis(500),
+    uid: None,
+};
+
+struct Guarded {
+    sandbox: Sandbox,
+    programs: Programs,
+    reader: Reader,
+    row: Row,
+}
+
+impl Guarded {
+    fn new() -> Self {
+        // SAFETY: reads one number of this process.
+        assert_eq!(unsafe { libc::geteuid() }, 0, "the guard's tests need root");
+        let sandbox = Sandbox::new();
+        let mut programs = Programs::load(&plan(&Facts::read())).expect("the BPF object loads");
+        assert_eq!(programs.losses(), []);
+        let row = programs
+            .add_target(sandbox.id(), sandbox.level())
+            .expect("a row");
+        let reader = programs.reader().expect("a reader");
+        Self {
+            sandbox,
+            programs,
+            reader,
+            row,
+        }
+    }
+
+    /// Under the guard, with a heart that has just beaten for the last time.
+    fn arm(&mut self, terms: &Terms) {
+        self.beat();
+        self.programs.arm(self.row, terms).expect("armed");
+    }
+
+    /// The stall in the window as the guard sees it.
+    fn stall(&self) -> Duration {
+        self.programs.guarded_stall(self.row).expect("a window")
+    }
+
+    fn beat(&self) {
+        self.reader.beat(0, clock::now().as_nanos() as u64);
+    }
+
+    fn kills(&mut self) -> Vec<(Name, Kill)> {
+        self.programs.take_kills().expect("kills")
+    }
+}
+
+/// Waits for the end of `child` without giving a sign of life; how long it took.
+fn left_alone(child: &mut Child, patience: Duration) -> Option<Duration> {
+    let start = Instant::now();
+    while start.elapsed() < patience {
+        if child.try_wait().expect("ours").is_some() {
+            return Some(start.elapsed());
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    None
+}
+
+/// A script that thrashes: a mapped file of twice the sandbox's limit, read at random.
+fn thrash() -> String {
+    let workload = std::env::var("MEMWATCH_TEST_WORKLOAD")
+        .expect("MEMWATCH_TEST_WORKLOAD is not set: run these tests with `cargo xtask test`");
+    format!(
+        "exec {workload} thrash --seconds 60 --dir {}",
+        env!("CARGO_TARGET_TMPDIR")
+    )
+}
+
+/// Ends a child of this test.
+fn end(mut child: Child) {
+    child.kill().expect("ours");
+    child.wait().expect("ours");
+}
+
+/// How the agent names a process: field 22 of `/proc/PID/stat` is when it started.
+fn name_of(child: &Child) -> Name {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).expect("it lives");
+    let after_comm = stat.rsplit(')').next().expect("a comm");
+    let start: u64 = after_comm
+        .split_whitespace()
+        .nth(19)
+        .expect("22 fields")
+        .parse()
+        .expect("a number");
+    Name {
+        tgid: child.id(),
+        start_ticks: start as u32,
+    }
+}
+
+fn first(name: Name) -> [Name; VICTIMS] {
+    let mut names = [Name::default(); VICTIMS];
+    names[0] = name;
+    names
+}
+
+#[test]
+fn who_thrashes_with_no_agent_alive_is_killed_and_written_down_once() {
+    let mut guarded = Guarded::new();
+    guarded.arm(&TERMS);
+    let mut child = guarded.sandbox.start(&thrash());
+    let took = left_alone(&mut child, PATIENCE).expect("the guard acts");
+    assert_eq!(child.wait().expect("ours").signal(), Some(libc::SIGKILL));
+    assert!(
+        took >= TERMS.stale_after - Duration::from_millis(100),
+        "{took:?}"
+    );
+
+    let kills = guarded.kills();
+    let [(name, kill)] = kills[..] else {
+        panic!("{kills:?}")
+    };
+    assert_eq!(name.tgid, child.id());
+    assert_eq!(kill.cgroup_id, guarded.sandbox.id());
+    assert!(kill.comm.starts_with(b"workload"), "{kill:?}");
+    assert!(kill.stall_ns >= TERMS.budget.as_nanos() as u64, "{kill:?}");
+    assert!(
+        kill.heartbeat_age_ns >= TERMS.stale_after.as_nanos() as u64,
+        "{kill:?}"
+    );
+    assert!(
+        [Reach::Reclaim as u32, Reach::Running as u32].contains(&kill.reach),
+        "{kill:?}"
+    );
+    assert_eq!(guarded.kills(), []);
+}
+
+#[test]
+fn while_the_heart_beats_nobody_is_touched() {
+    let mut guarded = Guarded::new();
+    guarded.arm(&TERMS);
+    let mut child = guarded.sandbox.start(&thrash());
+    for _ in 0..100 {
+        guarded.beat();
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert!(
+        guarded.stall() > TERMS.budget,
+        "it does thrash: {:?}",
+        guarded.stall()
+    );
+    assert_eq!(child.try_wait().expect("ours"), None);
+    assert_eq!(guarded.kills(), []);
+    end(child);
+}
+
+#[test]
+fn nobody_is_touched_who_is_not_armed() {
+    let mut guarded = Guarded::new();
+    guarded.arm(&TERMS);
+    guarded.programs.disarm(guarded.row).expect("disarmed");
+    let mut child = guarded.sandbox.start(&thrash());
+    assert_eq!(left_alone(&mut child, 3 * TERMS.stale_after), None);
+    end(child);
+}
+
+#[test]
+fn a_stranger_that_thrashes_is_not_hit_and_does_not_count() {
+    let mut guarded = Guarded::new();
+    let elsewhere = Sandbox::new();
+    guarded.arm(&TERMS);
+    let sleeper = guarded.sandbox.start("exec sleep 60");
+    let mut stranger = elsewhere.start(&thrash());
+    assert_eq!(left_alone(&mut stranger, 3 * TERMS.stale_after), None);
+    assert_eq!(guarded.kills(), []);
+    end(stranger);
+    end(sleeper);
+}
+
+#[test]
+fn another_users_process_is_not_hit_on_a_users_behalf() {
+    let mut guarded = Guarded::new();
+    guarded.arm(&Terms {
+        uid: Some(65_534),
+        ..TERMS
+    });
+    let mut child = guarded.sandbox.start(&thrash());
+    assert_eq!(left_alone(&mut child, 3 * TERMS.stale_after), None);
+    assert!(
+        guarded.stall() > TERMS.budget,
+        "it does thrash: {:?}",
+        guarded.stall()
+    );
+    end(child);
+}
+
+/// The stall was there, and whoever is left sleeps.
+fn after_a_thrash(name: impl FnOnce(&Child, &Guarded) -> Name) -> (Guarded, Child) {
+    let mut guarded = Guarded::new();
+    let sleeper = guarded.sandbox.start("exec sleep 60");
+    guarded.arm(&Terms {
+        window: Duration::from_secs(30),
+        ..TERMS
+    });
+    let thrasher = guarded.sandbox.start(&thrash());
+    let patience = Instant::now() + PATIENCE;
+    while guarded.stall() < 2 * TERMS.budget && Instant::now() < patience {
+        guarded.beat();
+        thread::sleep(Duration::from_millis(20));
+    }
+    // The shell has become `sleep` by now.
+    guarded
+        .reader
+        .name_victims(guarded.row, first(name(&sleeper, &guarded)));
+    guarded.beat();
+    end(thrasher);
+    (guarded, sleeper)
+}
+
+#[test]
+fn a_sleeper_is_reached_by_its_name() {
+    let (mut guarded, mut sleeper) = after_a_thrash(|sleeper, _| name_of(sleeper));
+    left_alone(&mut sleeper, PATIENCE).expect("the guard reaches it");
+    let kills = guarded.kills();
+    let [(name, kill)] = kills[..] else {
+        panic!("{kills:?}")
+    };
+    assert_eq!((name.tgid, kill.reach), (sleeper.id(), Reach::Named as u32));
+    assert!(kill.comm.starts_with(b"sleep"), "{kill:?}");
+}
+
+#[test]
+fn a_name_that_somebody_else_has_now_reaches_nobody() {
+    let (mut guarded, mut sleeper) = after_a_thrash(|sleeper, _| Name {
+        start_ticks: name_of(sleeper).start_ticks.wrapping_sub(1),
+        ..name_of(sleeper)
+    });
+    assert_eq!(left_alone(&mut sleeper, 3 * TERMS.stale_after), None);
+    assert_eq!(guarded.kills(), []);
+    end(sleeper);
+}
+
+#[test]
+fn who_was_named_and_has_left_is_not_reached() {
+    let (mut guarded, mut sleeper) = after_a_thrash(|sleeper, _| {
+        let own = fs::read_to_string("/proc/self/cgroup").expect("own groups");
+        let own = own
+            .lines()
+            .find_map(|line| line.strip_prefix("0::/"))
+            .expect("v2");
+        let procs = Path::new("/sys/fs/cgroup/unified")
+            .join(own)
+            .join("cgroup.procs");
+        fs::write(procs, sleeper.id().to_string()).expect("moved out");
+        name_of(sleeper)
+    });
+    assert_eq!(left_alone(&mut sleeper, 3 * TERMS.stale_after), None);
+    assert_eq!(guarded.kills(), []);
+    end(sleeper);
+}

@@ -1,0 +1,264 @@
+//! The last line: when the agent's heartbeat is stale and its target stalls beyond its budget, a member
+//! of the target is killed from here.
+//!
+//! Two ways to a member. Whoever is in reclaim, or running when the clock ticks, is at hand: that works
+//! everywhere. A sleeping one is reached by the name that the agent left, where the kernel has the
+//! functions for it (6.13). Either way it is a member at the moment of the check, or it is left alone.
+
+use aya_ebpf::{
+    EbpfContext,
+    bindings::BPF_NOEXIST,
+    helpers::{
+        bpf_probe_read_kernel,
+        generated::{bpf_get_current_task, bpf_send_signal},
+    },
+    macros::perf_event,
+    programs::PerfEventContext,
+};
+use memwatch_ebpf::{
+    ANY_USER, BUCKETS, GuardTerms, Kill, MAX_ARMED, Name, Reach, StallWindow, VICTIMS,
+};
+
+use crate::{
+    kfuncs::{self, Task},
+    maps::{ARMED, HEARTBEATS, KILLS, ROWS, STALLS, TURNS, add, layout, now_ns},
+    target::current_row,
+};
+
+const SIGKILL: u32 = 9;
+
+/// Nanoseconds in a clock tick of `/proc` (USER_HZ).
+const TICK_NS: u64 = 10_000_000;
+
+/// The clock of every CPU, several times a second: the current task, whatever it does.
+#[perf_event]
+pub(crate) fn guard_tick(ctx: PerfEventContext) -> i32 {
+    if let Some(row) = current_row(&ctx) {
+        strike_current(&ctx, row, Reach::Running);
+    }
+    0
+}
+
+/// The same, and the processes that agents have named.
+#[perf_event]
+pub(crate) fn guard_tick_named(ctx: PerfEventContext) -> i32 {
+    if let Some(row) = current_row(&ctx) {
+        strike_current(&ctx, row, Reach::Running);
+    }
+    for place in 0..MAX_ARMED {
+        match ARMED.get(place) {
+            Some(&armed) if armed != 0 => strike_named(armed - 1),
+            _ => {}
+        }
+    }
+    0
+}
+
+/// A reclaim of a member has begun.
+#[inline(always)]
+pub(crate) fn reclaim_begun(row: u32, now: u64) {
+    if let Some(window) = STALLS.get_ptr_mut(row) {
+        // SAFETY: a live map value.
+        unsafe {
+            (*window).last_begin_ns = now;
+            add(&raw mut (*window).begun, 1);
+        }
+    }
+}
+
+/// It has ended; the task that did is current.
+#[inline(always)]
+pub(crate) fn reclaim_ended(ctx: &impl EbpfContext, row: u32, begin: u64, now: u64) {
+    let (Some(window), Some(target)) = (STALLS.get_ptr_mut(row), ROWS.get(row)) else {
+        return;
+    };
+    // SAFETY: a live map value. Two CPUs at once may both count the time in which they overlapped, or
+    // lose what the other adds to a bucket that begins anew: never more than the time that passed.
+    unsafe {
+        add(&raw mut (*window).ended, 1);
+        let from = begin.max((*window).counted_until_ns);
+        if now > from {
+            (*window).counted_until_ns = now;
+            count(window, &target.guard, now, now - from);
+        }
+    }
+    // Its row is that of the begin; it may have been moved since.
+    if current_row(ctx) == Some(row) {
+        strike_current(ctx, row, Reach::Reclaim);
+    }
+}
+
+/// # Safety
+/// `window` is a live map value.
+#[inline(always)]
+unsafe fn count(window: *mut StallWindow, terms: &GuardTerms, now: u64, stall_ns: u64) {
+    if terms.bucket_ns == 0 {
+        return;
+    }
+    let epoch = now / terms.bucket_ns;
+    let bucket = (epoch % BUCKETS as u64) as usize;
+    // SAFETY: by the caller; the index is in bounds.
+    unsafe {
+        if (*window).epochs[bucket] != epoch {
+            (*window).epochs[bucket] = epoch;
+            (*window).stall_ns[bucket] = 0;
+        }
+        add(&raw mut (*window).stall_ns[bucket], stall_ns);
+    }
+}
+
+/// What the guard saw when it found that it must act.
+struct Overdue {
+    cgroup_id: u64,
+    terms: GuardTerms,
+    stall_ns: u64,
+    heartbeat_age_ns: u64,
+    now_ns: u64,
+}
+
+/// Whether the target has lost its agent and stalls beyond its budget.
+#[inline(always)]
+fn overdue(row: u32) -> Option<Overdue> {
+    let target = ROWS.get(row)?;
+    let terms = target.guard;
+    if terms.stale_after_ns == 0 || terms.bucket_ns == 0 {
+        return None;
+    }
+    let now = now_ns();
+    let beat = HEARTBEATS.get(target.heartbeat_slot)?.beat_ns;
+    let age = now.saturating_sub(beat);
+    if age < terms.stale_after_ns {
+        return None;
+    }
+    let window = STALLS.get(row)?;
+    if now.saturating_sub(window.last_kill_ns) < terms.pause_ns {
+        return None;
+    }
+    let stall = stall_in(window, terms.bucket_ns, now);
+    (stall >= terms.budget_ns).then_some(Overdue {
+        cgroup_id: target.cgroup_id,
+        terms,
+        stall_ns: stall,
+        heartbeat_age_ns: age,
+        now_ns: now,
+    })
+}
+
+/// The stall in the window that ends now, a reclaim under way included.
+#[inline(always)]
+fn stall_in(window: &StallWindow, bucket_ns: u64, now: u64) -> u64 {
+    let epoch = now / bucket_ns;
+    let mut stall = 0;
+    for bucket in 0..BUCKETS {
+        let age = epoch.wrapping_sub(window.epochs[bucket]);
+        // 1 if the age is below BUCKETS, else 0, without a branch: each would double what the
+        // verifier has to walk.
+        let fresh = (age / BUCKETS as u64).wrapping_sub(1) >> 63;
+        stall += window.stall_ns[bucket] * fresh;
+    }
+    if window.begun > window.ended {
+        let since = window.last_begin_ns.max(window.counted_until_ns);
+        stall += now.saturating_sub(since).min(bucket_ns * BUCKETS as u64);
+    }
+    stall
+}
+
+#[inline(always)]
+fn strike_current(ctx: &impl EbpfContext, row: u32, reach: Reach) {
+    let Some(overdue) = overdue(row) else { return };
+    if overdue.terms.uid != ANY_USER && overdue.terms.uid != ctx.uid() {
+        return;
+    }
+    if !take_turn(row, &overdue) {
+        return;
+    }
+    // SAFETY: a helper that takes a number.
+    if unsafe { bpf_send_signal(SIGKILL) } != 0 {
+        return;
+    }
+    // SAFETY: a helper without arguments.
+    let task = unsafe { bpf_get_current_task() } as *const u8;
+    let leader: u64 = read(task, layout().task_group_leader);
+    let start_ns: u64 = read(leader as *const u8, layout().task_start_boottime);
+    let name = Name {
+        tgid: ctx.tgid(),
+        start_ticks: ticks(start_ns),
+    };
+    write_down(name, ctx.command().unwrap_or_default(), &overdue, reach);
+}
+
+/// Kills the first of the named that still is a member and has not been killed.
+#[inline(always)]
+fn strike_named(row: u32) {
+    let Some(overdue) = overdue(row) else { return };
+    // By user only the agent can tell who may be signalled: it names nobody else's processes, but a
+    // process may change its user, so the names are for targets without that restriction.
+    if overdue.terms.uid != ANY_USER {
+        return;
+    }
+    for place in 0..VICTIMS {
+        let name = overdue.terms.victims[place];
+        // SAFETY: only whether it is there.
+        let killed = unsafe { KILLS.get(name) }.is_some();
+        if name.tgid == 0 || killed {
+            continue;
+        }
+        let Some(task) = Task::of(name.tgid) else {
+            continue;
+        };
+        let start_ns: u64 = task.read(layout().task_start_boottime);
+        let comm = task.read(layout().task_comm);
+        let ours = ticks(start_ns) == name.start_ticks
+            && kfuncs::is_under(&task, overdue.cgroup_id)
+            && take_turn(row, &overdue);
+        let sent = ours && task.kill();
+        task.release();
+        if sent {
+            write_down(name, comm, &overdue, Reach::Named);
+        }
+        if ours {
+            return;
+        }
+    }
+}
+
+/// One kill a pause in a target, whatever number of CPUs find it overdue at once.
+#[inline(always)]
+fn take_turn(row: u32, overdue: &Overdue) -> bool {
+    let pause = overdue.terms.pause_ns.max(1);
+    let turn = u64::from(row) << 32 | (overdue.now_ns / pause) & 0xffff_ffff;
+    if TURNS.insert(turn, 1, u64::from(BPF_NOEXIST)).is_err() {
+        return false;
+    }
+    if let Some(window) = STALLS.get_ptr_mut(row) {
+        // SAFETY: a live map value.
+        unsafe { (*window).last_kill_ns = overdue.now_ns };
+    }
+    true
+}
+
+#[inline(always)]
+fn write_down(name: Name, comm: [u8; 16], overdue: &Overdue, reach: Reach) {
+    let kill = Kill {
+        time_ns: overdue.now_ns,
+        cgroup_id: overdue.cgroup_id,
+        stall_ns: overdue.stall_ns,
+        heartbeat_age_ns: overdue.heartbeat_age_ns,
+        comm,
+        reach: reach as u32,
+        reserved: 0,
+    };
+    let _ = KILLS.insert(name, kill, u64::from(BPF_NOEXIST));
+}
+
+#[inline(always)]
+fn ticks(start_ns: u64) -> u32 {
+    (start_ns / TICK_NS) as u32
+}
+
+#[inline(always)]
+fn read<T: Default>(base: *const u8, offset: u32) -> T {
+    // SAFETY: the helper checks the address and reports a fault instead of taking it.
+    unsafe { bpf_probe_read_kernel(base.wrapping_add(offset as usize).cast::<T>()) }
+        .unwrap_or_default()
+}
