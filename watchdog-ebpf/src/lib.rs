@@ -46,8 +46,9 @@ pub const MAX_OWNERS: u32 = 64;
 /// Cgroup depths that can hold a target; `LEVELS` is one word of so many bits.
 pub const MAX_LEVELS: u32 = 64;
 
-/// Targets that the guard may reach by name; more are guarded, but only by who is at hand.
-pub const MAX_ARMED: u32 = 64;
+/// Targets that the guard may reach by name; more are guarded, but only by who is at hand. The verifier
+/// walks the loop over them place by place: its own loop (`bpf_loop`) asks for BTF in the object.
+pub const MAX_ARMED: u32 = 16;
 
 /// Kills that are kept until an agent has read them.
 pub const MAX_KILLS: u32 = 1024;

@@ -178,7 +178,7 @@ impl Programs {
         if self.losses.iter().all(|loss| loss.feature != feature) {
             self.losses.push(Loss {
                 feature,
-                why: with_causes(error),
+                why: why(error),
             });
         }
     }
@@ -401,6 +401,27 @@ impl Programs {
                 })
             })
             .collect()
+    }
+}
+
+/// Why a program was refused, on one line: of the verifier's log, which has a line an instruction, the
+/// verdict.
+fn why(error: &ProgramError) -> String {
+    let ProgramError::LoadError {
+        io_error,
+        verifier_log,
+    } = error
+    else {
+        return with_causes(error);
+    };
+    let log = verifier_log.to_string();
+    let statistics = ["verification time", "stack depth", "processed"];
+    let verdict = log
+        .lines()
+        .rfind(|line| !line.is_empty() && !statistics.iter().any(|s| line.starts_with(s)));
+    match verdict {
+        Some(verdict) => format!("{io_error}: {verdict}"),
+        None => io_error.to_string(),
     }
 }
 
