@@ -23,7 +23,7 @@ fn main() -> ExitCode {
 }
 
 fn own_failure(error: &dyn std::error::Error) -> ExitCode {
-    eprintln!("memwatch: {error}");
+    cli::failure::say(error);
     OWN_FAILURE.into()
 }
 
