@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use memwatch::act::{Mode, Outcome};
 use memwatch::agent::channel::{Channel, Notice};
 use memwatch::agent::guarded::{self, Guarded};
-use memwatch::agent::launch::{self, Inheritance, Program};
+use memwatch::agent::inheritance::Inheritance;
+use memwatch::agent::launch::{self, Program};
 use memwatch::agent::members::Members;
 use memwatch::agent::pass::{KernelEyes, Pass};
 use memwatch::agent::signals;
@@ -79,7 +80,7 @@ fn not_one_allocation_from_the_first_pass_to_the_kill() {
     let mut pass = Pass::new(
         guarded.eyes().expect("the target's files"),
         guarded::machine_eyes().expect("/proc/meminfo"),
-        Members::new(Some(child.id()), settings.growth_window),
+        Members::new(Some(child.id()), settings.growth_window, 100),
         Policy::new(settings, Response::Kill),
         Mode::Real,
         Arc::clone(&channel),
@@ -103,7 +104,7 @@ fn not_one_allocation_from_the_first_pass_to_the_kill() {
             match notice {
                 Notice::Hit { outcome, .. } => killed += u32::from(outcome == Outcome::Delivered),
                 Notice::Recovered { .. } => recovered = true,
-                Notice::Ordered { .. } | Notice::TargetGone => {}
+                Notice::Ordered { .. } | Notice::Struck { .. } | Notice::TargetGone => {}
             }
         }
         thread::sleep(pause);

@@ -1,6 +1,5 @@
 //! The `memwatch` binary: parse, run, exit code. Everything else is the library's.
 
-use memwatch::causes::with_causes;
 use memwatch::cli::{self, Cli, Command, OWN_FAILURE};
 use memwatch::config::Verbosity;
 use std::process::ExitCode;
@@ -13,7 +12,7 @@ fn main() -> ExitCode {
     };
     log_to_stderr(cli.common.verbosity());
     run(&cli).unwrap_or_else(|error| {
-        eprintln!("memwatch: {}", with_causes(&*error));
+        cli::failure::say(&*error);
         OWN_FAILURE.into()
     })
 }

@@ -4,13 +4,14 @@
 //! from its root cannot fork away, and looking for new children comes to an end. What the processes were
 //! charged for before stays with their old groups; the record says so.
 
-use crate::act::{self, Mode};
+use crate::act::{self, Mode, signal};
 use crate::host::cgroup::{self, CgroupError, Target};
 use crate::host::layout::{Hierarchy, Layout};
 use crate::host::process::{self, Comm};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 /// A process tree that was moved into a target.
@@ -42,7 +43,9 @@ pub enum AdoptError {
         pid: u32,
     },
     /// The kernel refused to move it.
-    #[error("process {pid} cannot be moved into the target: {source}")]
+    #[error(
+        "process {pid} cannot be moved into the target: {source}; kernel threads never can, and another user's only by root"
+    )]
     Refused {
         /// Which process of the tree.
         pid: u32,
@@ -62,6 +65,8 @@ const ROUNDS: usize = 100;
 /// # Errors
 /// See [`AdoptError`]; processes that were moved already are put back.
 pub fn adopt(pid: u32, target: &Target, layout: &Layout) -> Result<Adopted, AdoptError> {
+    // Held from here on: if it says that the process lives, the number still means the same one.
+    let leader = signal::pidfd_open(pid).map_err(|_| AdoptError::NoSuchProcess { pid })?;
     let comm = stat(pid).ok_or(AdoptError::NoSuchProcess { pid })?.comm;
     if ancestors(std::process::id()).contains(&pid) {
         return Err(AdoptError::Ancestor { pid });
@@ -73,7 +78,7 @@ pub fn adopt(pid: u32, target: &Target, layout: &Layout) -> Result<Adopted, Adop
         origins: BTreeMap::new(),
     };
     act::target::freeze(&target.dir, Mode::Real);
-    let moved = adopted.move_in(&mut entrances, layout);
+    let moved = adopted.move_in(&mut entrances, layout, &leader);
     act::target::thaw(&target.dir, Mode::Real);
     if let Err(error) = moved {
         adopted.give_back(target);
@@ -83,7 +88,12 @@ pub fn adopt(pid: u32, target: &Target, layout: &Layout) -> Result<Adopted, Adop
 }
 
 impl Adopted {
-    fn move_in(&mut self, entrances: &mut [File], layout: &Layout) -> Result<(), AdoptError> {
+    fn move_in(
+        &mut self,
+        entrances: &mut [File],
+        layout: &Layout,
+        leader: &OwnedFd,
+    ) -> Result<(), AdoptError> {
         for _ in 0..ROUNDS {
             let fresh: Vec<u32> = tree(self.leader)
                 .into_iter()
@@ -101,6 +111,9 @@ impl Adopted {
                         return Err(AdoptError::NoSuchProcess { pid });
                     }
                     Err(source) => return Err(AdoptError::Refused { pid, source }),
+                }
+                if signal::has_exited(leader) {
+                    return Err(AdoptError::NoSuchProcess { pid: self.leader });
                 }
             }
         }

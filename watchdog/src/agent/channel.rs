@@ -49,6 +49,11 @@ pub enum Notice {
         /// What became of it.
         outcome: Outcome,
     },
+    /// Everybody who goes with the victim was signalled.
+    Struck {
+        /// How many of the target's processes were not.
+        survivors: usize,
+    },
     /// The victim has ended and its memory came back, as far as it will.
     Recovered {
         /// Which intervention.

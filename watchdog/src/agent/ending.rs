@@ -4,7 +4,7 @@
 use super::adopt;
 use super::guarded::Totals;
 use super::identity;
-use super::run::{Ended, Run, Running, Subject};
+use super::run::{Ended, Run, Running, Subject, TIMEOUT_GRACE, undo};
 use super::signals::Change;
 use super::story::Story;
 use crate::act::{self, Mode};
@@ -15,7 +15,7 @@ use crate::incident::{self, Record, ReportFile};
 use anyhow::Context;
 use nix::unistd::Pid;
 use std::sync::atomic::Ordering;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 impl Run {
     /// Ends the deciding thread, removes what was made, writes the record.
@@ -25,12 +25,12 @@ impl Run {
         ended: anyhow::Result<Ended>,
         report: Option<ReportFile>,
     ) -> anyhow::Result<u8> {
-        let ended = ended?;
         self.hear();
         self.channel.stop();
         if let Some(decider) = self.decider.take() {
             self.refused.realtime = decider.join().unwrap_or(None);
         }
+        let ended = ended.inspect_err(|_| undo(&self.subject, &self.guarded.target))?;
         self.hear();
         self.take_events();
         let totals = self.guarded.totals();
@@ -45,7 +45,10 @@ impl Run {
                     .push(format!("{dropped} looks did not get into the recording"));
             }
         }
-        let mut record = self.record(&totals, leader);
+        if self.story.timed_out() {
+            self.see_off();
+        }
+        let mut record = self.record(&totals, leader, matches!(ended, Ended::Detached));
         self.dissolve(layout, &mut record);
         if let Some((pid, _)) = leader {
             let _ = nix::sys::wait::waitpid(Pid::from_raw(pid as i32), None);
@@ -63,10 +66,10 @@ impl Run {
             .unwrap_or(125))
     }
 
-    fn record(&mut self, totals: &Totals, leader: Option<(u32, Change)>) -> Record {
+    fn record(&mut self, totals: &Totals, leader: Option<(u32, Change)>, let_go: bool) -> Record {
         self.story
             .kernel_oom_count(totals.oom_kills.unwrap_or(0), leader);
-        let (verdict, exit_code) = self.story.end(leader);
+        let (verdict, exit_code) = self.story.end(leader, let_go);
         let ended = clock::now();
         let duration_us = ended.saturating_sub(self.began.0).as_micros() as u64;
         let mut record = Record::new(self.began.1, SystemTime::now(), duration_us, verdict);
@@ -130,6 +133,15 @@ impl Run {
         })
     }
 
+    /// Time is up for all that the command leaves behind, too; what was asked may take its time to end.
+    fn see_off(&mut self) {
+        let until = clock::now() + TIMEOUT_GRACE;
+        while clock::now() < until && !cgroup::pids(&self.guarded.target.dir).is_empty() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.condemned = true;
+    }
+
     /// What still runs goes back to where it came from, unguarded, and the record says so.
     fn dissolve(&mut self, layout: &Layout, record: &mut Record) {
         if !self.guarded.target.is_ours() {
@@ -138,6 +150,11 @@ impl Run {
         act::target::thaw(&self.guarded.target.dir, Mode::Real);
         let dir = self.guarded.target.dir.clone();
         let outcome = match &self.subject {
+            _ if self.condemned => {
+                // Forks may have got away from the signals.
+                act::target::kill(&dir, Mode::Real);
+                0
+            }
             Running::Adopted(adopted) => adopted.give_back(&self.guarded.target),
             _ => adopt::let_go(&self.guarded.target, layout),
         };

@@ -1,12 +1,11 @@
 //! Starts the command inside its target: moved before exec, so that not one of its allocations escapes.
 //!
-//! Owns the few system calls between fork and exec, and the words for what goes wrong there. Which
-//! target, and what happens afterwards, is [`super::run`]'s.
+//! Owns the way from fork to exec, and the words for what goes wrong there. What the command finds is
+//! [`super::inheritance`]'s; which target, and what happens afterwards, is [`super::run`]'s.
 
-use crate::host::reread::Reread;
+use super::inheritance::Inheritance;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
-use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
@@ -32,38 +31,6 @@ impl Program {
             program: shell.unwrap_or_else(|| "/bin/sh".into()),
             arguments: vec!["-c".into(), line.to_owned()],
         }
-    }
-}
-
-/// What the child must get back although memwatch changed it for itself, and what it gets on top.
-#[derive(Debug)]
-pub struct Inheritance {
-    /// The signal mask memwatch was started with.
-    pub signal_mask: SigSet,
-    /// The `oom_score_adj` memwatch was started with.
-    pub oom_score_adj: Option<CString>,
-    /// CPUs to confine the command to.
-    pub cpus: Option<usize>,
-}
-
-impl Inheritance {
-    /// This process's own, before it changes anything. Signals that the slow side takes are blocked
-    /// from here on.
-    ///
-    /// # Errors
-    /// The kernel refuses the mask, which it does not.
-    pub fn take(blocked: &SigSet, cpus: Option<usize>) -> nix::Result<Self> {
-        let mut signal_mask = SigSet::empty();
-        sigprocmask(SigmaskHow::SIG_BLOCK, Some(blocked), Some(&mut signal_mask))?;
-        let mut buf = [0; 16];
-        let oom_score_adj = Reread::open_c(c"/proc/self/oom_score_adj")
-            .ok()
-            .and_then(|file| CString::new(file.read_short(&mut buf).ok()?).ok());
-        Ok(Self {
-            signal_mask,
-            oom_score_adj,
-            cpus,
-        })
     }
 }
 
@@ -150,9 +117,7 @@ pub fn launch(
     let stage = Stage(shared.as_ptr().cast::<AtomicU8>());
 
     let doors: Vec<i32> = entrances.iter().map(AsRawFd::as_raw_fd).collect();
-    let signal_mask = inheritance.signal_mask;
-    let oom_score_adj = inheritance.oom_score_adj.clone();
-    let cpus = inheritance.cpus.map(first_cpus);
+    let inheritance = inheritance.clone();
     let mut command = Command::new(&program.program);
     command.args(&program.arguments);
     // SAFETY: between fork and exec only system calls are made: no allocation, no lock.
@@ -161,13 +126,7 @@ pub fn launch(
             for &door in &doors {
                 write_all(door, b"0")?; // 0: the writer itself (kernel/cgroup/cgroup.c)
             }
-            if let Some(adj) = &oom_score_adj {
-                give_back_oom_score(adj);
-            }
-            if let Some(cpus) = &cpus {
-                libc::sched_setaffinity(0, size_of_val(cpus), cpus);
-            }
-            sigprocmask(SigmaskHow::SIG_SETMASK, Some(&signal_mask), None)?;
+            inheritance.give_back()?;
             stage.get().store(Stage::MOVED, Ordering::SeqCst);
             Ok(())
         })
@@ -195,36 +154,5 @@ fn write_all(fd: i32, bytes: &[u8]) -> io::Result<()> {
         Err(io::Error::last_os_error())
     } else {
         Ok(())
-    }
-}
-
-/// Raising the score to where it was is always allowed; if it fails the child is merely hard to kill.
-fn give_back_oom_score(adj: &CString) {
-    // SAFETY: a valid C string.
-    let fd = unsafe {
-        libc::open(
-            c"/proc/self/oom_score_adj".as_ptr(),
-            libc::O_WRONLY | libc::O_CLOEXEC,
-        )
-    };
-    if fd >= 0 {
-        let _ = write_all(fd, adj.to_bytes());
-        // SAFETY: opened above.
-        unsafe { libc::close(fd) };
-    }
-}
-
-/// The first `count` CPUs of those this process may run on.
-fn first_cpus(count: usize) -> libc::cpu_set_t {
-    // SAFETY: a zeroed set is an empty set, the call fills it, and the macros index within it.
-    unsafe {
-        let mut allowed: libc::cpu_set_t = std::mem::zeroed();
-        libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut allowed);
-        let mut chosen: libc::cpu_set_t = std::mem::zeroed();
-        (0..libc::CPU_SETSIZE as usize)
-            .filter(|&cpu| libc::CPU_ISSET(cpu, &allowed))
-            .take(count)
-            .for_each(|cpu| libc::CPU_SET(cpu, &mut chosen));
-        chosen
     }
 }

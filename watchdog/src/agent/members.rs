@@ -16,6 +16,15 @@ use std::time::Duration;
 
 /// The most processes that are tracked; three descriptors each.
 pub const CAPACITY: usize = 1024;
+/// Descriptors that the rest of memwatch needs, to the end: the target's files and the programs', and
+/// whatever it takes to kill and to report.
+const OTHER_FILES: u64 = 128;
+
+/// How many processes can be tracked with so many open files.
+pub fn capacity(open_files: u64) -> usize {
+    let room = open_files.saturating_sub(OTHER_FILES) / 3;
+    usize::try_from(room).unwrap_or(CAPACITY).clamp(4, CAPACITY)
+}
 
 /// Samples kept of each process: the growth window in eighths.
 const HISTORY: usize = 9;
@@ -45,7 +54,7 @@ struct Tracked {
 /// What a look could not see.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unseen {
-    /// Processes beyond [`CAPACITY`], at the last look.
+    /// Processes beyond what the table has room for, at the last look.
     pub untracked: u64,
     /// Processes whose files could not be opened or read although they are there, so far.
     pub unreadable: u64,
@@ -57,6 +66,7 @@ pub struct Members {
     leader: Option<u32>,
     window: Duration,
     page_bytes: u64,
+    capacity: usize,
     tracked: Vec<Tracked>,
     views: Vec<Member>,
     look: u64,
@@ -64,15 +74,17 @@ pub struct Members {
 }
 
 impl Members {
-    /// An empty table. `leader` is the process that was started, or given with `--pid`.
-    pub fn new(leader: Option<u32>, window: Duration) -> Self {
+    /// An empty table with room for `capacity` processes. `leader` is the process that was started, or
+    /// given with `--pid`.
+    pub fn new(leader: Option<u32>, window: Duration, capacity: usize) -> Self {
         Self {
             leader,
             window,
             // SAFETY: sysconf reads no memory of ours.
             page_bytes: unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u64,
-            tracked: Vec::with_capacity(CAPACITY),
-            views: Vec::with_capacity(CAPACITY),
+            capacity,
+            tracked: Vec::with_capacity(capacity),
+            views: Vec::with_capacity(capacity),
             look: 0,
             unseen: Unseen::default(),
         }
@@ -154,7 +166,7 @@ impl Members {
             self.tracked[at] = Tracked::open(pid)?;
             return Ok(Some(at));
         }
-        if self.tracked.len() == CAPACITY {
+        if self.tracked.len() == self.capacity {
             return Ok(None);
         }
         self.tracked.push(Tracked::open(pid)?);
@@ -302,10 +314,17 @@ mod tests {
     }
 
     #[test]
+    fn few_open_files_leave_room_for_few_processes_and_for_the_rest() {
+        assert_eq!(capacity(u64::MAX), CAPACITY);
+        assert_eq!(capacity(1024), (1024 - 128) / 3);
+        assert_eq!(capacity(32), 4);
+    }
+
+    #[test]
     fn processes_come_and_go_and_keep_their_identity() {
         let (one, two) = (sleeper(), sleeper());
         let pids = [one.id(), two.id()];
-        let mut members = Members::new(Some(one.id()), WINDOW);
+        let mut members = Members::new(Some(one.id()), WINDOW, CAPACITY);
         let first = members
             .look(Duration::from_secs(1), pids.into_iter(), |_| 0)
             .to_vec();
@@ -337,7 +356,7 @@ mod tests {
     #[test]
     fn differences_are_over_the_window_and_not_over_a_life() {
         let child = sleeper();
-        let mut members = Members::new(None, WINDOW);
+        let mut members = Members::new(None, WINDOW, CAPACITY);
         let mut stalls = Vec::new();
         for second in 1..20u64 {
             let look = members.look(

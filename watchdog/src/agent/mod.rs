@@ -11,6 +11,7 @@ pub mod deciding;
 mod ending;
 pub mod guarded;
 pub mod identity;
+pub mod inheritance;
 pub mod kernel;
 pub mod launch;
 pub mod members;

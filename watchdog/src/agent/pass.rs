@@ -146,7 +146,8 @@ impl Pass {
     /// The target is gone.
     pub fn once(&mut self, now: Duration, woken: bool) -> io::Result<Duration> {
         self.count_delay(now);
-        let depth = if woken {
+        // Where no controller counts, the members' totals are the target's usage.
+        let depth = if woken || self.target.memory.is_none() {
             Depth::Members
         } else {
             self.next.depth
@@ -246,8 +247,9 @@ impl Pass {
         for (at, procs) in procs_files.iter().enumerate() {
             let text = match procs.read(&mut self.text) {
                 Ok(text) => text,
-                // A nested cgroup may go at any time; the first is the target itself.
-                Err(e) if e.raw_os_error() == Some(libc::ENODEV) && at > 0 => {
+                // A nested cgroup may go, or become one that lists threads only, at any time; the first
+                // is the target itself.
+                Err(_) if at > 0 => {
                     removed = Some(at);
                     continue;
                 }
@@ -293,6 +295,7 @@ impl Pass {
             return;
         }
         let views = self.members.views();
+        let mut survivors = views.len();
         for member in views
             .iter()
             .filter(|m| victim::in_scope(m, &choice.member, choice.scope, views))
@@ -307,6 +310,7 @@ impl Pass {
                 }
                 outcome
             });
+            survivors -= usize::from(outcome == Outcome::Delivered);
             self.channel.tell(Notice::Hit {
                 number,
                 at: now,
@@ -315,6 +319,7 @@ impl Pass {
                 outcome,
             });
         }
+        self.channel.tell(Notice::Struck { survivors });
         if !follows
             && let Some(pidfd) = self.members.pidfd(&choice.member)
             && let Ok(pidfd) = pidfd.try_clone_to_owned()

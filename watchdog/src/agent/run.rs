@@ -8,12 +8,13 @@ use super::adopt::{self, Adopted};
 use super::channel::{Channel, NESTED, Notice};
 use super::deciding::{self, Events, KernelEyesSlot, Refused};
 use super::guarded::{self, Guarded};
+use super::inheritance::Inheritance;
 use super::kernel::Kernel;
-use super::launch::{self, Inheritance, Program};
-use super::members::Members;
+use super::launch::{self, Program};
+use super::members::{self, Members};
 use super::pass::Pass;
 use super::recorder::{self, Recording};
-use super::signals::{self, Change, Reaction};
+use super::signals::{self, Change, Reaction, Sender};
 use super::story::Story;
 use super::terminal::Terminal;
 use crate::act::{self, Mode, Outcome};
@@ -27,10 +28,11 @@ use crate::incident::ReportFile;
 use crate::watch::victim::Scope;
 use crate::watch::{Policy, Response, Rung, Settings};
 use anyhow::Context;
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::Signal;
-use nix::sys::signalfd::SignalFd;
+use nix::sys::signalfd::{SignalFd, siginfo};
 use nix::unistd::Pid;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -66,7 +68,7 @@ pub struct Orders {
 }
 
 /// How long a run whose time is up is given to end by itself.
-const TIMEOUT_GRACE: Duration = Duration::from_secs(5);
+pub(super) const TIMEOUT_GRACE: Duration = Duration::from_secs(5);
 /// How often the slow side looks after what no event tells.
 const HOUSEKEEPING: Duration = Duration::from_millis(250);
 /// From this share of stall on, page faults are sampled: somebody will want to know whose they were.
@@ -90,8 +92,9 @@ pub fn run(orders: Orders) -> anyhow::Result<u8> {
         .enable_all()
         .build()
         .context("cannot start the event loop")?;
+    let signals = signals::open().context("cannot take signals")?;
     let mut run = Run::begin(orders, &layout, &inheritance)?;
-    let ended = runtime.block_on(run.watch());
+    let ended = runtime.block_on(run.watch(signals));
     // The loader of the BPF programs may still be at it; nothing waits for it.
     runtime.shutdown_background();
     run.end(&layout, ended, report)
@@ -117,7 +120,9 @@ pub(super) struct Run {
     pub(super) terminal: Terminal,
     pub(super) began: (Duration, SystemTime),
     pub(super) notes: Vec<String>,
-    pub(super) nested: BTreeSet<PathBuf>,
+    pub(super) nested: BTreeSet<u64>,
+    /// Whether nothing of the target is to live on.
+    pub(super) condemned: bool,
 }
 
 /// What runs in the target.
@@ -147,19 +152,17 @@ impl Run {
         let target_eyes = guarded.eyes()?;
         let machine_eyes = guarded::machine_eyes()?;
         let refused = deciding::protect_process();
-        let subject = match start(&orders, &guarded, layout, inheritance) {
-            Ok(subject) => subject,
-            Err(error) => {
-                let _ = guarded.target.remove();
-                return Err(error);
-            }
-        };
+        let subject = start(&orders, &guarded, layout, inheritance)?;
         let leader = match &subject {
             Running::Child { pid } => Some(*pid),
             Running::Adopted(adopted) => Some(adopted.leader),
             Running::Cgroup => None,
         };
-        let members = Members::new(leader, orders.settings.growth_window);
+        let members = Members::new(
+            leader,
+            orders.settings.growth_window,
+            members::capacity(open_files()),
+        );
         let mode = if orders.attach.dry_run {
             Mode::DryRun
         } else {
@@ -181,6 +184,7 @@ impl Run {
             Arc::clone(&eyes),
             Arc::clone(&events),
         )
+        .inspect_err(|_| undo(&subject, &guarded.target))
         .context("cannot start the deciding thread")?;
         let kernel = Kernel::load_beside(guarded.target.id, guarded.target.level, eyes);
         let mut notes = guarded.shortcomings.clone();
@@ -206,13 +210,14 @@ impl Run {
             began,
             notes,
             nested: BTreeSet::new(),
+            condemned: false,
         })
     }
 
     /// Reacts until the command, or the target, has ended.
-    async fn watch(&mut self) -> anyhow::Result<Ended> {
+    async fn watch(&mut self, signals: SignalFd) -> anyhow::Result<Ended> {
         let channel = Arc::clone(&self.channel);
-        let (signals, notices) = (signals::open()?, channel.slow_side().try_clone_to_owned()?);
+        let notices = channel.slow_side().try_clone_to_owned()?;
         // SAFETY: both are owned here, registered once, and closed when the registration is dropped.
         let (signals, notices) = unsafe {
             (
@@ -255,49 +260,53 @@ impl Run {
     }
 
     fn take_signals(&mut self, signals: &SignalFd) -> Option<Ended> {
-        let own_group = nix::unistd::getpgrp().as_raw();
         while let Ok(Some(info)) = signals.read_signal() {
-            let sender = Pid::from_raw(info.ssi_pid as i32);
-            let sender_group = nix::unistd::getpgid(Some(sender)).ok().map(Pid::as_raw);
-            match signals::react(
-                info.ssi_signo as i32,
-                info.ssi_code,
-                own_group,
-                sender_group,
-            ) {
-                Reaction::Reap => {
-                    if let Some(ended) = self.reap() {
-                        return Some(ended);
-                    }
-                }
-                Reaction::Forward(signal) => match &self.subject {
+            let reaction = signals::react(info.ssi_signo as i32, self.sender_of(&info));
+            let ended = match reaction {
+                Reaction::Reap => self.reap(),
+                Reaction::Ignore => None,
+                Reaction::Forward(signal) | Reaction::Shared(signal) => match &self.subject {
                     Running::Child { pid } => {
                         // A frozen command could not take it.
                         act::target::thaw(&self.guarded.target.dir, Mode::Real);
-                        let _ = nix::sys::signal::kill(Pid::from_raw(*pid as i32), signal);
+                        if matches!(reaction, Reaction::Forward(_)) {
+                            let _ = nix::sys::signal::kill(Pid::from_raw(*pid as i32), signal);
+                        }
+                        None
                     }
-                    Running::Adopted(_) | Running::Cgroup => return detach(signal),
+                    Running::Adopted(_) | Running::Cgroup => obey(signal),
                 },
-                Reaction::Ignore => {
-                    if !matches!(self.subject, Running::Child { .. })
-                        && let Ok(signal) = Signal::try_from(info.ssi_signo as i32)
-                        && let Some(ended) = detach(signal)
-                    {
-                        return Some(ended);
-                    }
-                }
+            };
+            if ended.is_some() {
+                return ended;
             }
         }
         None
+    }
+
+    fn sender_of(&self, info: &siginfo) -> Sender {
+        let pid = info.ssi_pid;
+        // 0 is a sender outside of our pid namespace.
+        let in_our_group = pid != 0
+            && nix::unistd::getpgid(Some(Pid::from_raw(pid as i32))) == Ok(nix::unistd::getpgrp());
+        let of_the_command = in_our_group && cgroup::pids(&self.guarded.target.dir).contains(&pid);
+        if info.ssi_code == libc::SI_KERNEL || of_the_command {
+            Sender::Group
+        } else {
+            Sender::Other
+        }
     }
 
     fn reap(&mut self) -> Option<Ended> {
         let Running::Child { pid } = &self.subject else {
             return None;
         };
-        match signals::change_of(Pid::from_raw(*pid as i32))? {
+        let leader = Pid::from_raw(*pid as i32);
+        match signals::change_of(leader)? {
             Change::StoppedByTerminal => {
                 signals::stop_self();
+                // The shell continues both; kill(1) may have continued memwatch alone.
+                let _ = nix::sys::signal::kill(leader, Signal::SIGCONT);
                 None
             }
             change => Some(Ended::Leader(change)),
@@ -330,7 +339,7 @@ impl Run {
                     }
                 }
                 Notice::TargetGone => ended = Some(Ended::Target),
-                Notice::Hit { .. } | Notice::Recovered { .. } => {}
+                Notice::Hit { .. } | Notice::Struck { .. } | Notice::Recovered { .. } => {}
             }
         }
         // A command that was started here ends when it has been reaped, and not before.
@@ -338,7 +347,8 @@ impl Run {
     }
 
     /// The whole target, forks under way included. Waits for the kernel's cgroup lock: beside.
-    fn kill_all(&self) {
+    fn kill_all(&mut self) {
+        self.condemned = !self.orders.attach.dry_run;
         let (dir, mode) = (self.guarded.target.dir.clone(), self.mode());
         let _ = std::thread::Builder::new()
             .name("memwatch-kill".into())
@@ -348,25 +358,32 @@ impl Run {
     fn time_is_up(&mut self, deadline: Option<Duration>) -> Option<Duration> {
         let limit = self.orders.attach.timeout?;
         if deadline == Some(limit) {
-            let pid = match &self.subject {
-                Running::Child { pid } => Some(*pid),
-                Running::Adopted(adopted) => Some(adopted.leader),
-                Running::Cgroup => None,
-            };
-            let outcome = pid.map_or(Outcome::Gone, |pid| self.ask(pid));
-            self.story.timeout(limit, Rung::Sigterm, pid, outcome);
+            self.ask_all(limit);
             return Some(limit + TIMEOUT_GRACE);
         }
         let outcome = act::target::kill(&self.guarded.target.dir, self.mode());
-        self.story.timeout(limit, Rung::Sigkill, None, outcome);
+        self.story.timeout(limit, Rung::Sigkill, outcome);
         None
     }
 
-    fn ask(&self, pid: u32) -> Outcome {
-        act::target::thaw(&self.guarded.target.dir, self.mode());
-        act::signal::pidfd_open(pid).map_or(Outcome::Gone, |pidfd| {
-            act::signal::send(pidfd.as_fd(), libc::SIGTERM, self.mode())
-        })
+    /// Asks everybody, as timeout(1) does: a shell alone would end and leave its children running.
+    fn ask_all(&mut self, limit: Duration) {
+        let (dir, mode) = (&self.guarded.target.dir, self.mode());
+        act::target::thaw(dir, mode);
+        let ask = |pid| {
+            act::signal::pidfd_open(pid).map_or(Outcome::Gone, |pidfd| {
+                act::signal::send(pidfd.as_fd(), libc::SIGTERM, mode)
+            })
+        };
+        let outcome =
+            cgroup::pids(dir)
+                .into_iter()
+                .map(ask)
+                .fold(Outcome::Gone, |so_far, outcome| match so_far {
+                    Outcome::Delivered => so_far,
+                    _ => outcome,
+                });
+        self.story.timeout(limit, Rung::Sigterm, outcome);
     }
 
     fn keep_house(&mut self) -> Option<Ended> {
@@ -387,13 +404,19 @@ impl Run {
 
     /// Cgroups that the command makes inside its own, as a nested test runner or a container does.
     fn find_nested(&mut self) {
-        for dir in cgroup::descendants(&self.guarded.target.dir) {
+        let found: BTreeMap<u64, PathBuf> = cgroup::descendants(&self.guarded.target.dir)
+            .into_iter()
+            .filter_map(|dir| Some((cgroup::id(&dir).ok()?, dir)))
+            .collect();
+        // By id: a cgroup that is removed and made again under its old name is another.
+        self.nested.retain(|id| found.contains_key(id));
+        for (id, dir) in found {
             if self.nested.len() < NESTED
-                && !self.nested.contains(&dir)
+                && !self.nested.contains(&id)
                 && let Ok(procs) = Reread::open(&dir.join("cgroup.procs"))
                 && self.channel.hand_over_nested(procs)
             {
-                self.nested.insert(dir);
+                self.nested.insert(id);
             }
         }
     }
@@ -420,6 +443,10 @@ impl Run {
             Mode::Real
         }
     }
+}
+
+fn open_files() -> u64 {
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft)
 }
 
 fn open_recording(path: &Path) -> anyhow::Result<(recorder::Recorder, Recording)> {
@@ -470,6 +497,19 @@ fn start(
     }
 }
 
+/// Takes back a start: memwatch cannot guard after all. A command of ours ends, what was adopted goes
+/// back.
+pub(super) fn undo(subject: &Running, target: &Target) {
+    match subject {
+        Running::Child { pid } => {
+            act::target::kill(&target.dir, Mode::Real);
+            let _ = nix::sys::wait::waitpid(Pid::from_raw(*pid as i32), None);
+        }
+        Running::Adopted(adopted) => drop(adopted.give_back(target)),
+        Running::Cgroup => {}
+    }
+}
+
 fn response(on_pressure: OnPressure) -> Response {
     match on_pressure {
         OnPressure::Kill => Response::Kill,
@@ -478,13 +518,20 @@ fn response(on_pressure: OnPressure) -> Response {
     }
 }
 
-/// What is not ours to end is let go when we are told to end.
-fn detach(signal: Signal) -> Option<Ended> {
-    matches!(
-        signal,
-        Signal::SIGINT | Signal::SIGTERM | Signal::SIGHUP | Signal::SIGQUIT
-    )
-    .then_some(Ended::Detached)
+/// What was not started here gets no signals from here. Told to end, memwatch lets it go; told to stop,
+/// it stops. A signal that it was started to ignore tells it nothing.
+fn obey(signal: Signal) -> Option<Ended> {
+    match signal {
+        _ if signals::is_ignored(signal) => None,
+        Signal::SIGINT | Signal::SIGTERM | Signal::SIGHUP | Signal::SIGQUIT => {
+            Some(Ended::Detached)
+        }
+        Signal::SIGTSTP => {
+            signals::stop_self();
+            None
+        }
+        _ => None,
+    }
 }
 
 async fn sleep_for(left: Option<Duration>) {

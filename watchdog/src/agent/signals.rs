@@ -7,11 +7,10 @@
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
 /// What memwatch takes for itself. SIGTTOU is only blocked, so that a line written from the background
-/// is written rather than stopping us; SIGPIPE is left alone.
+/// is written rather than stopping us; SIGPIPE is ignored by Rust's runtime.
 const TAKEN: [Signal; 9] = [
     Signal::SIGINT,
     Signal::SIGQUIT,
@@ -37,6 +36,17 @@ pub fn open() -> nix::Result<SignalFd> {
     SignalFd::with_flags(&taken(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
 }
 
+/// Who sent a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sender {
+    /// The terminal, or the command itself from memwatch's own process group, as `kill 0` does: the
+    /// whole group got it, and so the command.
+    Group,
+    /// Anybody else; it came to memwatch alone, as far as one can tell. A script that started memwatch
+    /// shares its group too, so the group alone says nothing.
+    Other,
+}
+
 /// What to do about one signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reaction {
@@ -44,20 +54,30 @@ pub enum Reaction {
     Reap,
     /// Pass it on to the command.
     Forward(Signal),
-    /// The command has it already, or it is none of its business.
+    /// The command has it already.
+    Shared(Signal),
+    /// It is nobody's business.
     Ignore,
 }
 
-/// Decides by who sent it: `sender_group` is the sender's process group, if it still lives.
-///
-/// The kernel's own (the terminal's Ctrl-C) went to the whole group. So did, most likely, what somebody
-/// in our own group sent; sudo(8) draws the same line.
-pub fn react(signal: i32, code: i32, own_group: i32, sender_group: Option<i32>) -> Reaction {
-    match Signal::try_from(signal) {
-        Ok(Signal::SIGCHLD) => Reaction::Reap,
-        Ok(Signal::SIGTSTP | Signal::SIGTTOU) | Err(_) => Reaction::Ignore,
-        Ok(_) if code == libc::SI_KERNEL || sender_group == Some(own_group) => Reaction::Ignore,
-        Ok(signal) => Reaction::Forward(signal),
+/// Decides by who sent it.
+pub fn react(signal: i32, sender: Sender) -> Reaction {
+    match (Signal::try_from(signal), sender) {
+        (Ok(Signal::SIGCHLD), _) => Reaction::Reap,
+        (Ok(Signal::SIGTTOU) | Err(_), _) => Reaction::Ignore,
+        (Ok(signal), Sender::Group) => Reaction::Shared(signal),
+        (Ok(signal), Sender::Other) => Reaction::Forward(signal),
+    }
+}
+
+/// Whether memwatch was started with `signal` ignored, as nohup(1) does with SIGHUP. It handles none of
+/// them itself, so that is still so.
+pub fn is_ignored(signal: Signal) -> bool {
+    // SAFETY: a zeroed action is valid, and the call only fills it.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal as i32, std::ptr::null(), &mut action) == 0
+            && action.sa_sigaction == libc::SIG_IGN
     }
 }
 
@@ -75,21 +95,34 @@ pub enum Change {
 /// The next change of `leader`, if there is one. An ended leader stays a zombie, so that its pid stays
 /// its own until the report is written.
 pub fn change_of(leader: Pid) -> Option<Change> {
-    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG;
     loop {
         // A first look that takes nothing: an exit must be left in place, a stop must not.
-        match waitid(Id::Pid(leader), flags | WaitPidFlag::WNOWAIT).ok()? {
-            WaitStatus::Exited(_, code) => return Some(Change::Exited(code)),
-            WaitStatus::Signaled(_, signal, _) => return Some(Change::Killed(signal as i32)),
-            WaitStatus::Stopped(_, signal) => {
-                let stop = WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG;
-                let _ = waitid(Id::Pid(leader), stop);
-                if matches!(signal, Signal::SIGTSTP | Signal::SIGTTIN | Signal::SIGTTOU) {
+        let (code, status) = wait(leader, libc::WEXITED | libc::WSTOPPED | libc::WNOWAIT)?;
+        match code {
+            libc::CLD_EXITED => return Some(Change::Exited(status)),
+            libc::CLD_KILLED | libc::CLD_DUMPED => return Some(Change::Killed(status)),
+            libc::CLD_STOPPED => {
+                let _ = wait(leader, libc::WSTOPPED);
+                if matches!(status, libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU) {
                     return Some(Change::StoppedByTerminal);
                 }
             }
             _ => return None,
         }
+    }
+}
+
+/// `si_code` and `si_status` of what waitid(2) finds at once. nix has no word for a realtime signal, and
+/// the status of a process that one has ended would be lost.
+fn wait(leader: Pid, what: i32) -> Option<(i32, i32)> {
+    // SAFETY: a zeroed siginfo is valid and the call fills it; its pid stays 0 if there is nothing, and
+    // is followed by a status if there is something.
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        let id = leader.as_raw() as libc::id_t;
+        let found = libc::waitid(libc::P_PID, id, &mut info, what | libc::WNOHANG) == 0
+            && info.si_pid() != 0;
+        found.then(|| (info.si_code, info.si_status()))
     }
 }
 
@@ -103,34 +136,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_terminals_signals_are_not_sent_twice() {
+    fn what_the_whole_group_got_is_not_sent_twice() {
         assert_eq!(
-            react(libc::SIGINT, libc::SI_KERNEL, 10, None),
-            Reaction::Ignore
+            react(libc::SIGINT, Sender::Group),
+            Reaction::Shared(Signal::SIGINT)
         );
         assert_eq!(
-            react(libc::SIGINT, libc::SI_USER, 10, Some(10)),
-            Reaction::Ignore
-        );
-        assert_eq!(
-            react(libc::SIGINT, libc::SI_USER, 10, Some(11)),
-            Reaction::Forward(Signal::SIGINT)
-        );
-        assert_eq!(
-            react(libc::SIGTERM, libc::SI_USER, 10, None),
+            react(libc::SIGTERM, Sender::Other),
             Reaction::Forward(Signal::SIGTERM)
         );
     }
 
     #[test]
-    fn stopping_is_the_commands_own_affair() {
-        assert_eq!(
-            react(libc::SIGTSTP, libc::SI_USER, 10, None),
-            Reaction::Ignore
-        );
-        assert_eq!(
-            react(libc::SIGCHLD, libc::CLD_EXITED, 10, None),
-            Reaction::Reap
-        );
+    fn what_is_about_memwatch_alone_goes_nowhere() {
+        assert_eq!(react(libc::SIGTTOU, Sender::Other), Reaction::Ignore);
+        assert_eq!(react(libc::SIGCHLD, Sender::Other), Reaction::Reap);
+    }
+
+    #[test]
+    fn an_ignored_signal_is_known() {
+        assert!(is_ignored(Signal::SIGPIPE), "Rust's runtime ignores it");
+        assert!(!is_ignored(Signal::SIGUSR2));
     }
 }

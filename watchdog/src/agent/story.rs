@@ -23,6 +23,8 @@ pub struct Story {
     kernel_oom: Vec<KernelOomVictim>,
     hung_tasks: Vec<HungTask>,
     timed_out: bool,
+    /// How many of the target's processes the last order spared.
+    survivors: Option<usize>,
 }
 
 /// The number of the one intervention that no policy ordered.
@@ -38,6 +40,7 @@ impl Story {
             kernel_oom: Vec::new(),
             hung_tasks: Vec::new(),
             timed_out: false,
+            survivors: None,
         }
     }
 
@@ -77,6 +80,7 @@ impl Story {
                     intervention.recovery_us = Some(at_us.saturating_sub(last));
                 }
             }
+            Notice::Struck { survivors } => self.survivors = Some(*survivors),
             Notice::TargetGone => {}
         }
     }
@@ -168,9 +172,9 @@ impl Story {
         }
     }
 
-    /// The run's time is up; `rung` was taken.
-    pub fn timeout(&mut self, limit: Duration, rung: Rung, pid: Option<u32>, outcome: Outcome) {
-        self.timed_out = true;
+    /// The run's time is up; `rung` was taken, or would have been in a dry run.
+    pub fn timeout(&mut self, limit: Duration, rung: Rung, outcome: Outcome) {
+        self.timed_out |= outcome != Outcome::DryRun;
         let at_us = self.since(clock::now());
         let quantity = |us: u64| Quantity {
             value: us,
@@ -199,7 +203,7 @@ impl Story {
         intervention.rungs.push(RungTaken {
             rung,
             at_us,
-            pid,
+            pid: None,
             outcome,
         });
     }
@@ -249,26 +253,29 @@ impl Story {
         });
     }
 
+    /// Whether the run's time was up.
+    pub fn timed_out(&self) -> bool {
+        self.timed_out
+    }
+
     /// How the run ended, and the exit code to answer with. `leader` is `None` for a target that was
-    /// not started here.
-    pub fn end(&self, leader: Option<(u32, Change)>) -> (Verdict, u8) {
+    /// not started here; that one was emptied by memwatch if its last order spared nobody.
+    pub fn end(&self, leader: Option<(u32, Change)>, let_go: bool) -> (Verdict, u8) {
         let by = |pid: u32, who: KilledBy| {
             self.victims
                 .iter()
                 .any(|v| v.process.pid == pid && v.killed_by == who)
         };
+        let finished = if self.victims.is_empty() {
+            Verdict::Finished
+        } else {
+            Verdict::FinishedWithKills
+        };
         match leader {
             _ if self.timed_out => (Verdict::Timeout, 124),
-            None if self.victims.is_empty() => (Verdict::Finished, 0),
-            None => (Verdict::KilledByMemwatch, 137),
-            Some((_, Change::Exited(code))) => {
-                let verdict = if self.victims.is_empty() {
-                    Verdict::Finished
-                } else {
-                    Verdict::FinishedWithKills
-                };
-                (verdict, code as u8)
-            }
+            None if self.survivors == Some(0) && !let_go => (Verdict::KilledByMemwatch, 137),
+            None => (finished, 0),
+            Some((_, Change::Exited(code))) => (finished, code as u8),
             Some((pid, _)) if by(pid, KilledBy::Memwatch) => (Verdict::KilledByMemwatch, 137),
             Some((pid, _)) if by(pid, KilledBy::KernelOom) => (Verdict::KilledByKernelOom, 137),
             Some((_, Change::Killed(signal))) => (Verdict::Signalled, (128 + signal) as u8),

@@ -34,15 +34,15 @@ impl Terminal {
         }
     }
 
-    /// Something that the user must know.
+    /// Something that the user must know, on one line whatever names stand in it.
     pub fn warn(&self, text: &str) {
-        line(&format!("memwatch: {text}"));
+        line(incident::Text::from(format!("memwatch: {text}")).as_str());
     }
 
     /// Something worth knowing, unless asked to be quiet.
     pub fn say(&self, text: &str) {
         if self.verbosity > Verbosity::Quiet {
-            line(&format!("memwatch: {text}"));
+            self.warn(text);
         }
     }
 

@@ -1,10 +1,10 @@
 //! `memwatch attach`: from the command line to a run, and from a run's failure to an exit code.
 
 use super::args::{AttachArgs, Target};
+use super::failure;
 use super::usage::OWN_FAILURE;
 use crate::agent::launch::{LaunchError, Program};
 use crate::agent::run::{self, Orders, Subject};
-use crate::causes::with_causes;
 use crate::config::Config;
 
 /// Runs it; the exit code. What went wrong before the command ran has been said.
@@ -23,7 +23,7 @@ pub fn run(args: &AttachArgs, config: Config) -> u8 {
         record: args.record.clone(),
     };
     run::run(orders).unwrap_or_else(|error| {
-        eprintln!("memwatch: {}", with_causes(&*error));
+        failure::say(&*error);
         error
             .downcast_ref::<LaunchError>()
             .map_or(OWN_FAILURE, LaunchError::exit_code)

@@ -3,6 +3,7 @@
 pub mod args;
 pub mod attach;
 pub mod doctor;
+pub mod failure;
 mod help;
 pub mod replay;
 mod usage;

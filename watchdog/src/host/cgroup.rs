@@ -34,6 +34,26 @@ pub enum CgroupError {
         "no cgroup v2 hierarchy is mounted; mount one with: mount -t cgroup2 none /sys/fs/cgroup"
     )]
     NoV2,
+    /// Nowhere on the way up may a cgroup be made.
+    #[error(
+        "cannot make the cgroup {}: {source}; run memwatch as root, or in a cgroup that is yours, as with: systemd-run --user --scope memwatch ...",
+        path.display()
+    )]
+    NoPlace {
+        /// The last that was tried.
+        path: PathBuf,
+        /// Why, with its errno.
+        source: io::Error,
+    },
+    /// memwatch would be inside of what it guards.
+    #[error(
+        "{} holds this memwatch itself, which must stay outside of what it guards; give a cgroup below it, or start memwatch elsewhere",
+        path.display()
+    )]
+    Own {
+        /// What was given.
+        path: PathBuf,
+    },
     /// A file operation failed.
     #[error("cannot {doing} {}: {source}", path.display())]
     Io {
@@ -87,42 +107,64 @@ pub struct Target {
 
 impl Target {
     /// Makes a target of our own below this process's cgroup, or below the nearest ancestor that hands
-    /// the memory controller down.
+    /// the memory controller down. A target that is dropped is removed.
     ///
     /// # Errors
     /// No cgroup2 mount, or no right to make a cgroup anywhere on the way up.
     pub fn create(layout: &Layout) -> Result<Self, CgroupError> {
         let v2 = layout.v2.as_ref().ok_or(CgroupError::NoV2)?;
-        let name = format!("{PREFIX}{:08x}", random());
-        let (dir, memory) = match v2_with_memory(v2, &name)? {
-            Some(dir) => (dir.clone(), Some(Controller::V2(dir))),
-            None => {
-                let dir = v2.own_dir().join(&name);
+        loop {
+            let name = format!("{PREFIX}{:08x}", random());
+            let (dir, has_memory) = match v2_with_memory(v2, &name)? {
+                Some(dir) => (dir, true),
+                None => (v2.own_dir().join(&name), false),
+            };
+            if !has_memory {
                 make_dir(&dir)?;
-                (dir, None)
             }
-        };
-        let mut target = Self::at(v2, dir)?;
-        target.owner = Some(lock(&target.dir)?);
-        target.memory = memory;
-        set_xattr(&target.dir, OOMD_OMIT_XATTR, b"1");
-        if target.memory.is_none()
-            && let Some(v1) = &layout.v1_memory
-        {
-            let group = v1.own_dir().join(&name);
-            set_xattr(&target.dir, MEMORY_XATTR, group.as_os_str().as_bytes());
-            // A v1 hierarchy that is there but not ours to write leaves the agent's own counting.
-            if make_dir(&group).is_ok() {
-                target.memory = Some(Controller::V1(group));
+            // Until it is locked, the sweep of another memwatch takes it for an orphan.
+            let Some(mut target) = Self::claim(v2, dir)? else {
+                continue;
+            };
+            set_xattr(&target.dir, OOMD_OMIT_XATTR, b"1");
+            if has_memory {
+                target.memory = Some(Controller::V2(target.dir.clone()));
+            } else if let Some(v1) = &layout.v1_memory {
+                let group = v1.own_dir().join(&name);
+                set_xattr(&target.dir, MEMORY_XATTR, group.as_os_str().as_bytes());
+                // A v1 hierarchy that is there but not ours to write leaves the agent's own counting.
+                if make_dir(&group).is_ok() {
+                    target.memory = Some(Controller::V1(group));
+                }
             }
+            return Ok(target);
         }
-        Ok(target)
+    }
+
+    /// Becomes the owner of a directory that was just made; `None` if a sweep was quicker.
+    fn claim(v2: &Hierarchy, dir: PathBuf) -> Result<Option<Self>, CgroupError> {
+        let claimed = lock(&dir).and_then(|owner| {
+            let mut target = Self::at(v2, dir)?;
+            target.owner = Some(owner);
+            Ok(target)
+        });
+        match claimed {
+            Err(CgroupError::Io { source, .. })
+                if matches!(
+                    source.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::WouldBlock
+                ) =>
+            {
+                Ok(None)
+            }
+            other => other.map(Some),
+        }
     }
 
     /// Points at a cgroup that somebody else made. Nothing in it is changed.
     ///
     /// # Errors
-    /// The path is missing, or no cgroup v2 directory.
+    /// The path is missing, no cgroup v2 directory, or holds this process.
     pub fn existing(layout: &Layout, dir: &Path) -> Result<Self, CgroupError> {
         let v2 = layout.v2.as_ref().ok_or(CgroupError::NoV2)?;
         let dir = dir
@@ -132,6 +174,9 @@ impl Target {
         if !is_cgroup {
             return Err(CgroupError::NotACgroup { path: dir });
         }
+        if v2.own_dir().starts_with(&dir) {
+            return Err(CgroupError::Own { path: dir });
+        }
         let mut target = Self::at(v2, dir)?;
         if target.dir.join("memory.current").is_file() {
             target.memory = Some(Controller::V2(target.dir.clone()));
@@ -140,7 +185,7 @@ impl Target {
     }
 
     fn at(v2: &Hierarchy, dir: PathBuf) -> Result<Self, CgroupError> {
-        let id = fs::metadata(&dir).map_err(io_error("look at", &dir))?.ino();
+        let id = id(&dir).map_err(io_error("look at", &dir))?;
         let level = dir
             .strip_prefix(&v2.mount)
             .map_or(0, |below| below.components().count()) as u32;
@@ -222,12 +267,34 @@ impl Target {
     }
 }
 
+impl Drop for Target {
+    fn drop(&mut self) {
+        // After a remove that was asked for there is nothing left to do, or nothing that would help.
+        let _ = self.remove();
+    }
+}
+
+/// What the kernel knows a cgroup by, as long as it exists and never again (kernfs).
+///
+/// # Errors
+/// It is gone.
+pub fn id(dir: &Path) -> io::Result<u64> {
+    fs::metadata(dir).map(|metadata| metadata.ino())
+}
+
 /// The nearest place, from our own cgroup upwards, whose children have the memory controller and
 /// where we may make one. A cgroup with processes of its own cannot hand controllers down, so this is
 /// rarely our own (Documentation/admin-guide/cgroup-v2.rst, "No Internal Process Constraint").
 fn v2_with_memory(v2: &Hierarchy, name: &str) -> Result<Option<PathBuf>, CgroupError> {
     let own = v2.own_dir();
-    for parent in own.ancestors().take_while(|dir| dir.starts_with(&v2.mount)) {
+    // Not beyond a target that we run in ourselves: its limit is ours.
+    let mut inside = true;
+    let ancestors = own.ancestors().take_while(|dir| {
+        let goes_on = inside && dir.starts_with(&v2.mount);
+        inside = !is_target_name(dir);
+        goes_on
+    });
+    for parent in ancestors {
         let handed_down =
             fs::read_to_string(parent.join("cgroup.subtree_control")).unwrap_or_default();
         if !handed_down.split_whitespace().any(|c| c == "memory") {
@@ -236,7 +303,7 @@ fn v2_with_memory(v2: &Hierarchy, name: &str) -> Result<Option<PathBuf>, CgroupE
         let dir = parent.join(name);
         match make_dir(&dir) {
             Ok(()) => return Ok(Some(dir)),
-            Err(CgroupError::Io { source, .. })
+            Err(CgroupError::NoPlace { source, .. })
                 if source.kind() == io::ErrorKind::PermissionDenied => {}
             Err(e) => return Err(e),
         }
@@ -245,7 +312,10 @@ fn v2_with_memory(v2: &Hierarchy, name: &str) -> Result<Option<PathBuf>, CgroupE
 }
 
 fn make_dir(dir: &Path) -> Result<(), CgroupError> {
-    fs::create_dir(dir).map_err(io_error("make the cgroup", dir))
+    fs::create_dir(dir).map_err(|source| CgroupError::NoPlace {
+        path: dir.to_owned(),
+        source,
+    })
 }
 
 fn write_value(path: &Path, value: u64) -> Result<(), CgroupError> {

@@ -1,0 +1,16 @@
+//! `memwatch attach` as its users meet it: what the command finds, how runs end, what is adopted, what is
+//! cleaned up. The terminal is `terminal`'s, ill will `hostile`'s. Needs root and cgroups.
+
+#[path = "support/lab.rs"]
+mod lab;
+
+#[path = "attach/adopting.rs"]
+mod adopting;
+#[path = "attach/command.rs"]
+mod command;
+#[path = "attach/inheritance.rs"]
+mod inheritance;
+#[path = "attach/leftovers.rs"]
+mod leftovers;
+#[path = "attach/pressure.rs"]
+mod pressure;

@@ -1,0 +1,66 @@
+//! What a memwatch that was killed leaves behind, and who removes it.
+
+use super::lab::{Lab, Started, is_alive, wait_until};
+
+/// A memwatch with a command that sleeps, and the command's pid.
+fn sleeper(lab: &Lab) -> (Started, u32) {
+    let started = lab.start(lab.memwatch(&["--cmd", "echo $$ > pid; exec sleep 300"]));
+    wait_until("command", || lab.read("pid").ends_with('\n'));
+    (started, lab.read("pid").trim().parse().expect("a pid"))
+}
+
+fn kill(started: Started) {
+    started.signal(libc::SIGKILL);
+    started.wait();
+}
+
+#[test]
+fn a_dead_memwatchs_groups_go_when_they_are_empty_and_not_before() {
+    let lab = Lab::new();
+    let (memwatch, command) = sleeper(&lab);
+    let orphans = lab.targets();
+    assert_eq!(orphans.len(), 2, "one on v2, one in the memory hierarchy");
+    kill(memwatch);
+    assert!(is_alive(command), "its command runs on");
+
+    let next = lab.run(lab.memwatch(&["--", "true"])).expect(0);
+    assert!(
+        next.err.contains(&orphans[0].display().to_string()),
+        "{}",
+        next.err
+    );
+    assert_eq!(lab.targets(), orphans, "somebody still runs in it");
+
+    let pid = i32::try_from(command).expect("a pid");
+    // SAFETY: no pointers are passed; the test started it.
+    unsafe { libc::kill(pid, libc::SIGKILL) };
+    wait_until("death", || !is_alive(command));
+    lab.run(lab.memwatch(&["--", "true"])).expect(0);
+    assert_eq!(lab.targets(), [] as [std::path::PathBuf; 0]);
+}
+
+#[test]
+fn a_living_memwatchs_groups_stay_even_when_they_are_empty() {
+    let lab = Lab::new();
+    let (memwatch, command) = sleeper(&lab);
+    let groups = lab.targets();
+    memwatch.signal(libc::SIGSTOP);
+    let pid = i32::try_from(command).expect("a pid");
+    // SAFETY: no pointers are passed; the test started it.
+    unsafe { libc::kill(pid, libc::SIGKILL) };
+    wait_until("death", || !is_alive(command));
+    let next = lab.run(lab.memwatch(&["--", "true"])).expect(0);
+    assert!(!next.err.contains("left by"), "{}", next.err);
+    assert_eq!(lab.targets(), groups);
+    memwatch.signal(libc::SIGCONT);
+    memwatch.wait().expect(137);
+}
+
+#[test]
+fn cgroups_that_the_command_made_go_with_it() {
+    let lab = Lab::new();
+    let line = "d=/sys/fs/cgroup/unified$(sed -n 's/^0:://p' /proc/self/cgroup)\n\
+        for i in 1 2 3; do mkdir -p $d/n$i/deep; (echo 0 > $d/n$i/deep/cgroup.procs; sleep 0.3) & done; wait";
+    lab.attach(&["--", "bash", "-c", line])
+        .expect_verdict("finished", 0);
+}

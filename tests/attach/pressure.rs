@@ -1,0 +1,185 @@
+//! What becomes of hogs, and of those beside them, on the real kernel.
+
+use std::fs;
+
+use super::lab::{Lab, Ran, wait_until, workload};
+use serde_json::Value;
+
+/// Slow enough for memwatch to be first even where everything else is slow.
+const PACE: &str = "100M";
+
+fn leak(lab: &Lab, options: &[&str]) -> Ran {
+    let workload = workload();
+    let mut arguments = vec!["--memory-max", "128M"];
+    arguments.extend(options);
+    arguments.extend(["--", &workload, "leak", "--rate", PACE]);
+    lab.attach(&arguments)
+}
+
+fn rungs(report: &Value) -> Vec<&str> {
+    let interventions = report["interventions"].as_array().expect("a list");
+    let rungs = interventions
+        .iter()
+        .flat_map(|it| it["rungs"].as_array().expect("a list"));
+    rungs
+        .map(|rung| rung["rung"].as_str().expect("a word"))
+        .collect()
+}
+
+#[test]
+fn a_hog_is_killed_before_the_kernel_does() {
+    let lab = Lab::new();
+    let ran = leak(&lab, &[]).expect_verdict("killed_by_memwatch", 137);
+    assert_eq!(ran.report["kind"], "kill");
+    assert_eq!(ran.report["victims"][0]["killed_by"], "memwatch");
+    assert_eq!(ran.report["victims"][0]["comm"], "workload");
+    assert_eq!(ran.report["kernel_oom"], serde_json::json!([]));
+    assert_eq!(ran.report["target"]["memory_layout"], "v1_beside_v2");
+}
+
+#[test]
+fn a_child_that_hogs_is_killed_alone() {
+    let lab = Lab::new();
+    let culprit = lab.file("culprit").display().to_string();
+    let workload = workload();
+    let arguments = [
+        "--memory-max",
+        "200M",
+        "--",
+        &workload,
+        "fork-tree",
+        "--rate",
+        PACE,
+        "--bystander-size",
+        "2M",
+        "--culprit",
+        &culprit,
+    ];
+    // The workload ends with 0 only if all siblings lived.
+    let ran = lab
+        .attach(&arguments)
+        .expect_verdict("finished_with_kills", 0);
+    let victims = ran.report["victims"].as_array().expect("a list");
+    assert_eq!(victims.len(), 1, "{victims:#?}");
+    assert_eq!(victims[0]["pid"].to_string(), lab.read("culprit"));
+}
+
+#[test]
+fn told_only_to_warn_it_touches_nobody_and_names_the_kernels_victim() {
+    let lab = Lab::new();
+    let ran = leak(&lab, &["--on-pressure", "warn"]).expect_verdict("killed_by_kernel_oom", 137);
+    assert!(
+        rungs(&ran.report).iter().all(|&rung| rung == "warn"),
+        "{ran:#?}"
+    );
+    assert!(ran.err.contains("memwatch: warning"), "{}", ran.err);
+    assert_eq!(ran.report["victims"][0]["killed_by"], "kernel_oom");
+}
+
+#[test]
+fn a_dry_run_decides_everything_and_touches_nobody() {
+    let lab = Lab::new();
+    let ran = leak(&lab, &["--dry-run"]).expect_verdict("killed_by_kernel_oom", 137);
+    assert!(ran.err.contains("would send SIG"), "{}", ran.err);
+    let interventions = ran.report["interventions"].as_array().expect("a list");
+    let rungs = interventions
+        .iter()
+        .flat_map(|it| it["rungs"].as_array().expect("a list"));
+    assert!(rungs.clone().count() > 0);
+    assert!(
+        rungs.clone().all(|rung| rung["result"] == "dry_run"),
+        "{interventions:#?}"
+    );
+}
+
+/// A leak that memwatch has frozen, and where.
+fn frozen(lab: &Lab) -> (super::lab::Started, std::path::PathBuf) {
+    let workload = workload();
+    let started = lab.start(lab.reporting(&[
+        "--memory-max",
+        "128M",
+        "--on-pressure",
+        "freeze",
+        "--",
+        &workload,
+        "leak",
+        "--rate",
+        PACE,
+    ]));
+    let target = lab.target();
+    wait_until("freeze", || {
+        fs::read_to_string(target.join("cgroup.events")).is_ok_and(|it| it.contains("frozen 1"))
+    });
+    wait_until("word about it", || {
+        started.stderr().contains("cgroup.freeze")
+    });
+    let said = started.stderr();
+    for file in ["cgroup.freeze", "cgroup.kill"] {
+        let path = target.join(file).display().to_string();
+        assert!(said.contains(&path), "{said}");
+    }
+    (started, target)
+}
+
+#[test]
+fn a_frozen_target_that_is_killed_by_its_user_ends_well() {
+    let lab = Lab::new();
+    let (started, target) = frozen(&lab);
+    fs::write(target.join("cgroup.kill"), "1").expect("as it was told");
+    let ran = started.wait().expect_verdict("signalled", 137);
+    assert_eq!(ran.report["kind"], "freeze");
+    assert_eq!(ran.report["victims"], serde_json::json!([]));
+}
+
+#[test]
+fn a_frozen_target_that_is_thawed_goes_on() {
+    let lab = Lab::new();
+    let (started, target) = frozen(&lab);
+    fs::write(target.join("cgroup.freeze"), "0").expect("as it was told");
+    // It leaks on; the freeze holds for a while, so the kernel is next.
+    started.wait().expect_verdict("killed_by_kernel_oom", 137);
+}
+
+#[test]
+fn a_frozen_target_can_be_told_to_end() {
+    let lab = Lab::new();
+    let (started, _) = frozen(&lab);
+    started.signal(libc::SIGTERM);
+    started.wait().expect_verdict("signalled", 143);
+}
+
+#[test]
+fn without_a_memory_controller_memwatch_holds_the_limit_itself() {
+    let lab = Lab::new();
+    // A v2 cgroup has no limit here; the memory group is the test's own safety, which must not be met.
+    let safety = lab.pair.below("bare", "400M");
+    let mut hog = lab.command("sh");
+    safety.confine(&mut hog);
+    hog.args(["-c", "sleep 1; exec \"$0\" leak", &workload()]);
+    let hog = lab.start(hog);
+    let group = safety.v2.display().to_string();
+    let report = lab.file("guard.json").display().to_string();
+    let mut memwatch = lab.memwatch(&[
+        "--memory-max",
+        "160M",
+        "--report",
+        &report,
+        "--cgroup",
+        &group,
+    ]);
+    let status = memwatch
+        .stderr(std::process::Stdio::null())
+        .status()
+        .expect("memwatch");
+    assert_eq!(status.code(), Some(137));
+    let _ = hog.wait();
+    let report: Value = serde_json::from_str(&lab.read("guard.json")).expect("a report");
+    assert_eq!(report["verdict"], "killed_by_memwatch");
+    assert_eq!(report["target"]["memory_layout"], "agent");
+    assert_eq!(report["target"]["limit_enforcer"], "agent");
+    let most = fs::read_to_string(safety.memory.join("memory.max_usage_in_bytes")).expect("a file");
+    assert!(
+        most.trim().parse::<u64>().expect("a number") < 300 << 20,
+        "{most}"
+    );
+}
