@@ -8,6 +8,8 @@ mod lab;
 mod adopting;
 #[path = "attach/command.rs"]
 mod command;
+#[path = "attach/guarding.rs"]
+mod guarding;
 #[path = "attach/inheritance.rs"]
 mod inheritance;
 #[path = "attach/leftovers.rs"]

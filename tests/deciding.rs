@@ -91,7 +91,12 @@ fn not_one_allocation_from_the_first_pass_to_the_kill() {
         .add_target(guarded.target.id, guarded.target.level)
         .expect("a row");
     let reader = programs.reader().expect("a reader");
-    pass.open_kernel_eyes(KernelEyes { reader, row });
+    pass.open_kernel_eyes(KernelEyes {
+        reader,
+        row,
+        slot: 0,
+        names: true,
+    });
 
     let patience = Instant::now() + Duration::from_secs(30);
     let (mut recovered, mut killed, mut looks) = (false, 0, 0);

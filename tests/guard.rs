@@ -12,7 +12,7 @@ use std::{
 
 use memwatch::bpf::{Facts, Kill, Name, Programs, Reader, Row, Terms, plan};
 use memwatch::host::clock;
-use memwatch_ebpf::{Reach, VICTIMS};
+use memwatch_ebpf::Reach;
 use sandbox::Sandbox;
 
 #[path = "support/sandbox.rs"]
@@ -67,7 +67,7 @@ impl Guarded {
     }
 
     fn beat(&self) {
-        self.reader.beat(0, clock::now().as_nanos() as u64);
+        self.reader.beat(0, clock::now());
     }
 
     fn kills(&mut self) -> Vec<(Name, Kill)> {
@@ -103,26 +103,12 @@ fn end(mut child: Child) {
     child.wait().expect("ours");
 }
 
-/// How the agent names a process: field 22 of `/proc/PID/stat` is when it started.
-fn name_of(child: &Child) -> Name {
+/// How the agent names a process: with field 22 of `/proc/PID/stat`, when it started.
+fn name_of(child: &Child) -> (u32, u64) {
     let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).expect("it lives");
     let after_comm = stat.rsplit(')').next().expect("a comm");
-    let start: u64 = after_comm
-        .split_whitespace()
-        .nth(19)
-        .expect("22 fields")
-        .parse()
-        .expect("a number");
-    Name {
-        tgid: child.id(),
-        start_ticks: start as u32,
-    }
-}
-
-fn first(name: Name) -> [Name; VICTIMS] {
-    let mut names = [Name::default(); VICTIMS];
-    names[0] = name;
-    names
+    let start = after_comm.split_whitespace().nth(19).expect("22 fields");
+    (child.id(), start.parse().expect("a number"))
 }
 
 #[test]
@@ -216,7 +202,7 @@ fn another_users_process_is_not_hit_on_a_users_behalf() {
 }
 
 /// The stall was there, and whoever is left sleeps.
-fn after_a_thrash(name: impl FnOnce(&Child, &Guarded) -> Name) -> (Guarded, Child) {
+fn after_a_thrash(name: impl FnOnce(&Child) -> (u32, u64)) -> (Guarded, Child) {
     let mut guarded = Guarded::new();
     let sleeper = guarded.sandbox.start("exec sleep 60");
     guarded.arm(&Terms {
@@ -232,7 +218,7 @@ fn after_a_thrash(name: impl FnOnce(&Child, &Guarded) -> Name) -> (Guarded, Chil
     // The shell has become `sleep` by now.
     guarded
         .reader
-        .name_victims(guarded.row, first(name(&sleeper, &guarded)));
+        .name_victims(guarded.row, [Some(name(&sleeper)), None, None, None]);
     guarded.beat();
     end(thrasher);
     (guarded, sleeper)
@@ -240,7 +226,7 @@ fn after_a_thrash(name: impl FnOnce(&Child, &Guarded) -> Name) -> (Guarded, Chil
 
 #[test]
 fn a_sleeper_is_reached_by_its_name() {
-    let (mut guarded, mut sleeper) = after_a_thrash(|sleeper, _| name_of(sleeper));
+    let (mut guarded, mut sleeper) = after_a_thrash(name_of);
     left_alone(&mut sleeper, PATIENCE).expect("the guard reaches it");
     let kills = guarded.kills();
     let [(name, kill)] = kills[..] else {
@@ -252,9 +238,9 @@ fn a_sleeper_is_reached_by_its_name() {
 
 #[test]
 fn a_name_that_somebody_else_has_now_reaches_nobody() {
-    let (mut guarded, mut sleeper) = after_a_thrash(|sleeper, _| Name {
-        start_ticks: name_of(sleeper).start_ticks.wrapping_sub(1),
-        ..name_of(sleeper)
+    let (mut guarded, mut sleeper) = after_a_thrash(|sleeper| {
+        let (pid, start_ticks) = name_of(sleeper);
+        (pid, start_ticks - 1)
     });
     assert_eq!(left_alone(&mut sleeper, 3 * TERMS.stale_after), None);
     assert_eq!(guarded.kills(), []);
@@ -263,7 +249,7 @@ fn a_name_that_somebody_else_has_now_reaches_nobody() {
 
 #[test]
 fn who_was_named_and_has_left_is_not_reached() {
-    let (mut guarded, mut sleeper) = after_a_thrash(|sleeper, _| {
+    let (mut guarded, mut sleeper) = after_a_thrash(|sleeper| {
         let own = fs::read_to_string("/proc/self/cgroup").expect("own groups");
         let own = own
             .lines()

@@ -45,6 +45,7 @@ impl Sandbox {
     }
 
     /// Starts a shell script in a cgroup below the sandbox, under the same limit.
+    #[allow(dead_code, reason = "each test program uses a part of this")]
     pub(crate) fn start_nested(&self, script: &str) -> Child {
         let nested = self.0.v2.join("nested");
         fs::create_dir(&nested).expect("a cgroup below the sandbox");

@@ -33,18 +33,14 @@ const TICK_NS: u64 = 10_000_000;
 /// The clock of every CPU, several times a second: the current task, whatever it does.
 #[perf_event]
 pub(crate) fn guard_tick(ctx: PerfEventContext) -> i32 {
-    if let Some(row) = current_row(&ctx) {
-        strike_current(&ctx, row, Reach::Running);
-    }
+    strike_running(&ctx);
     0
 }
 
 /// The same, and the processes that agents have named.
 #[perf_event]
 pub(crate) fn guard_tick_named(ctx: PerfEventContext) -> i32 {
-    if let Some(row) = current_row(&ctx) {
-        strike_current(&ctx, row, Reach::Running);
-    }
+    strike_running(&ctx);
     for place in 0..MAX_ARMED {
         match ARMED.get(place) {
             Some(&armed) if armed != 0 => strike_named(armed - 1),
@@ -82,9 +78,11 @@ pub(crate) fn reclaim_ended(ctx: &impl EbpfContext, row: u32, begin: u64, now: u
             count(window, &target.guard, now, now - from);
         }
     }
-    // Its row is that of the begin; it may have been moved since.
-    if current_row(ctx) == Some(row) {
-        strike_current(ctx, row, Reach::Reclaim);
+    // The row is that of the begin; the task may have been moved since.
+    if let Some(overdue) = overdue(row)
+        && current_row(ctx) == Some(row)
+    {
+        strike_current(ctx, row, &overdue, Reach::Reclaim);
     }
 }
 
@@ -164,12 +162,21 @@ fn stall_in(window: &StallWindow, bucket_ns: u64, now: u64) -> u64 {
 }
 
 #[inline(always)]
-fn strike_current(ctx: &impl EbpfContext, row: u32, reach: Reach) {
-    let Some(overdue) = overdue(row) else { return };
+fn strike_running(ctx: &impl EbpfContext) {
+    if let Some(row) = current_row(ctx)
+        && let Some(overdue) = overdue(row)
+    {
+        strike_current(ctx, row, &overdue, Reach::Running);
+    }
+}
+
+/// The current task is a member of the target in `row`: the caller has just looked.
+#[inline(always)]
+fn strike_current(ctx: &impl EbpfContext, row: u32, overdue: &Overdue, reach: Reach) {
     if overdue.terms.uid != ANY_USER && overdue.terms.uid != ctx.uid() {
         return;
     }
-    if !take_turn(row, &overdue) {
+    if !take_turn(row, overdue) {
         return;
     }
     // SAFETY: a helper that takes a number.
@@ -184,7 +191,7 @@ fn strike_current(ctx: &impl EbpfContext, row: u32, reach: Reach) {
         tgid: ctx.tgid(),
         start_ticks: ticks(start_ns),
     };
-    write_down(name, ctx.command().unwrap_or_default(), &overdue, reach);
+    write_down(name, ctx.command().unwrap_or_default(), overdue, reach);
 }
 
 /// Kills the first of the named that still is a member and has not been killed.

@@ -30,9 +30,12 @@ impl Run {
         if let Some(decider) = self.decider.take() {
             self.refused.realtime = decider.join().unwrap_or(None);
         }
+        // Nobody gives signs of life any more.
+        self.kernel.stand_down();
         let ended = ended.inspect_err(|_| undo(&self.subject, &self.guarded.target))?;
         self.hear();
         self.take_events();
+        self.take_guard_kills();
         let totals = self.guarded.totals();
         let leader = match (&ended, &self.subject) {
             (Ended::Leader(change), Running::Child { pid }) => Some((*pid, *change)),

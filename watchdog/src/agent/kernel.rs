@@ -6,8 +6,10 @@
 use super::deciding::{self, KernelEyesSlot};
 use super::pass::KernelEyes;
 use crate::bpf;
-use crate::host::cgroup;
+use crate::host::cgroup::{self, Target};
+use crate::host::clock;
 use crate::incident::{FeatureLost, Record};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -37,13 +39,20 @@ pub struct Kernel {
 impl Kernel {
     /// Loads the programs on a thread of its own and hands the deciding thread its eyes when they are
     /// ready: verifying takes longer than a command may wait.
-    pub fn load_beside(cgroup_id: u64, level: u32, eyes: Arc<KernelEyesSlot>) -> Self {
+    ///
+    /// `terms` put the target under the guard; `None` where nobody may be killed.
+    pub fn load_beside(
+        target: &Target,
+        terms: Option<bpf::Terms>,
+        eyes: Arc<KernelEyesSlot>,
+    ) -> Self {
+        let (cgroup_id, level) = (target.id, target.level);
         let kernel = Self::default();
         let loaded = Arc::clone(&kernel.loaded);
         let spawned = std::thread::Builder::new()
             .name("memwatch-load".into())
             .spawn(move || {
-                let outcome = load(cgroup_id, level, &eyes);
+                let outcome = load(cgroup_id, level, terms, &eyes);
                 deciding::give_back_memory();
                 if let Ok(mut loaded) = loaded.lock() {
                     *loaded = outcome;
@@ -98,6 +107,23 @@ impl Kernel {
         (row.is_some() && row == ours) || is_member(pid, target)
     }
 
+    /// What the guard in the kernel has done since this was last asked.
+    pub fn guard_kills(&self) -> Vec<(bpf::Name, bpf::Kill)> {
+        match self.loaded.lock().as_deref_mut() {
+            Ok(Loaded::Yes { programs, .. }) => programs.take_kills().unwrap_or_default(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Takes the target from under the guard and counts it no more: from here on nobody gives signs of
+    /// life for it.
+    pub fn stand_down(&self) {
+        if let Ok(Loaded::Yes { programs, row, .. }) = self.loaded.lock().as_deref_mut() {
+            // It is refused only for an entry that is not there.
+            let _ = programs.remove_target(*row);
+        }
+    }
+
     /// Puts what the programs counted into the record, and what they could not do.
     pub fn tell(&self, record: &mut Record) {
         let Ok(loaded) = self.loaded.lock() else {
@@ -128,7 +154,10 @@ impl Kernel {
     }
 }
 
-fn load(cgroup_id: u64, level: u32, eyes: &KernelEyesSlot) -> Loaded {
+/// This agent's place for signs of life: the programs are its own, so the first.
+const SLOT: u32 = 0;
+
+fn load(cgroup_id: u64, level: u32, terms: Option<bpf::Terms>, eyes: &KernelEyesSlot) -> Loaded {
     let plan = bpf::plan(&bpf::Facts::read());
     let losses = |losses: &[bpf::Loss]| losses.iter().map(describe).collect();
     if plan.tracepoints.is_empty() {
@@ -136,7 +165,7 @@ fn load(cgroup_id: u64, level: u32, eyes: &KernelEyesSlot) -> Loaded {
             losses: losses(&plan.losses),
         };
     }
-    match attach(&plan, cgroup_id, level) {
+    match attach(&plan, cgroup_id, level, terms) {
         Ok((programs, reader, row)) => {
             let loaded = Loaded::Yes {
                 totals: programs.totals(),
@@ -144,7 +173,12 @@ fn load(cgroup_id: u64, level: u32, eyes: &KernelEyesSlot) -> Loaded {
                 losses: losses(programs.losses()),
                 programs,
             };
-            let _ = eyes.push(KernelEyes { reader, row });
+            let _ = eyes.push(KernelEyes {
+                reader,
+                row,
+                slot: SLOT,
+                names: in_initial_pid_namespace(),
+            });
             loaded
         }
         Err(error) => {
@@ -164,10 +198,16 @@ fn attach(
     plan: &bpf::Plan,
     cgroup_id: u64,
     level: u32,
+    terms: Option<bpf::Terms>,
 ) -> Result<(Box<bpf::Programs>, bpf::Reader, bpf::Row), bpf::LoadError> {
     let mut programs = Box::new(bpf::Programs::load(plan)?);
     let row = programs.add_target(cgroup_id, level)?;
     let reader = programs.reader()?;
+    if let Some(terms) = terms {
+        // First a sign of life: the guard would take its absence for a death.
+        reader.beat(SLOT, clock::now());
+        programs.arm(row, &terms)?;
+    }
     Ok((programs, reader, row))
 }
 
@@ -179,6 +219,13 @@ fn describe(loss: &bpf::Loss) -> FeatureLost {
         fallback: loss.feature.fallback().into(),
         cost: loss.feature.cost().into(),
     }
+}
+
+/// Whether process ids mean here what they mean in the kernel (include/linux/proc_ns.h,
+/// `PROC_PID_INIT_INO`).
+fn in_initial_pid_namespace() -> bool {
+    const PROC_PID_INIT_INO: u64 = 0xEFFF_FFFC;
+    std::fs::metadata("/proc/self/ns/pid").is_ok_and(|ns| ns.ino() == PROC_PID_INIT_INO)
 }
 
 /// Whether `pid` is in the cgroup, or was: a process that is dying is still listed there.

@@ -8,6 +8,7 @@ use super::members::Members;
 use super::recorder::Recorder;
 use crate::act::{Mode, Outcome, signal};
 use crate::bpf;
+use crate::host::clock;
 use crate::host::meminfo;
 use crate::host::memory::MemoryFiles;
 use crate::host::psi::{self, Psi};
@@ -57,6 +58,10 @@ pub struct KernelEyes {
     pub reader: bpf::Reader,
     /// The target's row.
     pub row: bpf::Row,
+    /// This agent's place for signs of life.
+    pub slot: u32,
+    /// Whether process ids here are those of the kernel, so that the guard can be told names.
+    pub names: bool,
 }
 
 /// Everything one pass works on.
@@ -178,9 +183,32 @@ impl Pass {
         if let Some(order) = decision.order {
             self.carry_out(now, &order, current_bytes);
         }
+        self.tell_guard(depth);
         self.next = decision.next;
         self.due = Some(now + decision.next.after);
         Ok(decision.next.after)
+    }
+
+    /// A sign of life, and whom the guard should reach for if there is none any more.
+    fn tell_guard(&self, depth: Depth) {
+        let Some(KernelEyes {
+            reader,
+            row,
+            slot,
+            names,
+        }) = &self.kernel
+        else {
+            return;
+        };
+        reader.beat(*slot, clock::now());
+        if depth == Depth::Members && *names {
+            let weight = |m: &Member| (m.stall_ns, m.growth_bytes, m.anon_bytes);
+            let likely = foremost(self.members.views().iter(), weight);
+            reader.name_victims(
+                *row,
+                likely.map(|member| member.map(|m| (m.pid, m.start_ticks))),
+            );
+        }
     }
 
     fn look_at_target(&mut self, depth: Depth) -> io::Result<TargetFacts> {
@@ -335,27 +363,10 @@ impl Pass {
     }
 
     fn rivals(&self, order: &Order) -> [Option<Member>; RIVALS] {
-        let mut rivals = [None; RIVALS];
         let chosen = order.victim.map(|v| v.member.pid);
-        let weight = |m: &Member| (m.growth_bytes, m.stall_ns, m.anon_bytes);
-        for member in self
-            .members
-            .views()
-            .iter()
-            .filter(|m| Some(m.pid) != chosen)
-        {
-            // An insertion into five places: sorting the members would move them all.
-            let mut held = Some(*member);
-            for place in &mut rivals {
-                if place
-                    .as_ref()
-                    .is_none_or(|p| held.as_ref().is_some_and(|h| weight(h) > weight(p)))
-                {
-                    std::mem::swap(place, &mut held);
-                }
-            }
-        }
-        rivals
+        let others = self.members.views().iter();
+        let others = others.filter(|m| Some(m.pid) != chosen);
+        foremost(others, |m| (m.growth_bytes, m.stall_ns, m.anon_bytes))
     }
 
     /// Says when the victim's memory has come back.
@@ -409,6 +420,27 @@ impl Pass {
             status.late_looks.fetch_add(1, Ordering::Relaxed);
         }
     }
+}
+
+/// The `N` members of the greatest weight, greatest first.
+fn foremost<'m, const N: usize>(
+    members: impl Iterator<Item = &'m Member>,
+    weight: fn(&Member) -> (u64, u64, u64),
+) -> [Option<Member>; N] {
+    let mut places = [None; N];
+    for member in members {
+        // An insertion into a few places: sorting the members would move them all.
+        let mut held = Some(*member);
+        for place in &mut places {
+            if place
+                .as_ref()
+                .is_none_or(|p| held.as_ref().is_some_and(|h| weight(h) > weight(p)))
+            {
+                std::mem::swap(place, &mut held);
+            }
+        }
+    }
+    places
 }
 
 fn pressure(file: &Reread) -> Option<Psi> {

@@ -186,7 +186,7 @@ impl Run {
         )
         .inspect_err(|_| undo(&subject, &guarded.target))
         .context("cannot start the deciding thread")?;
-        let kernel = Kernel::load_beside(guarded.target.id, guarded.target.level, eyes);
+        let kernel = Kernel::load_beside(&guarded.target, guard_terms(&orders), eyes);
         let mut notes = guarded.shortcomings.clone();
         if let Running::Adopted(adopted) = &subject {
             notes.extend(adopted.notes());
@@ -388,6 +388,7 @@ impl Run {
 
     fn keep_house(&mut self) -> Option<Ended> {
         self.take_events();
+        self.take_guard_kills();
         self.find_nested();
         let status = &self.channel.status;
         self.kernel
@@ -418,6 +419,12 @@ impl Run {
             {
                 self.nested.insert(id);
             }
+        }
+    }
+
+    pub(super) fn take_guard_kills(&mut self) {
+        for (name, kill) in self.kernel.guard_kills() {
+            self.story.guard_kill(name, &kill, &self.orders.settings);
         }
     }
 
@@ -508,6 +515,19 @@ pub(super) fn undo(subject: &Running, target: &Target) {
         Running::Adopted(adopted) => drop(adopted.give_back(target)),
         Running::Cgroup => {}
     }
+}
+
+/// The guard kills and can do nothing else, so it stands where killing is what was asked for.
+fn guard_terms(orders: &Orders) -> Option<bpf::Terms> {
+    let kills = orders.attach.on_pressure == OnPressure::Kill && !orders.attach.dry_run;
+    let settings = &orders.settings;
+    kills.then(|| bpf::Terms {
+        stale_after: settings.guard_stale_after,
+        budget: settings.stall_window * settings.guard_stall_permille / 1000,
+        window: settings.stall_window,
+        pause: settings.death_grace + settings.settle,
+        uid: None,
+    })
 }
 
 fn response(on_pressure: OnPressure) -> Response {

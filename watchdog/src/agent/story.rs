@@ -5,12 +5,13 @@
 use super::channel::Notice;
 use super::signals::Change;
 use crate::act::Outcome;
+use crate::bpf;
 use crate::host::clock;
 use crate::incident::{
     self, Comm, HungTask, Intervention, KernelOomVictim, KilledBy, Process, Quantity, RungTaken,
     Signal, Unit, Verdict, Victim,
 };
-use crate::watch::{Member, Order, Rung};
+use crate::watch::{Member, Order, Rung, Settings};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -23,12 +24,14 @@ pub struct Story {
     kernel_oom: Vec<KernelOomVictim>,
     hung_tasks: Vec<HungTask>,
     timed_out: bool,
+    guard_kills: u32,
     /// How many of the target's processes the last order spared.
     survivors: Option<usize>,
 }
 
-/// The number of the one intervention that no policy ordered.
+/// Numbers of the interventions that no policy ordered: the timeout's, and the guard's from here on.
 const TIMEOUT: u32 = u32::MAX;
+const FIRST_GUARD: u32 = 1 << 31;
 
 impl Story {
     /// Begins now.
@@ -40,6 +43,7 @@ impl Story {
             kernel_oom: Vec::new(),
             hung_tasks: Vec::new(),
             timed_out: false,
+            guard_kills: 0,
             survivors: None,
         }
     }
@@ -208,6 +212,67 @@ impl Story {
         });
     }
 
+    /// The guard in the kernel killed a process while this agent gave no sign of life.
+    pub fn guard_kill(&mut self, name: bpf::Name, kill: &bpf::Kill, settings: &Settings) {
+        let at_us = self.since(Duration::from_nanos(kill.time_ns));
+        let us = |ns: u64| incident::duration(ns / 1000);
+        let window_us = settings.stall_window.as_micros() as u64;
+        let budget_us = window_us * u64::from(settings.guard_stall_permille) / 1000;
+        let quantity = |value: u64, text: String| Quantity {
+            value,
+            unit: Unit::Us,
+            text: text.into(),
+        };
+        let observed = format!(
+            "in reclaim for {} of {}, and memwatch silent for {}",
+            us(kill.stall_ns),
+            incident::duration(window_us),
+            us(kill.heartbeat_age_ns),
+        );
+        let process = Process {
+            pid: name.tgid,
+            comm: Comm::new(&kill.comm),
+            ..Process::default()
+        };
+        let intervention = Intervention {
+            at_us,
+            rule: incident::Rule::Guard,
+            observed: quantity(kill.stall_ns / 1000, observed),
+            threshold: quantity(
+                budget_us,
+                format!(
+                    "{}, and {}",
+                    incident::duration(budget_us),
+                    incident::duration(settings.guard_stale_after.as_micros() as u64)
+                ),
+            ),
+            duration_us: None,
+            rungs: vec![RungTaken {
+                rung: Rung::Sigkill,
+                at_us,
+                pid: Some(name.tgid),
+                outcome: Outcome::Delivered,
+            }],
+            victim: Some(process.clone()),
+            ground: None,
+            scope: None,
+            rivals: Vec::new(),
+            memory_before_bytes: None,
+            memory_after_bytes: None,
+            recovery_us: None,
+        };
+        self.victims.push(Victim {
+            process,
+            signal: Signal::KILL,
+            reason: reason(&intervention).into(),
+            killed_by: KilledBy::Guard,
+            at_us: Some(at_us),
+        });
+        let number = FIRST_GUARD + self.guard_kills;
+        self.guard_kills += 1;
+        self.interventions.insert(number, intervention);
+    }
+
     /// The kernel's OOM killer took a process of the target.
     pub fn kernel_oom(&mut self, pid: u32, comm: &[u8]) {
         let at_us = Some(self.since(clock::now()));
@@ -277,6 +342,7 @@ impl Story {
             None => (finished, 0),
             Some((_, Change::Exited(code))) => (finished, code as u8),
             Some((pid, _)) if by(pid, KilledBy::Memwatch) => (Verdict::KilledByMemwatch, 137),
+            Some((pid, _)) if by(pid, KilledBy::Guard) => (Verdict::KilledByGuard, 137),
             Some((pid, _)) if by(pid, KilledBy::KernelOom) => (Verdict::KilledByKernelOom, 137),
             Some((_, Change::Killed(signal))) => (Verdict::Signalled, (128 + signal) as u8),
             Some((_, Change::StoppedByTerminal)) => (Verdict::Finished, 0),

@@ -14,6 +14,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// A target's place in the maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -205,24 +206,25 @@ impl Reader {
     }
 
     /// Names whom the guard is to reach for if no member of the target comes by itself, the first
-    /// choice first.
-    pub fn name_victims(&self, row: Row, names: [Name; VICTIMS]) {
+    /// choice first: process ids of the initial namespace, with their start in clock ticks since boot.
+    pub fn name_victims(&self, row: Row, victims: [Option<(u32, u64)>; VICTIMS]) {
         let first = row.0 as usize * size_of::<TargetRow>()
             + std::mem::offset_of!(TargetRow, guard)
             + std::mem::offset_of!(GuardTerms, victims);
-        for (place, Name { tgid, start_ticks }) in names.into_iter().enumerate() {
-            // Whole, so that no process is named by another's start.
-            let word = u64::from(start_ticks) << 32 | u64::from(tgid);
+        for (place, victim) in victims.into_iter().enumerate() {
+            let (pid, start_ticks) = victim.unwrap_or_default();
+            // Whole, so that no process is named with another's start; cut as `Name` says.
+            let word = start_ticks << 32 | u64::from(pid);
             let name = self.rows.counter(first + place * size_of::<Name>());
             name.store(word, Ordering::Relaxed);
         }
     }
 
     /// Says that the owner of `slot` is alive, for the guard in the kernel.
-    pub fn beat(&self, slot: u32, now_ns: u64) {
+    pub fn beat(&self, slot: u32, now: Duration) {
         let offset = slot.min(MAX_OWNERS - 1) as usize * size_of::<Heartbeat>();
         self.heartbeats
             .counter(offset)
-            .store(now_ns, Ordering::Release);
+            .store(now.as_nanos() as u64, Ordering::Release);
     }
 }

@@ -94,16 +94,16 @@ pub enum Contradiction {
         /// The hard limit.
         max: Size,
     },
-    /// The two ends of a range the wrong way round.
+    /// Two durations of the policy of which one must not be longer than the other.
     #[error(
-        "[policy] shortest_look = \"{shortest}\" is longer than longest_look = \"{longest}\"; \
-         swap them, or leave both out"
+        "[policy] {} = \"{}\" is longer than {} = \"{}\"; swap them, or leave both out",
+        shorter.0, shorter.1, longer.0, longer.1
     )]
-    Looks {
-        /// The shorter, by its name.
-        shortest: Span,
-        /// The longer, by its name.
-        longest: Span,
+    WrongWayRound {
+        /// The key of the one that must be shorter, and its value.
+        shorter: (&'static str, Span),
+        /// The key of the one that must be longer, and its value.
+        longer: (&'static str, Span),
     },
     /// Safe mode and its opposite, from one source or with the looser from the stronger source.
     #[error(

@@ -84,6 +84,8 @@ pub(super) const POLICY: &[Key<Settings>] = keys! { std::convert::identity:
     growth_window = "\"4s\"", duration;
     death_grace = "\"500ms\"", duration;
     settle = "\"100ms\"", duration;
+    guard_stale_after = "\"3s\"", duration;
+    guard_stall_permille = "100", permille;
     cooldown = "\"10s\"", duration;
 };
 

@@ -52,13 +52,23 @@ pub enum Origin {
 
 /// The policy's numbers come from different files, so their order is checked when all are read.
 pub(super) fn check_policy(policy: &Settings) -> Result<(), Box<Contradiction>> {
-    let (shortest, longest) = (policy.shortest_look, policy.longest_look);
-    match (Span::new(shortest), Span::new(longest)) {
-        (Some(shortest), Some(longest)) if shortest.duration() > longest.duration() => {
-            Err(Box::new(Contradiction::Looks { shortest, longest }))
+    let in_order = [
+        ("shortest_look", policy.shortest_look),
+        ("longest_look", policy.longest_look),
+        ("guard_stale_after", policy.guard_stale_after),
+    ];
+    for pair in in_order.windows(2) {
+        let [(shorter, short), (longer, long)] = [pair[0], pair[1]];
+        if let (Some(short_span), Some(long_span)) = (Span::new(short), Span::new(long))
+            && short > long
+        {
+            return Err(Box::new(Contradiction::WrongWayRound {
+                shorter: (shorter, short_span),
+                longer: (longer, long_span),
+            }));
         }
-        _ => Ok(()),
     }
+    Ok(())
 }
 
 /// Combines the layers; verbosity is the command line's alone.

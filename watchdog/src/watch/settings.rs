@@ -67,6 +67,13 @@ pub struct Settings {
     /// How long after a death memory is given to come back before anything else is judged. Memory
     /// returns after the process has vanished, and its pressure averages are stale.
     pub settle: Duration,
+    /// How long memwatch may give no sign of life before the guard in the kernel acts in its place:
+    /// three times the longest pause that it makes by itself.
+    pub guard_stale_after: Duration,
+    /// Share of the stall window, in permille, in which at least one task was in reclaim, from which the
+    /// guard acts. Less than for the rules above: it sees no waits for pages that come back, and of a
+    /// thrasher's time a fifth is reclaim itself.
+    pub guard_stall_permille: u32,
     /// How long a process that was signalled is not chosen again, and how long a warning holds.
     pub cooldown: Duration,
 }
@@ -92,6 +99,8 @@ impl Default for Settings {
             growth_window: Duration::from_secs(4),
             death_grace: Duration::from_millis(500),
             settle: Duration::from_millis(100),
+            guard_stale_after: Duration::from_secs(3),
+            guard_stall_permille: 100,
             cooldown: Duration::from_secs(10),
         }
     }
