@@ -71,7 +71,7 @@ impl Guarded {
     }
 
     fn kills(&mut self) -> Vec<(Name, Kill)> {
-        self.programs.take_kills().expect("kills")
+        self.programs.take_kills(self.sandbox.id()).expect("kills")
     }
 }
 

@@ -1,4 +1,4 @@
-//! Records of the `EVENTS` ring: a header, then the body that its kind names.
+//! Records of the rings: a header, then the body that its kind names.
 
 use core::mem::size_of;
 

@@ -25,12 +25,13 @@ pub(crate) fn process_exit(ctx: RawTracePointContext) -> i32 {
     // SAFETY: copied at once; a torn counter of a process that is ending would be evidence only.
     let totals = unsafe { PROCESSES.get(tgid) }.copied().unwrap_or_default();
     let _ = PROCESSES.remove(tgid);
-    maps::send(Exit {
+    let exit = Exit {
         header: header(EventKind::Exit, row),
         tgid,
         reserved: 0,
         comm: ctx.command().unwrap_or_default(),
         totals,
-    });
+    };
+    maps::send(row, &exit);
     0
 }

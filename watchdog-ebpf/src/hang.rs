@@ -14,11 +14,12 @@ use crate::{
 pub(crate) fn process_hang(ctx: RawTracePointContext) -> i32 {
     maps::count(|machine| unsafe { &raw mut (*machine).hangs });
     let task = Task::read(ctx.arg(0));
-    maps::send(Hang {
+    let hang = Hang {
         header: header(EventKind::Hang, NO_ROW),
         tid: task.tid,
         tgid: task.tgid,
         comm: task.comm,
-    });
+    };
+    maps::send_to_all(&hang);
     0
 }

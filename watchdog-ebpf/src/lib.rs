@@ -19,7 +19,7 @@
 //! | `KILLS` | [`Name`] → [`Kill`] | guard | agent |
 //! | `TURNS` | row and time → 1 | guard | guard |
 //! | `RECLAIMS` | tid → [`ReclaimStart`] | programs | programs |
-//! | `EVENTS` | ring of [`EventHeader`] + body | programs | agent |
+//! | `RINGS` | slot → ring of [`EventHeader`] + body | programs | agent |
 #![no_std]
 
 mod event;
@@ -83,7 +83,7 @@ pub const KFUNCS: [(&str, u32); 6] = [
 /// Processes whose totals are kept; the least recently seen makes room.
 pub const MAX_PROCESSES: u32 = 8192;
 
-/// Size of `EVENTS` in bytes: a power of two and a multiple of every page size that Linux uses.
+/// Size of an owner's ring in bytes: a power of two and a multiple of every page size that Linux uses.
 pub const EVENT_RING_BYTES: u32 = 256 * 1024;
 
 /// Stands where a row is expected and the task is in no target.

@@ -1,18 +1,19 @@
 //! The maps, and the few ways in which every program touches them.
 
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
+use core::mem::size_of;
 
 use aya_ebpf::{
     Global,
     bindings::{BPF_F_MMAPABLE, BPF_NOEXIST, BPF_RB_FORCE_WAKEUP},
-    helpers::generated::bpf_ktime_get_ns,
+    helpers::generated::{bpf_ktime_get_ns, bpf_ringbuf_output},
     macros::map,
-    maps::{Array, HashMap, LruHashMap, RingBuf},
+    maps::{Array, HashMap, LruHashMap},
 };
 use memwatch_ebpf::{
-    EVENT_RING_BYTES, EventHeader, EventKind, Heartbeat, KernelLayout, Kill, MAX_ARMED, MAX_KILLS,
-    MAX_OWNERS, MAX_PROCESSES, MAX_TARGETS, MachineTotals, Name, ProcessTotals, ReclaimStart,
-    StallWindow, TargetRow, TargetTotals,
+    EventHeader, EventKind, Heartbeat, KernelLayout, Kill, MAX_ARMED, MAX_KILLS, MAX_OWNERS,
+    MAX_PROCESSES, MAX_TARGETS, MachineTotals, Name, ProcessTotals, ReclaimStart, StallWindow,
+    TargetRow, TargetTotals,
 };
 
 #[map]
@@ -56,8 +57,10 @@ pub(crate) static KILLS: HashMap<Name, Kill> = HashMap::with_max_entries(MAX_KIL
 #[map]
 pub(crate) static TURNS: LruHashMap<u64, u32> = LruHashMap::with_max_entries(MAX_TARGETS, 0);
 
+/// A ring for each owner. An array of maps in truth: that cannot be said here, so the agent makes it and
+/// puts it in this one's place.
 #[map]
-static EVENTS: RingBuf = RingBuf::with_byte_size(EVENT_RING_BYTES, 0);
+static RINGS: Array<u32> = Array::with_max_entries(MAX_OWNERS, 0);
 
 /// Overridden at load with what the running kernel's BTF says.
 #[unsafe(no_mangle)]
@@ -136,16 +139,43 @@ pub(crate) fn process(tgid: u32, row: u32, now_ns: u64) -> Option<*mut ProcessTo
     Some(process)
 }
 
-/// Sends an event and wakes the reader, or counts that there was no room.
+/// Tells the owner of the target in `row`.
 #[inline(always)]
-pub(crate) fn send<Event: 'static>(event: Event) {
-    match EVENTS.reserve::<Event>(0) {
-        Some(mut entry) => {
-            entry.write(event);
-            // Events are rare by design, so the reader is never left to find one later.
-            entry.submit(u64::from(BPF_RB_FORCE_WAKEUP));
-        }
-        None => count(|machine| unsafe { &raw mut (*machine).dropped_events }),
+pub(crate) fn send<Event>(row: u32, event: &Event) {
+    if let Some(target) = ROWS.get(row) {
+        deliver(target.heartbeat_slot, event);
+    }
+}
+
+/// Tells every owner.
+#[inline(always)]
+pub(crate) fn send_to_all<Event>(event: &Event) {
+    for slot in 0..MAX_OWNERS {
+        deliver(slot, event);
+    }
+}
+
+/// Puts an event into an owner's ring and wakes its reader, or counts that there was no room. Nobody is
+/// there to miss what is sent to a place that has no owner.
+#[inline(always)]
+fn deliver<Event>(slot: u32, event: &Event) {
+    let Some(ring) = RINGS.get_ptr_mut(slot) else {
+        return;
+    };
+    let size = size_of::<Event>() as u64;
+    // Events are rare by design, so the reader is never left to find one later.
+    let wake = u64::from(BPF_RB_FORCE_WAKEUP);
+    // SAFETY: what an array of maps gives is a map; the event lies on this stack.
+    let full = unsafe {
+        bpf_ringbuf_output(
+            ring.cast(),
+            core::ptr::from_ref(event).cast_mut().cast(),
+            size,
+            wake,
+        )
+    } != 0;
+    if full {
+        count(|machine| unsafe { &raw mut (*machine).dropped_events });
     }
 }
 

@@ -22,11 +22,12 @@ pub(crate) fn mark_victim(ctx: RawTracePointContext) -> i32 {
             comm: [0; 16],
         }
     };
-    maps::send(OomVictim {
+    let victim = OomVictim {
         header: header(EventKind::OomVictim, current_row(&ctx).unwrap_or(NO_ROW)),
         tid: victim.tid,
         tgid: victim.tgid,
         comm: victim.comm,
-    });
+    };
+    maps::send_to_all(&victim);
     0
 }

@@ -103,11 +103,12 @@ fn begin(ctx: &RawTracePointContext, counter: impl FnOnce(*mut TargetTotals) -> 
     // SAFETY: a live map value.
     let previous_ns = unsafe { replace(&raw mut (*totals).last_reclaim_ns, begin_ns) };
     if begin_ns.saturating_sub(previous_ns) >= QUIET_NS {
-        maps::send(ReclaimStarted {
+        let started = ReclaimStarted {
             header: header(EventKind::ReclaimStarted, row),
             tid: ctx.pid(),
             tgid: ctx.tgid(),
-        });
+        };
+        maps::send(row, &started);
     }
 }
 

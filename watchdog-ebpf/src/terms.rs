@@ -78,7 +78,7 @@ const _: () = assert!(size_of::<Heartbeat>() == 64);
 /// The stall of one target as the guard sees it: the time in which at least one task was in reclaim
 /// (PSI's `some`, for reclaim alone), in a sliding window.
 #[repr(C, align(64))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StallWindow {
     /// Until when time in reclaim has been counted: overlapping reclaims count once.
     pub counted_until_ns: u64,

@@ -6,6 +6,7 @@
 use super::deciding::{self, KernelEyesSlot};
 use super::pass::KernelEyes;
 use crate::bpf;
+use crate::causes::with_causes;
 use crate::host::cgroup::{self, Target};
 use crate::host::clock;
 use crate::incident::{FeatureLost, Record};
@@ -33,6 +34,7 @@ enum Loaded {
 /// The programs of this run.
 #[derive(Debug, Default)]
 pub struct Kernel {
+    cgroup_id: u64,
     loaded: Arc<Mutex<Loaded>>,
 }
 
@@ -43,16 +45,21 @@ impl Kernel {
     /// `terms` put the target under the guard; `None` where nobody may be killed.
     pub fn load_beside(
         target: &Target,
+        v2_mount: &Path,
         terms: Option<bpf::Terms>,
         eyes: Arc<KernelEyesSlot>,
     ) -> Self {
         let (cgroup_id, level) = (target.id, target.level);
-        let kernel = Self::default();
+        let mount = v2_mount.to_owned();
+        let kernel = Self {
+            cgroup_id,
+            ..Self::default()
+        };
         let loaded = Arc::clone(&kernel.loaded);
         let spawned = std::thread::Builder::new()
             .name("memwatch-load".into())
             .spawn(move || {
-                let outcome = load(cgroup_id, level, terms, &eyes);
+                let outcome = load(cgroup_id, level, &mount, terms, &eyes);
                 deciding::give_back_memory();
                 if let Ok(mut loaded) = loaded.lock() {
                     *loaded = outcome;
@@ -110,7 +117,17 @@ impl Kernel {
     /// What the guard in the kernel has done since this was last asked.
     pub fn guard_kills(&self) -> Vec<(bpf::Name, bpf::Kill)> {
         match self.loaded.lock().as_deref_mut() {
-            Ok(Loaded::Yes { programs, .. }) => programs.take_kills().unwrap_or_default(),
+            Ok(Loaded::Yes { programs, .. }) => {
+                programs.take_kills(self.cgroup_id).unwrap_or_default()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// What the guard did for memwatches that had died; told once.
+    pub fn left_behind(&self) -> Vec<(bpf::Name, bpf::Kill)> {
+        match self.loaded.lock().as_deref_mut() {
+            Ok(Loaded::Yes { programs, .. }) => programs.take_left_behind(),
             _ => Vec::new(),
         }
     }
@@ -154,29 +171,33 @@ impl Kernel {
     }
 }
 
-/// This agent's place for signs of life: the programs are its own, so the first.
-const SLOT: u32 = 0;
-
-fn load(cgroup_id: u64, level: u32, terms: Option<bpf::Terms>, eyes: &KernelEyesSlot) -> Loaded {
+fn load(
+    cgroup_id: u64,
+    level: u32,
+    v2_mount: &Path,
+    terms: Option<bpf::Terms>,
+    eyes: &KernelEyesSlot,
+) -> Loaded {
     let plan = bpf::plan(&bpf::Facts::read());
-    let losses = |losses: &[bpf::Loss]| losses.iter().map(describe).collect();
+    let losses = |losses: &[bpf::Loss]| losses.iter().map(describe).collect::<Vec<_>>();
     if plan.tracepoints.is_empty() {
         return Loaded::No {
             losses: losses(&plan.losses),
         };
     }
-    match attach(&plan, cgroup_id, level, terms) {
-        Ok((programs, reader, row)) => {
+    match attach(&plan, cgroup_id, level, v2_mount, terms) {
+        Ok((programs, reader, row, alone)) => {
+            let slot = programs.slot();
             let loaded = Loaded::Yes {
                 totals: programs.totals(),
                 row,
-                losses: losses(programs.losses()),
+                losses: losses(programs.losses()).into_iter().chain(alone).collect(),
                 programs,
             };
             let _ = eyes.push(KernelEyes {
                 reader,
                 row,
-                slot: SLOT,
+                slot,
                 names: in_initial_pid_namespace(),
             });
             loaded
@@ -194,21 +215,46 @@ fn load(cgroup_id: u64, level: u32, terms: Option<bpf::Terms>, eyes: &KernelEyes
     }
 }
 
+type Attached = (
+    Box<bpf::Programs>,
+    bpf::Reader,
+    bpf::Row,
+    Option<FeatureLost>,
+);
+
+/// Takes part in the programs of this machine, or, where they have no place, loads some for this run.
 fn attach(
     plan: &bpf::Plan,
     cgroup_id: u64,
     level: u32,
+    v2_mount: &Path,
     terms: Option<bpf::Terms>,
-) -> Result<(Box<bpf::Programs>, bpf::Reader, bpf::Row), bpf::LoadError> {
-    let mut programs = Box::new(bpf::Programs::load(plan)?);
+) -> Result<Attached, bpf::LoadError> {
+    let populated = |id| cgroup::is_populated(v2_mount, id);
+    let (programs, alone) = match bpf::Programs::join(plan, Path::new(bpf::SHARED), populated) {
+        Ok(programs) => (programs, None),
+        Err(bpf::LoadError::Home(error)) => (bpf::Programs::load(plan)?, Some(mortal(&error))),
+        Err(error) => return Err(error),
+    };
+    let mut programs = Box::new(programs);
     let row = programs.add_target(cgroup_id, level)?;
     let reader = programs.reader()?;
     if let Some(terms) = terms {
         // First a sign of life: the guard would take its absence for a death.
-        reader.beat(SLOT, clock::now());
+        reader.beat(programs.slot(), clock::now());
         programs.arm(row, &terms)?;
     }
-    Ok((programs, reader, row))
+    Ok((programs, reader, row, alone))
+}
+
+fn mortal(error: &bpf::HomeError) -> FeatureLost {
+    FeatureLost {
+        feature: format!("a guard that outlives memwatch ({})", with_causes(error))
+            .as_str()
+            .into(),
+        fallback: "a guard for this run".into(),
+        cost: "if memwatch is killed, the guard goes with it".into(),
+    }
 }
 
 fn describe(loss: &bpf::Loss) -> FeatureLost {

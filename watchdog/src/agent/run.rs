@@ -24,7 +24,7 @@ use crate::host::cgroup::{self, Limits, Target};
 use crate::host::clock;
 use crate::host::layout::Layout;
 use crate::host::reread::Reread;
-use crate::incident::ReportFile;
+use crate::incident::{self, ReportFile};
 use crate::watch::victim::Scope;
 use crate::watch::{Policy, Response, Rung, Settings};
 use anyhow::Context;
@@ -186,7 +186,12 @@ impl Run {
         )
         .inspect_err(|_| undo(&subject, &guarded.target))
         .context("cannot start the deciding thread")?;
-        let kernel = Kernel::load_beside(&guarded.target, guard_terms(&orders), eyes);
+        let kernel = Kernel::load_beside(
+            &guarded.target,
+            layout.v2_mount(),
+            guard_terms(&orders),
+            eyes,
+        );
         let mut notes = guarded.shortcomings.clone();
         if let Running::Adopted(adopted) = &subject {
             notes.extend(adopted.notes());
@@ -423,6 +428,16 @@ impl Run {
     }
 
     pub(super) fn take_guard_kills(&mut self) {
+        for (name, kill) in self.kernel.left_behind() {
+            let note = format!(
+                "when its memwatch was dead, the guard in the kernel killed {} (pid {}), in reclaim for {}",
+                incident::Comm::new(&kill.comm),
+                name.tgid,
+                incident::duration(kill.stall_ns / 1000),
+            );
+            self.terminal.warn(&note);
+            self.notes.push(note);
+        }
         for (name, kill) in self.kernel.guard_kills() {
             self.story.guard_kill(name, &kill, &self.orders.settings);
         }

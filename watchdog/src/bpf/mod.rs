@@ -1,7 +1,7 @@
 //! The BPF programs, seen from the agent: what this kernel offers, what is attached, what it counts.
 //!
 //! ```text
-//! facts (I/O) ──► plan (pure) ──► load (I/O) ──► reader (no allocation) ──► event (pure)
+//! facts (I/O) ──► plan (pure) ──► load, programs (I/O) ──► reader (no allocation) ──► event (pure)
 //! ```
 //!
 //! The programs themselves, and the layout of what both sides read, are the crate `memwatch-ebpf`. What
@@ -10,14 +10,19 @@
 mod btf;
 mod event;
 mod facts;
+mod home;
 mod kfuncs;
 mod load;
 mod plan;
+mod programs;
 mod reader;
+mod sys;
 
 pub use event::Event;
 pub use facts::{Facts, KernelTypes, Kfuncs, Probe};
-pub use load::{LoadError, Programs, Statistics, Terms};
+pub use home::{HomeError, SHARED};
+pub use load::LoadError;
 pub use memwatch_ebpf::{Kill, Name};
 pub use plan::{Feature, GuardClock, Loss, Plan, plan};
+pub use programs::{Programs, Statistics, Terms};
 pub use reader::{Reader, Row, Totals};

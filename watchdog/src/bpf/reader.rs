@@ -4,6 +4,7 @@
 //! value on the stack, events come out of the mapped ring.
 
 use super::event::Event;
+use super::sys;
 use aya::maps::{MapData, RingBuf};
 use memwatch_ebpf::{
     GuardTerms, Heartbeat, MAX_OWNERS, MAX_TARGETS, MachineTotals, Name, ProcessTotals, TargetRow,
@@ -159,35 +160,8 @@ impl Reader {
 
     /// What a process has added up to; `None` if it never reclaimed, or others crowded it out.
     pub fn process(&self, pid: u32) -> Option<ProcessTotals> {
-        /// `union bpf_attr` of BPF_MAP_LOOKUP_ELEM (include/uapi/linux/bpf.h).
-        #[repr(C)]
-        struct Lookup {
-            map_fd: u32,
-            padding: u32,
-            key: u64,
-            value: u64,
-            flags: u64,
-        }
-        const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
-        let mut value = ProcessTotals::default();
-        let lookup = Lookup {
-            map_fd: self.processes.as_raw_fd() as u32,
-            padding: 0,
-            key: (&raw const pid) as u64,
-            value: (&raw mut value) as u64,
-            flags: 0,
-        };
-        // SAFETY: the key and value that `lookup` points to have the sizes of the map's and outlive
-        // the call.
-        let result = unsafe {
-            libc::syscall(
-                libc::SYS_bpf,
-                BPF_MAP_LOOKUP_ELEM,
-                &raw const lookup,
-                size_of::<Lookup>(),
-            )
-        };
-        (result == 0).then_some(value)
+        // SAFETY: the map's keys are process ids and its values `ProcessTotals`, integers all through.
+        unsafe { sys::look_up(self.processes.as_fd(), &pid) }
     }
 
     /// Readable when there are events.

@@ -360,6 +360,13 @@ pub fn pids(dir: &Path) -> Vec<u32> {
     found
 }
 
+/// Whether the cgroup of that id, below `mount`, is there and holds processes.
+pub fn is_populated(mount: &Path, id: u64) -> bool {
+    let is_it = |dir: &PathBuf| fs::metadata(dir).is_ok_and(|found| found.ino() == id);
+    let dir = descendants(mount).into_iter().find(is_it);
+    dir.is_some_and(|dir| !pids(&dir).is_empty())
+}
+
 /// The cgroups directly below.
 pub fn nested(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();

@@ -96,6 +96,11 @@ impl Layout {
         })
     }
 
+    /// Where the unified hierarchy is mounted; where there is none, nothing is below this.
+    pub fn v2_mount(&self) -> &Path {
+        self.v2.as_ref().map_or(Path::new(""), |v2| &v2.mount)
+    }
+
     /// Whether `memory.max` and `memory.high` exist on the unified hierarchy.
     pub fn v2_has_memory(&self) -> bool {
         self.v2_controllers.iter().any(|name| name == "memory")
