@@ -121,8 +121,6 @@ pub(super) struct Run {
     pub(super) began: (Duration, SystemTime),
     pub(super) notes: Vec<String>,
     pub(super) nested: BTreeSet<u64>,
-    /// Whether nothing of the target is to live on.
-    pub(super) condemned: bool,
 }
 
 /// What runs in the target.
@@ -145,7 +143,7 @@ impl Run {
         let recording = orders.record.as_deref().map(open_recording).transpose()?;
         let (recorder, recording) = recording.unzip();
         let guarded = make_ready(&orders, layout)?;
-        let channel = Arc::new(Channel::new().context("no descriptors left")?);
+        let channel = Arc::new(Channel::new().context("cannot make the channel between threads")?);
         let events = Arc::new(Events::new(256));
         let eyes = Arc::new(KernelEyesSlot::new(1));
         // Before the command: it must not find its guard short of anything.
@@ -210,7 +208,6 @@ impl Run {
             began,
             notes,
             nested: BTreeSet::new(),
-            condemned: false,
         })
     }
 
@@ -347,8 +344,7 @@ impl Run {
     }
 
     /// The whole target, forks under way included. Waits for the kernel's cgroup lock: beside.
-    fn kill_all(&mut self) {
-        self.condemned = !self.orders.attach.dry_run;
+    fn kill_all(&self) {
         let (dir, mode) = (self.guarded.target.dir.clone(), self.mode());
         let _ = std::thread::Builder::new()
             .name("memwatch-kill".into())
