@@ -4,8 +4,9 @@
 use super::adopt;
 use super::guarded::Totals;
 use super::identity;
-use super::run::{Ended, Run, Running, Subject, TIMEOUT_GRACE, undo};
+use super::run::{Ended, Run, Running, Subject, TIMEOUT_GRACE};
 use super::signals::Change;
+use super::starting::undo;
 use super::story::Story;
 use crate::act::{self, Mode};
 use crate::host::cgroup;
