@@ -53,6 +53,18 @@ fn ctrl_c_reaches_the_command_once_and_the_code_is_the_commands() {
 }
 
 #[test]
+fn what_the_command_sends_to_its_group_reaches_it_once() {
+    let lab = Lab::new();
+    let mut pty = Pty::shell(&lab);
+    let count =
+        "trap 'n=$((n+1))' USR1 TERM; kill -USR1 0; sleep 0.3; kill 0; sleep 0.3; echo \"got $n\"";
+    script(&lab, count);
+    pty.line("$MW attach -q -- bash script; echo code=$?");
+    pty.see("got 2");
+    pty.see("code=0");
+}
+
+#[test]
 fn keys_that_end_a_command_end_memwatch_after_it() {
     let lab = Lab::new();
     let mut pty = Pty::shell(&lab);
