@@ -146,7 +146,7 @@ fn with_few_descriptors_it_runs_or_says_so() {
         );
         match ran.status.code() {
             Some(5) => drop(ran.expect_verdict("finished", 5)),
-            _ => drop(ran.expect_refusal(&["(os error 24)"])),
+            _ => drop(ran.expect_refusal(&["(os error 24)", "ulimit -n"])),
         }
         assert!(lab.targets().is_empty(), "at {limit}");
         assert_eq!(lab.pair.pids(), [0u32; 0], "at {limit}");
@@ -188,7 +188,7 @@ fn with_no_process_left_it_runs_or_says_so() {
         let ran = lab.run(command);
         match ran.status.code() {
             Some(0) => drop(ran.expect_verdict("finished", 0)),
-            _ => drop(ran.expect_refusal(&["(os error 11)"])),
+            _ => drop(ran.expect_refusal(&["(os error 11)", "ulimit -u"])),
         }
         assert!(home.pids().is_empty(), "at {limit}");
         assert_eq!(

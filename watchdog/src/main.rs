@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn own_failure(error: &dyn std::error::Error) -> ExitCode {
+fn own_failure(error: &(dyn std::error::Error + 'static)) -> ExitCode {
     cli::failure::say(error);
     OWN_FAILURE.into()
 }

@@ -2,27 +2,39 @@
 
 use crate::incident::Text;
 use std::error::Error;
-use std::io::Write;
+use std::io::{self, Write};
 
 /// One line: the error and its causes, each told once, since many name their cause themselves.
-pub fn say(error: &dyn Error) {
-    let line = format!("memwatch: {}\n", Text::from(with_causes(error)));
+pub fn say(error: &(dyn Error + 'static)) {
+    let words = with_causes(error) + remedy(error);
+    let line = format!("memwatch: {}\n", Text::from(words));
     // With standard error closed or full nobody is left to tell.
-    let _ = std::io::stderr().write_all(line.as_bytes());
+    let _ = io::stderr().write_all(line.as_bytes());
 }
 
-fn with_causes(error: &dyn Error) -> String {
+fn causes<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
+}
+
+fn with_causes(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
-    let mut at = error.source();
-    while let Some(cause) = at {
-        let words = cause.to_string();
+    for words in causes(error).map(ToString::to_string) {
         if !text.contains(&words) {
             text.push_str(": ");
             text.push_str(&words);
         }
-        at = cause.source();
     }
     text
+}
+
+/// What helps against a cause that any step can meet.
+fn remedy(error: &(dyn Error + 'static)) -> &'static str {
+    let errno = causes(error).find_map(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error());
+    match errno {
+        Some(libc::EMFILE) => "; raise the limit on open files: ulimit -n 1024",
+        Some(libc::EAGAIN) => "; raise the limit on processes: ulimit -u",
+        _ => "",
+    }
 }
 
 #[cfg(test)]
@@ -31,7 +43,7 @@ mod tests {
 
     #[test]
     fn every_cause_is_told_once() {
-        let cause = std::io::Error::from_raw_os_error(libc::ENOENT);
+        let cause = io::Error::from_raw_os_error(libc::ENOENT);
         let told = anyhow::Error::new(cause).context("cannot read `x`");
         assert_eq!(
             with_causes(&*told),
@@ -40,5 +52,12 @@ mod tests {
         let again =
             told.context("cannot read `x`: No such file or directory (os error 2); make it");
         assert_eq!(with_causes(&*again), again.to_string());
+    }
+
+    #[test]
+    fn a_limit_that_was_met_is_named() {
+        let error = anyhow::Error::new(io::Error::from_raw_os_error(libc::EMFILE));
+        assert!(remedy(&*error.context("cannot open `x`")).contains("ulimit -n"));
+        assert_eq!(remedy(&io::Error::from_raw_os_error(libc::ENOENT)), "");
     }
 }
