@@ -64,16 +64,30 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         [] => Table::value_variants(),
         chosen => chosen,
     };
+    print_machine()?;
     let pick = |quick: usize, whole| if args.quick { quick } else { whole };
     for table in tables {
         match table {
-            Table::NonTarget => operations::outside(&release, pick(6, 100))?,
-            Table::Target => operations::inside(&release, &scratch, pick(6, 100))?,
-            Table::Pytest => pytest::run(&release, &scratch, pick(6, 20))?,
+            Table::NonTarget => operations::outside(&release, pick(6, 90))?,
+            Table::Target => operations::inside(&release, &scratch, pick(6, 90))?,
+            Table::Pytest => pytest::run(&release, &scratch, pick(6, 30))?,
             Table::Agent => agent::run(&release, Duration::from_secs(pick(5, 30) as u64))?,
             Table::Reaction => reaction::run(&release, &scratch, pick(6, 50))?,
-            Table::MemoryBack => memory_back::run(&release, &scratch, pick(6, 30))?,
+            Table::MemoryBack => memory_back::run(&release, &scratch, pick(6, 60))?,
         }
     }
+    Ok(())
+}
+
+/// Says what the figures are of: they are worth little without.
+fn print_machine() -> Result<()> {
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let load = fs::read_to_string("/proc/loadavg")?;
+    println!(
+        "\nLinux {}, {} CPUs, load {} when this began",
+        kernel.trim(),
+        std::thread::available_parallelism()?,
+        load.split(' ').next().unwrap_or_default(),
+    );
     Ok(())
 }

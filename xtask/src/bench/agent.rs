@@ -25,9 +25,9 @@ pub(crate) fn run(release: &Release, time: Duration) -> Result<()> {
     table::headline("agent", "what memwatch takes, attached to an idle command");
     let memwatch = Talker::start_watched(&release.memwatch, &[], &[Path::new("cat")])?;
     sleep(SETTLED.min(time));
-    let before = cpu_ns(memwatch.pid())?;
+    let before = memwatch.cpu_ns()?;
     sleep(time);
-    let used = cpu_ns(memwatch.pid())? - before;
+    let used = memwatch.cpu_ns()? - before;
     let percent = used as f64 / time.as_nanos() as f64 * 100.0;
     table::figure(
         "processor time",
@@ -52,18 +52,6 @@ pub(crate) fn run(release: &Release, time: Duration) -> Result<()> {
         judge(resident, GOAL_MIB),
     );
     memwatch.end()
-}
-
-/// Time on a CPU of all threads. By the scheduler's count: that of `/proc/PID/stat` has a grain of 10 ms
-/// and misses what is over before the next tick.
-fn cpu_ns(pid: u32) -> Result<u64> {
-    let mut sum = 0;
-    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let schedstat = fs::read_to_string(thread?.path().join("schedstat"))?;
-        let on_cpu = schedstat.split(' ').next().context("an empty schedstat")?;
-        sum += on_cpu.parse::<u64>()?;
-    }
-    Ok(sum)
 }
 
 /// A line `name: N kB`.

@@ -66,17 +66,14 @@ fn killed_by_memwatch(release: &Release, scratch: &Path) -> Result<End> {
     }
     let mut memwatch = Command::new(&release.memwatch)
         .args(["attach", "--quiet", "--memory-max", LIMIT, "--"])
-        .args(["sh", "-c", "trap '' TERM; exec \"$0\" leak"])
+        .args(["sh", "-c", "trap '' TERM; exec \"$0\" leak --seconds 20"])
         .arg(&release.workload)
         .env(CULPRIT_FILE, &culprit)
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .spawn()?;
     let end = usage_of_culprit(&culprit).and_then(|usage| follow(&usage, |_| Ok(())));
-    if end.is_err() {
-        // Its target is a hog that ends by itself.
-        memwatch.kill()?;
-    }
+    // Whatever happened: its target is a hog that ends by itself, and then memwatch cleans up.
     memwatch.wait()?;
     end
 }
@@ -84,7 +81,7 @@ fn killed_by_memwatch(release: &Release, scratch: &Path) -> Result<End> {
 fn killed_at(size: u64, release: &Release) -> Result<End> {
     let place = Place::new(LIMIT_BYTES)?;
     let mut hog = Command::new("sh")
-        .args(["-c", "read go; exec \"$0\" leak"])
+        .args(["-c", "read go; exec \"$0\" leak --seconds 20"])
         .arg(&release.workload)
         .stdin(Stdio::piped())
         .spawn()?;

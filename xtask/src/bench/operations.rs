@@ -23,6 +23,8 @@ const OPERATIONS: [(&str, &str); 3] = [
 /// An equality can only be shown to within something; a change of 2 % is what nobody notices.
 const GOAL_OUTSIDE: f64 = 1.02;
 const GOAL_INSIDE: f64 = 1.03;
+/// For what was started just before, on whichever side of a round.
+const SETTLED: Duration = Duration::from_millis(100);
 /// For whatever is measured, far more than it takes.
 const LIMIT: &str = "512M";
 const LIMIT_BYTES: u64 = 512 << 20;
@@ -124,6 +126,7 @@ fn measure_in_place(release: &Release) -> Result<[f64; 3]> {
 }
 
 fn ask_all(workload: &mut Talker) -> Result<[f64; 3]> {
+    sleep(SETTLED);
     let mut figures = [0.0; 3];
     for ((operation, _), figure) in OPERATIONS.iter().zip(&mut figures) {
         *figure = workload.ask(operation)?.parse()?;
@@ -139,13 +142,13 @@ fn print_costs(release: &Release, scratch: &Path) -> Result<()> {
     );
     let mut target = start_in_target(release)?;
     for (operation, what) in OPERATIONS {
-        print_cost(what, target.pid(), || target.ask(operation).map(drop))?;
+        print_cost(what, &mut target, |target| target.ask(operation).map(drop))?;
     }
     target.end()?;
 
     let dir = format!("--dir={}", scratch.display());
     // As a dry run, since it would not last otherwise.
-    let thrasher = Talker::start_watched(
+    let mut thrasher = Talker::start_watched(
         &release.memwatch,
         &["--memory-max", "100M", "--dry-run"],
         &[
@@ -157,32 +160,45 @@ fn print_costs(release: &Release, scratch: &Path) -> Result<()> {
     )?;
     // Its file is made by then, and it thrashes.
     sleep(Duration::from_secs(4));
-    print_cost("thrashing", thrasher.pid(), || {
+    print_cost("thrashing", &mut thrasher, |_| {
         sleep(Duration::from_secs(3));
         Ok(())
     })?;
     thrasher.end()
 }
 
-/// Prints what each program took during `work`.
-fn print_cost(what: &str, pid: u32, mut work: impl FnMut() -> Result<()>) -> Result<()> {
-    let before = programs::costs(pid)?;
+/// Prints what each program, and memwatch beside them, took during `work`.
+fn print_cost(
+    what: &str,
+    memwatch: &mut Talker,
+    work: impl FnOnce(&mut Talker) -> Result<()>,
+) -> Result<()> {
+    let (before, cpu_before) = (programs::costs(memwatch.pid())?, memwatch.cpu_ns()?);
     let started = Instant::now();
-    work()?;
+    work(memwatch)?;
     let passed_ns = started.elapsed().as_nanos() as f64;
-    let mut total_ns = 0;
-    for (place, after) in programs::costs(pid)? {
+    let cpu_ns = memwatch.cpu_ns()? - cpu_before;
+    let share = |ns: u64| format!("{:.3} %", ns as f64 / passed_ns * 100.0);
+    let mut together_ns = 0;
+    for (place, after) in programs::costs(memwatch.pid())? {
         let known = before.iter().find(|(name, _)| *name == place);
         let before = known.map_or(Cost::default(), |(_, cost)| *cost);
         let (runs, ns) = (after.runs - before.runs, after.ns - before.ns);
-        if runs > 0 {
-            let each = ns as f64 / runs as f64;
-            let share = ns as f64 / passed_ns * 100.0;
-            println!("{what:<28} {place:<34} {each:>6.0} ns x {runs:>8} = {share:.3} %");
+        if let Some(each) = ns.checked_div(runs) {
+            let share = share(ns);
+            println!("{what:<28} {place:<32} {each:>6} x {runs:>8} = {share:>9}");
         }
-        total_ns += ns;
+        together_ns += ns;
     }
-    let share = total_ns as f64 / passed_ns * 100.0;
-    println!("{what:<28} {:<34} {share:>29.3} %", "together");
+    println!(
+        "{what:<28} {:<32} {:>26}",
+        "programs together",
+        share(together_ns)
+    );
+    println!(
+        "{what:<28} {:<32} {:>26}",
+        "memwatch's threads, beside",
+        share(cpu_ns)
+    );
     Ok(())
 }

@@ -81,8 +81,8 @@ pub(crate) fn wait_for_links(pid: u32, patience: Duration) -> Result<()> {
     let started = Instant::now();
     let mut before = 0;
     loop {
-        // Attaching one takes a millisecond or two.
-        sleep(Duration::from_millis(60));
+        // Far longer than verifying and attaching one of them takes.
+        sleep(Duration::from_millis(100));
         let (links, _) = links(pid)?;
         if before > 0 && links.len() == before {
             return Ok(());

@@ -1,6 +1,7 @@
 //! A command under memwatch, ready to be measured: started, its BPF programs attached, and ended with
 //! all that belongs to it. What is attached is read by `programs`.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
@@ -61,6 +62,18 @@ impl Talker {
     /// Of the process that was started: memwatch's own for a watched command.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Time on a CPU of all its threads. By the scheduler's count: that of `/proc/PID/stat` has a grain of
+    /// 10 ms and misses what is over before the next tick.
+    pub(crate) fn cpu_ns(&self) -> Result<u64> {
+        let mut sum = 0;
+        for thread in fs::read_dir(format!("/proc/{}/task", self.pid()))? {
+            let schedstat = fs::read_to_string(thread?.path().join("schedstat"))?;
+            let on_cpu = schedstat.split(' ').next().context("an empty schedstat")?;
+            sum += on_cpu.parse::<u64>()?;
+        }
+        Ok(sum)
     }
 
     /// Asks and waits for the answer.
