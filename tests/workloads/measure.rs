@@ -22,7 +22,7 @@ use crate::safety::own_v2_cgroup;
 /// Passes over each operation; the median is told, so that what interrupts one of them does no harm.
 const PASSES: usize = 9;
 const FAULT_BYTES: usize = 32 << 20;
-const SPAWNS: usize = 20;
+const SPAWNS: usize = 40;
 const ROUND_TRIPS: usize = 2_000;
 
 pub(crate) fn run() -> Result<(), Failure> {
@@ -42,12 +42,15 @@ pub(crate) fn run() -> Result<(), Failure> {
 fn fault() -> Result<f64, Failure> {
     let region = Region::anonymous(FAULT_BYTES)?;
     region.advise(MmapAdvise::MADV_NOHUGEPAGE)?;
-    median_ns(region.pages(), || {
+    let ns = median_ns(region.pages(), || {
         region.advise(MmapAdvise::MADV_DONTNEED)?;
         let started = Instant::now();
         (0..region.pages()).for_each(|page| region.write_page(page));
         Ok(started)
-    })
+    })?;
+    // Nothing is kept, however often this is asked for.
+    region.advise(MmapAdvise::MADV_DONTNEED)?;
+    Ok(ns)
 }
 
 /// A process from its start to its end.

@@ -12,6 +12,7 @@ mod place;
 mod programs;
 mod pytest;
 mod reaction;
+mod rounds;
 mod statistics;
 mod table;
 mod victim;

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::place::{Place, Usage};
-use super::table::{self, Side, interleave};
+use super::rounds::{Side, interleave};
+use super::table;
 use crate::soak::CULPRIT_FILE;
 use crate::workspace::Release;
 

@@ -10,7 +10,8 @@ use anyhow::{Result, ensure};
 
 use super::place::Place;
 use super::programs::{self, Cost};
-use super::table::{self, Side, interleave};
+use super::rounds::{Side, interleave};
+use super::table;
 use super::watched::Talker;
 use crate::workspace::Release;
 

@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 
-use super::table::{self, Side, interleave};
+use super::rounds::{Side, interleave};
+use super::table;
 use crate::python::Python;
 use crate::workspace::Release;
 

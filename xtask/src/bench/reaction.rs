@@ -57,7 +57,7 @@ const HOGS: [Hog; 3] = [
         limit: "100M",
         before: "trap '' TERM; sleep 3",
         workload: "thrash",
-        one_in: 3,
+        one_in: 5,
         budget: Budget::Stall {
             grace: Duration::from_secs(1),
         },

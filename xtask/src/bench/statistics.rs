@@ -72,16 +72,16 @@ pub(crate) fn percentile(values: &[f64], percent: usize) -> f64 {
 }
 
 /// Whether a ratio stays at or below `goal`. `control` is the ratio of two measurements of the same
-/// thing: as far as its interval strays from 1, so far may the ratio have strayed by chance, and a goal
-/// nearer to 1 than that cannot be decided here.
+/// thing, which chance alone keeps from 1: a ratio is over the goal if it is also over whatever chance
+/// came to, and within it only if chance strayed less than the goal allows.
 pub(crate) fn judge_ratio(ratio: Estimate, control: Estimate, goal: f64) -> Verdict {
     let (Some(ratio), Some(control)) = (ratio.interval, control.interval) else {
         return Verdict::NotResolved;
     };
-    let noise = (control.high - 1.0).max(1.0 - control.low).max(0.0);
-    if ratio.low > goal + noise {
+    let strayed = (control.high - 1.0).max(1.0 - control.low);
+    if ratio.low > goal.max(control.high) {
         Verdict::NotReached
-    } else if ratio.high <= goal && noise <= goal - 1.0 {
+    } else if ratio.high <= goal && strayed <= goal - 1.0 {
         Verdict::Reached
     } else {
         Verdict::NotResolved
@@ -171,7 +171,7 @@ mod tests {
             (estimate(0.99, 1.01), quiet, Verdict::Reached),
             (estimate(1.01, 1.05), quiet, Verdict::NotResolved),
             (estimate(1.04, 1.06), quiet, Verdict::NotReached),
-            // A chance that made 1.05 out of 1 can make 1.06 out of 1.03.
+            // What made 1.05 out of 1 may have made this out of 1.03.
             (estimate(1.04, 1.06), noisy, Verdict::NotResolved),
             (estimate(0.99, 1.01), noisy, Verdict::NotResolved),
             (estimate(1.20, 1.30), noisy, Verdict::NotReached),
