@@ -139,7 +139,7 @@ fn ask_all(workload: &mut Talker) -> Result<[f64; 3]> {
 fn print_costs(release: &Release, scratch: &Path) -> Result<()> {
     let _counting = programs::count_costs()?;
     println!(
-        "\nthe programs' own time, counted by the kernel (ns x runs = share of the time that passed):"
+        "\nwhat memwatch does meanwhile, by the kernel's count (ns x runs = share of the time that passed):"
     );
     let mut target = start_in_target(release)?;
     for (operation, what) in OPERATIONS {

@@ -56,7 +56,7 @@ pub(crate) fn links(pid: u32) -> Result<(Vec<Link>, usize)> {
     let mut perf_events = 0;
     for (kind, info) in descriptors(pid)? {
         match kind.as_str() {
-            "anon_inode:bpf_link" | "anon_inode:bpf-link" => {
+            "anon_inode:bpf_link" => {
                 let field = |name| field(&info, name);
                 links.push(Link {
                     kind: field("link_type").context("a link without a type")?,

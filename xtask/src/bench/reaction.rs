@@ -23,10 +23,10 @@ const GOAL_MS: f64 = 50.0;
 struct Hog {
     what: &'static str,
     limit: &'static str,
-    /// For sh, after `exec` and the workload's path.
+    /// What sh does before it becomes the workload.
     before: &'static str,
     workload: &'static str,
-    /// One run of this many is enough.
+    /// It is run one time where others are run this often.
     one_in: usize,
     budget: Budget,
 }
