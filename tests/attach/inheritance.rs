@@ -14,7 +14,7 @@ const PROBES: &[&[&str]] = &[
     &[
         "grep",
         "-E",
-        "^(Umask|Uid|Gid|Groups|Sig|Shd|Cap|NoNew|Seccomp:|Cpus_allowed:)",
+        "^(Umask|Uid|Gid|Groups|Sig[PBIC]|Shd|Cap|NoNew|Seccomp:|Cpus_allowed:)",
         "/proc/self/status",
     ],
     &[

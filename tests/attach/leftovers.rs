@@ -1,5 +1,7 @@
 //! What a memwatch that was killed leaves behind, and who removes it.
 
+use std::{os::unix::process::ExitStatusExt, path::PathBuf, thread, time::Duration};
+
 use super::lab::{Lab, Started, is_alive, wait_until};
 
 /// A memwatch with a command that sleeps, and the command's pid.
@@ -36,7 +38,7 @@ fn a_dead_memwatchs_groups_go_when_they_are_empty_and_not_before() {
     unsafe { libc::kill(pid, libc::SIGKILL) };
     wait_until("death", || !is_alive(command));
     lab.run(lab.memwatch(&["--", "true"])).expect(0);
-    assert_eq!(lab.targets(), [] as [std::path::PathBuf; 0]);
+    assert_eq!(lab.targets(), [] as [PathBuf; 0]);
 }
 
 #[test]
@@ -54,6 +56,36 @@ fn a_living_memwatchs_groups_stay_even_when_they_are_empty() {
     assert_eq!(lab.targets(), groups);
     memwatch.signal(libc::SIGCONT);
     memwatch.wait().expect(137);
+}
+
+#[test]
+fn told_to_end_at_any_moment_of_its_start_it_leaves_nothing() {
+    let lab = Lab::new();
+    for round in 0..40 {
+        let started = lab.start(lab.memwatch(&["-q", "--", "sleep", "300"]));
+        thread::sleep(Duration::from_millis(round));
+        started.signal(libc::SIGTERM);
+        let status = started.wait().status;
+        // Before it takes signals there is nothing yet that it could leave.
+        let ended = status.code() == Some(143) || status.signal() == Some(libc::SIGTERM);
+        assert!(ended, "{status} in round {round}");
+        assert_eq!(lab.targets(), [] as [PathBuf; 0], "in round {round}");
+        assert!(lab.pair.pids().is_empty(), "in round {round}");
+    }
+}
+
+#[test]
+fn killed_at_any_moment_of_its_start_it_leaves_nothing_that_the_next_run_does_not_remove() {
+    let lab = Lab::new();
+    for round in 0..40 {
+        let started = lab.start(lab.memwatch(&["-q", "--", "sleep", "0.05"]));
+        thread::sleep(Duration::from_millis(round));
+        started.signal(libc::SIGKILL);
+        started.wait();
+    }
+    wait_until("end of all commands", || lab.pair.pids().is_empty());
+    lab.run(lab.memwatch(&["--", "true"])).expect(0);
+    assert_eq!(lab.targets(), [] as [PathBuf; 0]);
 }
 
 #[test]

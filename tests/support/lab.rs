@@ -79,6 +79,7 @@ impl Lab {
             .current_dir(self.scratch.path())
             .env("MEMWATCH_CONFIG", self.file("no.toml"))
             .env("SHELL", "/bin/sh")
+            .env("NO_COLOR", "1")
             .stdin(Stdio::null());
         self.pair.confine(&mut command);
         command

@@ -12,6 +12,7 @@ mod burst;
 mod fork_tree;
 mod io_stall;
 mod leak;
+mod measure;
 mod memory;
 mod safety;
 mod scratch;
@@ -110,6 +111,8 @@ enum Workload {
     },
     /// Innocent: waits for the disk all the time, with memory free.
     IoStall,
+    /// Innocent: tells the nanoseconds of each operation that a line on stdin names: fault, spawn, switch.
+    Measure,
 }
 
 fn main() -> ExitCode {
@@ -128,6 +131,7 @@ fn main() -> ExitCode {
         Workload::Steady { percent } => steady::run(deadline, percent),
         Workload::Burst { processes } => burst::run(deadline, processes),
         Workload::IoStall => io_stall::run(&common, deadline),
+        Workload::Measure => measure::run(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -56,7 +56,7 @@ impl Region {
     }
 
     pub(crate) fn advise(&self, advice: MmapAdvise) -> Result<(), Errno> {
-        // SAFETY: the range is this mapping, and no advice used here invalidates its content.
+        // SAFETY: the range is this mapping, and nobody relies on its content.
         unsafe { madvise(self.start.cast(), self.len, advice) }
     }
 

@@ -54,6 +54,13 @@ pub(crate) fn memory_limit() -> Result<u64, Failure> {
     }
 }
 
+/// The directory of this process's cgroup in the v2 hierarchy.
+pub(crate) fn own_v2_cgroup() -> Option<PathBuf> {
+    let cgroups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    cgroup_dir(&cgroups, &mounts, "").map(|(dir, _)| dir)
+}
+
 /// This process's directory in the hierarchy of a v1 controller, or of v2 for the empty name, and
 /// where that hierarchy is mounted.
 fn cgroup_dir(cgroups: &str, mounts: &str, controller: &str) -> Option<(PathBuf, PathBuf)> {

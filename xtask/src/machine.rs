@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-const CGROUPS: &str = "/sys/fs/cgroup";
+pub(crate) const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// Refuses early and clearly where a run could only fail late and darkly.
 ///
@@ -45,7 +45,11 @@ pub(crate) fn require() -> Result<()> {
     Ok(())
 }
 
-fn v2_mount() -> Result<PathBuf> {
+/// Where cgroup v2 is mounted.
+///
+/// # Errors
+/// If it is not.
+pub(crate) fn v2_mount() -> Result<PathBuf> {
     let candidates = [
         Path::new(CGROUPS).to_owned(),
         Path::new(CGROUPS).join("unified"),

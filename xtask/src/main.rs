@@ -1,5 +1,6 @@
 //! memwatch's chores, run as `cargo xtask CHORE`. This file owns their list; each has its own.
 
+mod bench;
 mod bpf;
 mod demo;
 mod machine;
@@ -23,6 +24,8 @@ enum Chore {
     Test,
     /// Run hogs and innocents under memwatch, many times each, and count.
     Soak(soak::Args),
+    /// Measure what memwatch costs and how fast it is, and print it beside the goals.
+    Bench(bench::Args),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -31,5 +34,6 @@ fn main() -> anyhow::Result<()> {
         Chore::Demo => demo::run(),
         Chore::Test => test::run(),
         Chore::Soak(args) => soak::run(&args),
+        Chore::Bench(args) => bench::run(&args),
     }
 }

@@ -122,9 +122,12 @@ impl Adopted {
 
     /// What a reader of the record must know.
     pub fn notes(&self) -> Vec<String> {
+        let adopted = match self.origins.len() {
+            1 => "1 process was".to_owned(),
+            count => format!("{count} processes were"),
+        };
         vec![format!(
-            "{} processes were adopted; the memory they were charged for before stays with their old groups",
-            self.origins.len()
+            "{adopted} adopted; memory that was charged before stays with the old groups"
         )]
     }
 

@@ -109,7 +109,7 @@ impl Channel {
     ///
     /// # Errors
     /// No descriptors left.
-    pub fn new() -> nix::Result<Self> {
+    pub fn new() -> std::io::Result<Self> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         Ok(Self {
             notices: ArrayQueue::new(512),

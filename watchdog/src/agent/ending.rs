@@ -4,18 +4,22 @@
 use super::adopt;
 use super::guarded::Totals;
 use super::identity;
-use super::run::{Ended, Run, Running, Subject, TIMEOUT_GRACE, undo};
+use super::run::{Ended, Run, Running, Subject, TIMEOUT_GRACE};
 use super::signals::Change;
+use super::starting::undo;
 use super::story::Story;
 use crate::act::{self, Mode};
 use crate::host::cgroup;
 use crate::host::clock;
 use crate::host::layout::Layout;
-use crate::incident::{self, Record, ReportFile};
+use crate::incident::{self, Record, ReportFile, Verdict};
 use anyhow::Context;
 use nix::unistd::Pid;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
+
+/// How long a killed process may take to be gone; one that waits for a dead disk takes for ever.
+const DEATH: Duration = Duration::from_secs(2);
 
 impl Run {
     /// Ends the deciding thread, removes what was made, writes the record.
@@ -48,10 +52,12 @@ impl Run {
                     .push(format!("{dropped} looks did not get into the recording"));
             }
         }
-        if self.story.timed_out() {
-            self.see_off();
-        }
         let mut record = self.record(&totals, leader, matches!(ended, Ended::Detached));
+        match record.verdict {
+            Verdict::Timeout => self.see_off(TIMEOUT_GRACE),
+            Verdict::KilledByMemwatch => self.see_off(self.orders.settings.term_grace),
+            _ => {}
+        }
         self.dissolve(layout, &mut record);
         if let Some((pid, _)) = leader {
             let _ = nix::sys::wait::waitpid(Pid::from_raw(pid as i32), None);
@@ -136,13 +142,24 @@ impl Run {
         })
     }
 
-    /// Time is up for all that the command leaves behind, too; what was asked may take its time to end.
-    fn see_off(&mut self) {
-        let until = clock::now() + TIMEOUT_GRACE;
-        while clock::now() < until && !cgroup::pids(&self.guarded.target.dir).is_empty() {
-            std::thread::sleep(Duration::from_millis(20));
+    /// Ends what is left of a command that memwatch has ended: forks under way and processes that were
+    /// not looked at got no signal. What was asked to end may take `grace` for it.
+    fn see_off(&self, grace: Duration) {
+        if !self.is_empty_within(grace) {
+            act::target::kill(&self.guarded.target.dir, Mode::Real);
+            self.is_empty_within(DEATH);
         }
-        self.condemned = true;
+    }
+
+    fn is_empty_within(&self, patience: Duration) -> bool {
+        let until = clock::now() + patience;
+        loop {
+            let empty = cgroup::pids(&self.guarded.target.dir).is_empty();
+            if empty || clock::now() > until {
+                return empty;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// What still runs goes back to where it came from, unguarded, and the record says so.
@@ -152,21 +169,16 @@ impl Run {
         }
         act::target::thaw(&self.guarded.target.dir, Mode::Real);
         let dir = self.guarded.target.dir.clone();
-        let outcome = match &self.subject {
-            _ if self.condemned => {
-                // Forks may have got away from the signals.
-                act::target::kill(&dir, Mode::Real);
-                0
-            }
+        let left = match &self.subject {
             Running::Adopted(adopted) => adopted.give_back(&self.guarded.target),
             _ => adopt::let_go(&self.guarded.target, layout),
         };
-        let (verb, left) = match &self.subject {
-            Running::Adopted(_) => ("are running on", outcome),
-            _ => ("outlived the command and run on", outcome),
-        };
         if left > 0 {
-            let note = format!("{left} processes {verb} without a guard");
+            let who = match left {
+                1 => "1 process of the target runs on".to_owned(),
+                count => format!("{count} processes of the target run on"),
+            };
+            let note = format!("{who}, without a guard");
             self.terminal.say(&note);
             record.notes.push(note.as_str().into());
         }

@@ -31,7 +31,7 @@ impl Inheritance {
     ///
     /// # Errors
     /// The kernel refuses the mask, which it does not.
-    pub fn take(blocked: &SigSet, cpus: Option<usize>) -> nix::Result<Self> {
+    pub fn take(blocked: &SigSet, cpus: Option<usize>) -> io::Result<Self> {
         let mut signal_mask = SigSet::empty();
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(blocked), Some(&mut signal_mask))?;
         // SAFETY: the default is no handler of ours.

@@ -19,5 +19,6 @@ pub mod pass;
 pub mod recorder;
 pub mod run;
 pub mod signals;
+mod starting;
 pub mod story;
 pub mod terminal;

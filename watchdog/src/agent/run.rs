@@ -1,34 +1,36 @@
 //! One run from start to end: the slow side.
 //!
 //! Makes the target, starts the command in it, starts the deciding thread, and then only reacts: to
-//! signals, to notices, to the clock. At the end everything that was made is removed and the record is
-//! written. May hang in a read, a write or a kernel lock without the deciding thread noticing.
+//! signals, to notices, to the clock. May hang in a read, a write or a kernel lock without the deciding
+//! thread noticing. The steps of the start are [`super::starting`]'s, the end is [`super::ending`]'s.
 
-use super::adopt::{self, Adopted};
+use super::adopt::Adopted;
 use super::channel::{Channel, NESTED, Notice};
 use super::deciding::{self, Events, KernelEyesSlot, Refused};
 use super::guarded::{self, Guarded};
 use super::inheritance::Inheritance;
 use super::kernel::Kernel;
-use super::launch::{self, Program};
+use super::launch::Program;
 use super::members::{self, Members};
 use super::pass::Pass;
-use super::recorder::{self, Recording};
+use super::recorder::Recording;
 use super::signals::{self, Change, Reaction, Sender};
+use super::starting::{
+    guard_terms, make_ready, open_files, open_recording, response, safe_cpus, start, undo,
+};
 use super::story::Story;
 use super::terminal::Terminal;
 use crate::act::{self, Mode, Outcome};
 use crate::bpf;
-use crate::config::{Attach, OnPressure};
-use crate::host::cgroup::{self, Limits, Target};
+use crate::config::Attach;
+use crate::host::cgroup;
 use crate::host::clock;
 use crate::host::layout::Layout;
 use crate::host::reread::Reread;
 use crate::incident::{self, ReportFile};
 use crate::watch::victim::Scope;
-use crate::watch::{Policy, Response, Rung, Settings};
+use crate::watch::{Policy, Rung, Settings};
 use anyhow::Context;
-use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::{SignalFd, siginfo};
 use nix::unistd::Pid;
@@ -100,11 +102,6 @@ pub fn run(orders: Orders) -> anyhow::Result<u8> {
     run.end(&layout, ended, report)
 }
 
-fn safe_cpus(attach: &Attach) -> Option<usize> {
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    attach.safe.then(|| (cpus / 2).clamp(1, 2))
-}
-
 /// A run under way. How it ends is [`super::ending`]'s.
 pub(super) struct Run {
     pub(super) orders: Orders,
@@ -121,8 +118,6 @@ pub(super) struct Run {
     pub(super) began: (Duration, SystemTime),
     pub(super) notes: Vec<String>,
     pub(super) nested: BTreeSet<u64>,
-    /// Whether nothing of the target is to live on.
-    pub(super) condemned: bool,
 }
 
 /// What runs in the target.
@@ -145,7 +140,7 @@ impl Run {
         let recording = orders.record.as_deref().map(open_recording).transpose()?;
         let (recorder, recording) = recording.unzip();
         let guarded = make_ready(&orders, layout)?;
-        let channel = Arc::new(Channel::new().context("no descriptors left")?);
+        let channel = Arc::new(Channel::new().context("cannot make the channel between threads")?);
         let events = Arc::new(Events::new(256));
         let eyes = Arc::new(KernelEyesSlot::new(1));
         // Before the command: it must not find its guard short of anything.
@@ -215,7 +210,6 @@ impl Run {
             began,
             notes,
             nested: BTreeSet::new(),
-            condemned: false,
         })
     }
 
@@ -352,8 +346,7 @@ impl Run {
     }
 
     /// The whole target, forks under way included. Waits for the kernel's cgroup lock: beside.
-    fn kill_all(&mut self) {
-        self.condemned = !self.orders.attach.dry_run;
+    fn kill_all(&self) {
         let (dir, mode) = (self.guarded.target.dir.clone(), self.mode());
         let _ = std::thread::Builder::new()
             .name("memwatch-kill".into())
@@ -464,92 +457,6 @@ impl Run {
         } else {
             Mode::Real
         }
-    }
-}
-
-fn open_files() -> u64 {
-    getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft)
-}
-
-fn open_recording(path: &Path) -> anyhow::Result<(recorder::Recorder, Recording)> {
-    let file = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(path)
-        .with_context(|| {
-            format!(
-                "cannot create the recording {}; name a file that does not exist yet",
-                path.display()
-            )
-        })?;
-    recorder::start(file).context("cannot start the recorder")
-}
-
-fn make_ready(orders: &Orders, layout: &Layout) -> anyhow::Result<Guarded> {
-    let room = guarded::room_bytes(layout).context("cannot read /proc/meminfo")?;
-    let limits = Limits {
-        max_bytes: guarded::limit_bytes(orders.attach.memory_max, room),
-        high_bytes: orders.attach.memory_high,
-    };
-    let target = match &orders.subject {
-        Subject::Cgroup(path) => Target::existing(layout, path)?,
-        Subject::Program(_) | Subject::Pid(_) => Target::create(layout)?,
-    };
-    Ok(Guarded::new(target, limits)?)
-}
-
-fn start(
-    orders: &Orders,
-    guarded: &Guarded,
-    layout: &Layout,
-    inheritance: &Inheritance,
-) -> anyhow::Result<Running> {
-    match &orders.subject {
-        Subject::Program(program) => {
-            let entrances = guarded.target.entrances()?;
-            let child = launch::launch(program, &entrances, inheritance)?;
-            Ok(Running::Child { pid: child.id() })
-        }
-        Subject::Pid(pid) => Ok(Running::Adopted(adopt::adopt(
-            *pid,
-            &guarded.target,
-            layout,
-        )?)),
-        Subject::Cgroup(_) => Ok(Running::Cgroup),
-    }
-}
-
-/// Takes back a start: memwatch cannot guard after all. A command of ours ends, what was adopted goes
-/// back.
-pub(super) fn undo(subject: &Running, target: &Target) {
-    match subject {
-        Running::Child { pid } => {
-            act::target::kill(&target.dir, Mode::Real);
-            let _ = nix::sys::wait::waitpid(Pid::from_raw(*pid as i32), None);
-        }
-        Running::Adopted(adopted) => drop(adopted.give_back(target)),
-        Running::Cgroup => {}
-    }
-}
-
-/// The guard kills and can do nothing else, so it stands where killing is what was asked for.
-fn guard_terms(orders: &Orders) -> Option<bpf::Terms> {
-    let kills = orders.attach.on_pressure == OnPressure::Kill && !orders.attach.dry_run;
-    let settings = &orders.settings;
-    kills.then(|| bpf::Terms {
-        stale_after: settings.guard_stale_after,
-        budget: settings.stall_window * settings.guard_stall_permille / 1000,
-        window: settings.stall_window,
-        pause: settings.death_grace + settings.settle,
-        uid: None,
-    })
-}
-
-fn response(on_pressure: OnPressure) -> Response {
-    match on_pressure {
-        OnPressure::Kill => Response::Kill,
-        OnPressure::Freeze => Response::Freeze,
-        OnPressure::Warn => Response::Warn,
     }
 }
 

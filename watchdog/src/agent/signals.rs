@@ -8,6 +8,7 @@
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
+use std::io;
 
 /// What memwatch takes for itself. SIGTTOU is only blocked, so that a line written from the background
 /// is written rather than stopping us; SIGPIPE is ignored by Rust's runtime.
@@ -32,8 +33,9 @@ pub fn taken() -> SigSet {
 ///
 /// # Errors
 /// No descriptors left.
-pub fn open() -> nix::Result<SignalFd> {
-    SignalFd::with_flags(&taken(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+pub fn open() -> io::Result<SignalFd> {
+    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+    Ok(SignalFd::with_flags(&taken(), flags)?)
 }
 
 /// Who sent a signal.

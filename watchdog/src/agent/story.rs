@@ -318,11 +318,6 @@ impl Story {
         });
     }
 
-    /// Whether the run's time was up.
-    pub fn timed_out(&self) -> bool {
-        self.timed_out
-    }
-
     /// How the run ended, and the exit code to answer with. `leader` is `None` for a target that was
     /// not started here; that one was emptied by memwatch if its last order spared nobody.
     pub fn end(&self, leader: Option<(u32, Change)>, let_go: bool) -> (Verdict, u8) {

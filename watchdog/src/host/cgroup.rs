@@ -1,4 +1,5 @@
-//! The target's cgroup: made, entered, limited, emptied, removed; and what a dead memwatch left behind.
+//! The target's cgroup: made, entered, limited, emptied, removed. What a dead memwatch left behind is
+//! `sweep`'s.
 //!
 //! A target is a v2 cgroup (for pressure, identity and membership) and, where the memory controller
 //! lives on v1, a memory group of the same name beside it. Where the hierarchies are is `layout`'s;
@@ -10,13 +11,19 @@
 
 use crate::host::layout::{Hierarchy, Layout};
 use crate::host::memory::Controller;
+use crate::host::xattr;
 use nix::fcntl::{Flock, FlockArg};
-use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
+
+mod sweep;
+#[cfg(test)]
+mod tests;
+
+pub use sweep::{Sweep, sweep};
 
 /// What targets are called: this and eight hex digits.
 const PREFIX: &str = "memwatch-";
@@ -126,12 +133,12 @@ impl Target {
             let Some(mut target) = Self::claim(v2, dir)? else {
                 continue;
             };
-            set_xattr(&target.dir, OOMD_OMIT_XATTR, b"1");
+            xattr::set(&target.dir, OOMD_OMIT_XATTR, b"1");
             if has_memory {
                 target.memory = Some(Controller::V2(target.dir.clone()));
             } else if let Some(v1) = &layout.v1_memory {
                 let group = v1.own_dir().join(&name);
-                set_xattr(&target.dir, MEMORY_XATTR, group.as_os_str().as_bytes());
+                xattr::set(&target.dir, MEMORY_XATTR, group.as_os_str().as_bytes());
                 // A v1 hierarchy that is there but not ours to write leaves the agent's own counting.
                 if make_dir(&group).is_ok() {
                     target.memory = Some(Controller::V1(group));
@@ -408,62 +415,6 @@ fn remove_tree(dir: &Path) -> Result<(), CgroupError> {
     }
 }
 
-/// What a sweep found.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Sweep {
-    /// Orphaned targets that were empty and are gone now.
-    pub removed: Vec<PathBuf>,
-    /// Orphaned targets in which something still runs: left alone.
-    pub left: Vec<PathBuf>,
-}
-
-/// Removes the empty targets of memwatches that are dead.
-pub fn sweep(layout: &Layout) -> Sweep {
-    let mut found = Sweep::default();
-    if let Some(v2) = &layout.v2 {
-        sweep_below(&v2.mount, layout, &mut found);
-    }
-    found
-}
-
-fn sweep_below(dir: &Path, layout: &Layout, found: &mut Sweep) {
-    for below in nested(dir) {
-        if !is_target_name(&below) {
-            sweep_below(&below, layout, found);
-            continue;
-        }
-        // A directory that another user made may carry any name and any mark.
-        if fs::metadata(&below).map(|m| m.uid()).ok() != Some(nix::unistd::geteuid().as_raw()) {
-            continue;
-        }
-        // Its owner lives, or another sweep is at it.
-        let Ok(_orphan) = lock(&below) else { continue };
-        if !pids(&below).is_empty() {
-            found.left.push(below);
-            continue;
-        }
-        let memory = get_xattr(&below, MEMORY_XATTR).map(PathBuf::from);
-        let removed = memory
-            .filter(|group| is_memory_group_of(group, &below, layout))
-            .map_or(Ok(()), |group| remove_tree(&group))
-            .and_then(|()| remove_tree(&below));
-        if removed.is_ok() {
-            found.removed.push(below);
-        }
-    }
-}
-
-/// The mark is believed only if it names the group that this target must have: same name, in the v1
-/// memory hierarchy.
-fn is_memory_group_of(group: &Path, target: &Path, layout: &Layout) -> bool {
-    layout
-        .v1_memory
-        .as_ref()
-        .is_some_and(|v1| group.starts_with(&v1.mount))
-        && group.file_name() == target.file_name()
-        && group.components().all(|c| c != Component::ParentDir)
-}
-
 fn is_target_name(dir: &Path) -> bool {
     dir.file_name()
         .and_then(|name| name.to_str()?.strip_prefix(PREFIX))
@@ -476,39 +427,4 @@ fn random() -> u32 {
     // is taken is an error of mkdir.
     unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
     u32::from_ne_bytes(bytes)
-}
-
-/// Marks are a help, not a need: kernels before 5.7 have no user xattrs on cgroups.
-fn set_xattr(dir: &Path, name: &str, value: &[u8]) {
-    let (Ok(path), Ok(name)) = (CString::new(dir.as_os_str().as_bytes()), CString::new(name))
-    else {
-        return;
-    };
-    // SAFETY: both are valid C strings and `value` is as long as said.
-    unsafe {
-        libc::setxattr(
-            path.as_ptr(),
-            name.as_ptr(),
-            value.as_ptr().cast(),
-            value.len(),
-            0,
-        )
-    };
-}
-
-fn get_xattr(dir: &Path, name: &str) -> Option<std::ffi::OsString> {
-    let path = CString::new(dir.as_os_str().as_bytes()).ok()?;
-    let name = CString::new(name).ok()?;
-    let mut value = vec![0u8; 4096];
-    // SAFETY: both are valid C strings and the buffer is as long as said.
-    let len = unsafe {
-        libc::getxattr(
-            path.as_ptr(),
-            name.as_ptr(),
-            value.as_mut_ptr().cast(),
-            value.len(),
-        )
-    };
-    value.truncate(usize::try_from(len).ok()?);
-    Some(std::os::unix::ffi::OsStringExt::from_vec(value))
 }

@@ -16,4 +16,5 @@ pub mod psi;
 pub mod reread;
 pub mod swap;
 mod text;
+mod xattr;
 pub mod zfs;

@@ -1,0 +1,65 @@
+//! Placing and claiming, on directories that only look like cgroups, and on real ones.
+
+use super::*;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+fn hierarchy(mount: &Path, own: &str) -> Hierarchy {
+    Hierarchy {
+        mount: mount.to_owned(),
+        own: own.to_owned(),
+    }
+}
+
+#[test]
+fn a_target_is_made_where_memory_is_handed_down_but_not_outside_of_another_target() {
+    let mount = tempfile::tempdir().expect("a directory");
+    let own = mount.path().join("user/memwatch-0123abcd/shell");
+    fs::create_dir_all(&own).expect("directories");
+    fs::write(mount.path().join("user/cgroup.subtree_control"), "memory\n").expect("a file");
+
+    let outside = v2_with_memory(&hierarchy(mount.path(), "/user"), "new").expect("room");
+    assert_eq!(outside, Some(mount.path().join("user/new")));
+    let inside = hierarchy(mount.path(), "/user/memwatch-0123abcd/shell");
+    assert_eq!(v2_with_memory(&inside, "new2").expect("room"), None);
+
+    let target = mount
+        .path()
+        .join("user/memwatch-0123abcd/cgroup.subtree_control");
+    fs::write(target, "memory").expect("a file");
+    let below = v2_with_memory(&inside, "new3")
+        .expect("room")
+        .expect("a place");
+    assert!(below.ends_with("memwatch-0123abcd/new3"));
+}
+
+#[test]
+fn a_directory_that_a_sweep_has_taken_is_given_up() {
+    let mount = tempfile::tempdir().expect("a directory");
+    let v2 = hierarchy(mount.path(), "/");
+    let dir = mount.path().join("memwatch-00000000");
+    fs::create_dir(&dir).expect("a directory");
+    let sweeping = lock(&dir).expect("free");
+    assert!(Target::claim(&v2, dir.clone()).expect("no error").is_none());
+    drop(sweeping);
+    assert!(Target::claim(&v2, dir.clone()).expect("no error").is_some());
+    assert!(!dir.exists(), "a target that is dropped is removed");
+    assert!(Target::claim(&v2, dir).expect("no error").is_none());
+}
+
+#[test]
+fn targets_are_made_while_others_sweep() {
+    let layout = Layout::read(Path::new("/")).expect("a layout");
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                sweep(&layout);
+            }
+        });
+        for _ in 0..100 {
+            let target = Target::create(&layout).expect("root");
+            assert!(target.dir.is_dir());
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+}

@@ -1,0 +1,94 @@
+//! `cargo xtask bench`: what memwatch costs and how fast it is, as tables with their goals. A goal that
+//! is not reached stands there as such and fails nothing; what fails is a measurement that could not be
+//! made, or a program of memwatch on a path on which it must not be.
+//!
+//! Each table has a file of its own; `statistics` says what the numbers can tell.
+
+mod agent;
+mod budget;
+mod memory_back;
+mod operations;
+mod place;
+mod programs;
+mod pytest;
+mod reaction;
+mod rounds;
+mod statistics;
+mod table;
+mod victim;
+mod watched;
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use crate::machine;
+use crate::workspace::{Release, target_dir};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Only these tables.
+    tables: Vec<Table>,
+    /// Few runs: to see that it works, less what is true.
+    #[arg(long)]
+    quick: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Table {
+    /// What memwatch costs processes that it does not watch.
+    NonTarget,
+    /// What memwatch costs processes that it watches.
+    Target,
+    /// What memwatch costs a test suite.
+    Pytest,
+    /// memwatch's own processor time and memory.
+    Agent,
+    /// From the stall's budget being used up to the victim's exit.
+    Reaction,
+    /// From SIGKILL to memory that can be used again.
+    MemoryBack,
+}
+
+/// Measures what was asked for and prints it.
+///
+/// # Errors
+/// If something is missing or a measurement cannot be made.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    machine::require()?;
+    let release = Release::build()?;
+    let scratch = target_dir().join("bench");
+    fs::create_dir_all(&scratch)?;
+    let tables = match args.tables.as_slice() {
+        [] => Table::value_variants(),
+        chosen => chosen,
+    };
+    print_machine()?;
+    let pick = |quick: usize, whole| if args.quick { quick } else { whole };
+    for table in tables {
+        match table {
+            Table::NonTarget => operations::outside(&release, pick(6, 90))?,
+            Table::Target => operations::inside(&release, &scratch, pick(6, 90))?,
+            Table::Pytest => pytest::run(&release, &scratch, pick(6, 30))?,
+            Table::Agent => agent::run(&release, Duration::from_secs(pick(5, 30) as u64))?,
+            Table::Reaction => reaction::run(&release, &scratch, pick(6, 50))?,
+            Table::MemoryBack => memory_back::run(&release, &scratch, pick(6, 60))?,
+        }
+    }
+    Ok(())
+}
+
+/// Says what the figures are of: they are worth little without.
+fn print_machine() -> Result<()> {
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let load = fs::read_to_string("/proc/loadavg")?;
+    println!(
+        "\nLinux {}, {} CPUs, load {} when this began",
+        kernel.trim(),
+        std::thread::available_parallelism()?,
+        load.split(' ').next().unwrap_or_default(),
+    );
+    Ok(())
+}
