@@ -39,6 +39,13 @@ impl Sandbox {
         u32::try_from(depth).expect("few")
     }
 
+    /// Another limit from now on.
+    #[allow(dead_code, reason = "each test program uses a part of this")]
+    pub(crate) fn limit(&self, limit: &str) {
+        let file = self.0.memory.join("memory.limit_in_bytes");
+        fs::write(file, limit).expect("a limit");
+    }
+
     /// Starts a shell script inside, before its first command.
     pub(crate) fn start(&self, script: &str) -> Child {
         self.start_in(&self.0.v2, script)

@@ -2,8 +2,6 @@
 
 use core::mem::size_of;
 
-use crate::ProcessTotals;
-
 /// A task's name as the kernel keeps it: bytes, ended by a NUL, chosen by the task itself.
 pub type Comm = [u8; 16];
 
@@ -13,12 +11,10 @@ pub type Comm = [u8; 16];
 pub enum EventKind {
     /// [`ReclaimStarted`]: a target's first reclaim after a quiet spell.
     ReclaimStarted = 1,
-    /// [`Exit`]: a member's main thread is gone.
-    Exit = 2,
     /// [`OomVictim`]: the kernel's OOM killer chose somebody, anywhere.
-    OomVictim = 3,
+    OomVictim = 2,
     /// [`Hang`]: the kernel found a task in D state for too long, anywhere.
-    Hang = 4,
+    Hang = 3,
 }
 
 /// Begins every record.
@@ -46,23 +42,6 @@ pub struct ReclaimStarted {
     pub tgid: u32,
 }
 const _: () = assert!(size_of::<ReclaimStarted>() == 24);
-
-/// The main thread of a target's process has exited.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct Exit {
-    /// Row and time.
-    pub header: EventHeader,
-    /// The process.
-    pub tgid: u32,
-    /// Zero.
-    pub reserved: u32,
-    /// Its name at the end.
-    pub comm: Comm,
-    /// What it had added up to; zero if it never stalled.
-    pub totals: ProcessTotals,
-}
-const _: () = assert!(size_of::<Exit>() == 104);
 
 /// The kernel's OOM killer has marked a victim. The header's row is the allocating task's; where
 /// the victim belongs is for the reader to find out.

@@ -1,37 +1,24 @@
-//! Ends of a target's tasks, with what their process had added up to.
+//! Ends of a target's tasks: counted, and what was kept of a process goes with it.
 
 use aya_ebpf::{EbpfContext, macros::raw_tracepoint, programs::RawTracePointContext};
-use memwatch_ebpf::{EventKind, Exit};
 
 use crate::{
-    maps::{self, PROCESSES, add, header},
+    maps::{self, PROCESSES, add},
     target::current_row,
 };
 
-/// `(struct task_struct *p)`, which is the current task.
+/// `(struct task_struct *p)`, which is the current task. No event: a build ends thousands of processes,
+/// and each would wake the agent.
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
 pub(crate) fn process_exit(ctx: RawTracePointContext) -> i32 {
-    let Some(row) = current_row(&ctx) else {
+    let Some(totals) = current_row(&ctx).and_then(maps::totals) else {
         return 0;
     };
-    if let Some(totals) = maps::totals(row) {
-        // SAFETY: a live map value.
-        unsafe { add(&raw mut (*totals).exits, 1) };
-    }
+    // SAFETY: a live map value.
+    unsafe { add(&raw mut (*totals).exits, 1) };
     let tgid = ctx.tgid();
-    if ctx.pid() != tgid {
-        return 0;
+    if ctx.pid() == tgid {
+        let _ = PROCESSES.remove(tgid);
     }
-    // SAFETY: copied at once; a torn counter of a process that is ending would be evidence only.
-    let totals = unsafe { PROCESSES.get(tgid) }.copied().unwrap_or_default();
-    let _ = PROCESSES.remove(tgid);
-    let exit = Exit {
-        header: header(EventKind::Exit, row),
-        tgid,
-        reserved: 0,
-        comm: ctx.command().unwrap_or_default(),
-        totals,
-    };
-    maps::send(row, &exit);
     0
 }

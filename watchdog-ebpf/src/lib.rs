@@ -27,7 +27,7 @@ mod layout;
 mod terms;
 mod totals;
 
-pub use event::{Comm, EventHeader, EventKind, Exit, Hang, OomVictim, ReclaimStarted};
+pub use event::{Comm, EventHeader, EventKind, Hang, OomVictim, ReclaimStarted};
 pub use layout::{KernelLayout, VICTIM_IS_PID, VICTIM_IS_TASK};
 pub use terms::{
     ANY_USER, BUCKETS, GuardTerms, Heartbeat, Kill, Name, Reach, StallWindow, TargetRow, VICTIMS,
@@ -84,7 +84,8 @@ pub const KFUNCS: [(&str, u32); 6] = [
 pub const MAX_PROCESSES: u32 = 8192;
 
 /// Size of an owner's ring in bytes: a power of two and a multiple of every page size that Linux uses.
-pub const EVENT_RING_BYTES: u32 = 256 * 1024;
+/// Holds a thousand events, each of which is rare.
+pub const EVENT_RING_BYTES: u32 = 64 * 1024;
 
 /// Stands where a row is expected and the task is in no target.
 pub const NO_ROW: u32 = u32::MAX;

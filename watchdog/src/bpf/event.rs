@@ -18,19 +18,6 @@ pub enum Event {
         /// The process that had to reclaim.
         pid: u32,
     },
-    /// A process of a target has ended.
-    Exit {
-        /// When.
-        time_ns: u64,
-        /// Which target.
-        row: Row,
-        /// The process.
-        pid: u32,
-        /// Its name.
-        comm: Comm,
-        /// Time it had spent in reclaim, in ns.
-        stall_ns: u64,
-    },
     /// The kernel's OOM killer has chosen a process.
     OomVictim {
         /// When.
@@ -69,16 +56,6 @@ impl Event {
                 time_ns,
                 row: row?,
                 pid: second,
-            }
-        } else if kind == EventKind::Exit as u32 {
-            let comm = named(bytes)?;
-            let stall_ns = bytes.get(comm.len()..)?.try_get_u64_ne().ok()?;
-            Self::Exit {
-                time_ns,
-                row: row?,
-                pid: first,
-                comm,
-                stall_ns,
             }
         } else if kind == EventKind::OomVictim as u32 {
             let pid = if second == 0 { first } else { second };
@@ -126,7 +103,7 @@ mod tests {
             })
         );
 
-        let mut body = b"hog\0\0\0\0\0\0\0\0\0\0\0\0\0".to_vec();
+        let body = b"hog\0\0\0\0\0\0\0\0\0\0\0\0\0".to_vec();
         let comm: Comm = body[..16].try_into().expect("16");
         let hang = record(EventKind::Hang, NO_ROW, [11, 10], &body);
         assert_eq!(
@@ -147,19 +124,6 @@ mod tests {
                 comm
             })
         );
-
-        body.extend(5000u64.to_ne_bytes());
-        let exit = record(EventKind::Exit, 3, [10, 0], &body);
-        assert_eq!(
-            Event::decode(&exit),
-            Some(Event::Exit {
-                time_ns: 77,
-                row: Row(3),
-                pid: 10,
-                comm,
-                stall_ns: 5000
-            })
-        );
     }
 
     #[test]
@@ -177,8 +141,8 @@ mod tests {
         }
 
         #[test]
-        fn a_cut_record_is_none(cut in 0usize..48) {
-            let whole = record(EventKind::Exit, 1, [2, 0], &[0; 24]);
+        fn a_cut_record_is_none(cut in 0usize..40) {
+            let whole = record(EventKind::Hang, 1, [2, 0], &[0; 16]);
             prop_assert_eq!(Event::decode(&whole[..cut]), None);
         }
     }

@@ -48,7 +48,7 @@ pub enum Feature {
     Reclaim,
     /// Wake-ups of kswapd.
     Kswapd,
-    /// Exits, with what the process had added up to.
+    /// Exits of tasks.
     Exit,
     /// Victims of the kernel's OOM killer, by name.
     OomVictim,
@@ -89,7 +89,7 @@ impl Feature {
         match self {
             Self::Reclaim => "reclaim per process",
             Self::Kswapd => "kswapd wake-ups",
-            Self::Exit => "totals of ended processes",
+            Self::Exit => "exits of processes",
             Self::OomVictim => "the kernel's OOM victims",
             Self::Hang => "hung tasks",
             Self::Faults => "sampled page faults",
@@ -117,7 +117,7 @@ impl Feature {
                 "the first reclaim does not wake memwatch, and in a stall the victim is judged by its faults"
             }
             Self::Kswapd => "the record lacks them",
-            Self::Exit => "the record lacks what short processes did",
+            Self::Exit => "what was kept of a process stays until another needs its place",
             Self::OomVictim => "the record tells how many, not who",
             Self::Hang => "the record lacks them; they are in the kernel's log",
             Self::Faults => "none but detail",
