@@ -14,5 +14,7 @@ mod guarding;
 mod inheritance;
 #[path = "attach/leftovers.rs"]
 mod leftovers;
+#[path = "attach/namespaces.rs"]
+mod namespaces;
 #[path = "attach/pressure.rs"]
 mod pressure;

@@ -45,7 +45,7 @@ impl Watched {
         let sandbox = Sandbox::new();
         let mut programs = load();
         let row = programs
-            .add_target(sandbox.id(), sandbox.level())
+            .add_target(sandbox.id(), Some(sandbox.level()))
             .expect("a row");
         let reader = programs.reader().expect("a reader");
         Self {
@@ -156,7 +156,7 @@ fn reclaim_is_counted_for_the_target_and_for_nobody_else() {
         let empty = Sandbox::new();
         watched
             .programs
-            .add_target(empty.id(), empty.level())
+            .add_target(empty.id(), Some(empty.level()))
             .expect("a row")
     };
     let file = big_file();
@@ -263,7 +263,7 @@ fn a_removed_target_is_counted_no_more() {
 
     let again = watched
         .programs
-        .add_target(watched.sandbox.id(), watched.sandbox.level())
+        .add_target(watched.sandbox.id(), Some(watched.sandbox.level()))
         .expect("a row");
     assert_eq!(
         watched.reader.totals(again),

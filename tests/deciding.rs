@@ -88,7 +88,7 @@ fn not_one_allocation_from_the_first_pass_to_the_kill() {
     );
     let mut programs = Programs::load(&plan(&Facts::read())).expect("the BPF object loads");
     let row = programs
-        .add_target(guarded.target.id, guarded.target.level)
+        .add_target(guarded.target.id, Some(guarded.target.level))
         .expect("a row");
     let reader = programs.reader().expect("a reader");
     pass.open_kernel_eyes(KernelEyes {

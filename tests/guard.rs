@@ -44,7 +44,7 @@ impl Guarded {
         let mut programs = Programs::load(&plan(&Facts::read())).expect("the BPF object loads");
         assert_eq!(programs.losses(), []);
         let row = programs
-            .add_target(sandbox.id(), sandbox.level())
+            .add_target(sandbox.id(), Some(sandbox.level()))
             .expect("a row");
         let reader = programs.reader().expect("a reader");
         Self {

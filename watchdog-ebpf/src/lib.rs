@@ -30,7 +30,8 @@ mod totals;
 pub use event::{Comm, EventHeader, EventKind, Hang, OomVictim, ReclaimStarted};
 pub use layout::{KernelLayout, VICTIM_IS_PID, VICTIM_IS_TASK};
 pub use terms::{
-    ANY_USER, BUCKETS, GuardTerms, Heartbeat, Kill, Name, Reach, StallWindow, TargetRow, VICTIMS,
+    ANY_LEVEL, ANY_USER, BUCKETS, GuardTerms, Heartbeat, Kill, Name, Reach, StallWindow, TargetRow,
+    VICTIMS,
 };
 pub use totals::{MachineTotals, ProcessTotals, ReclaimStart, TargetTotals};
 

@@ -20,7 +20,7 @@ pub const BUCKETS: usize = 16;
 pub struct TargetRow {
     /// The cgroup v2 id; 0 while the row is free.
     pub cgroup_id: u64,
-    /// Depth of that cgroup below the root, which is 0.
+    /// Depth of that cgroup below the root, which is 0; [`ANY_LEVEL`] where it is not known.
     pub level: u32,
     /// Whose heartbeat shows that somebody is watching: a slot in `HEARTBEATS`.
     pub heartbeat_slot: u32,
@@ -49,6 +49,9 @@ pub struct GuardTerms {
     pub reserved: u32,
 }
 const _: () = assert!(size_of::<GuardTerms>() == 72);
+
+/// Any depth: in a cgroup namespace nobody can tell how deep the namespace lies.
+pub const ANY_LEVEL: u32 = u32::MAX;
 
 /// No restriction by user.
 pub const ANY_USER: u32 = u32::MAX;

@@ -49,7 +49,8 @@ impl Kernel {
         terms: Option<bpf::Terms>,
         eyes: Arc<KernelEyesSlot>,
     ) -> Self {
-        let (cgroup_id, level) = (target.id, target.level);
+        let cgroup_id = target.id;
+        let level = in_initial_namespace("cgroup", PROC_CGROUP_INIT_INO).then_some(target.level);
         let mount = v2_mount.to_owned();
         let kernel = Self {
             cgroup_id,
@@ -173,7 +174,7 @@ impl Kernel {
 
 fn load(
     cgroup_id: u64,
-    level: u32,
+    level: Option<u32>,
     v2_mount: &Path,
     terms: Option<bpf::Terms>,
     eyes: &KernelEyesSlot,
@@ -198,7 +199,7 @@ fn load(
                 reader,
                 row,
                 slot,
-                names: in_initial_pid_namespace(),
+                names: in_initial_namespace("pid", PROC_PID_INIT_INO),
             });
             loaded
         }
@@ -226,7 +227,7 @@ type Attached = (
 fn attach(
     plan: &bpf::Plan,
     cgroup_id: u64,
-    level: u32,
+    level: Option<u32>,
     v2_mount: &Path,
     terms: Option<bpf::Terms>,
 ) -> Result<Attached, bpf::LoadError> {
@@ -267,11 +268,13 @@ fn describe(loss: &bpf::Loss) -> FeatureLost {
     }
 }
 
-/// Whether process ids mean here what they mean in the kernel (include/linux/proc_ns.h,
-/// `PROC_PID_INIT_INO`).
-fn in_initial_pid_namespace() -> bool {
-    const PROC_PID_INIT_INO: u64 = 0xEFFF_FFFC;
-    std::fs::metadata("/proc/self/ns/pid").is_ok_and(|ns| ns.ino() == PROC_PID_INIT_INO)
+/// The kernel's own namespaces (include/linux/proc_ns.h), in which process ids and depths of cgroups mean
+/// here what they mean there.
+const PROC_CGROUP_INIT_INO: u64 = 0xEFFF_FFFB;
+const PROC_PID_INIT_INO: u64 = 0xEFFF_FFFC;
+
+fn in_initial_namespace(kind: &str, inode: u64) -> bool {
+    std::fs::metadata(Path::new("/proc/self/ns").join(kind)).is_ok_and(|ns| ns.ino() == inode)
 }
 
 /// Whether `pid` is in the cgroup, or was: a process that is dying is still listed there.

@@ -20,8 +20,9 @@ use aya::util::online_cpus;
 use aya_log::EbpfLogger;
 use log::Log;
 use memwatch_ebpf::{
-    ANY_USER, BUCKETS, EVENT_RING_BYTES, GuardTerms, Kill, MAJOR_FAULT_PERIOD, MAX_ARMED,
-    MAX_LEVELS, MAX_TARGETS, MINOR_FAULT_PERIOD, Name, StallWindow, TargetRow, TargetTotals,
+    ANY_LEVEL, ANY_USER, BUCKETS, EVENT_RING_BYTES, GuardTerms, Kill, MAJOR_FAULT_PERIOD,
+    MAX_ARMED, MAX_LEVELS, MAX_TARGETS, MINOR_FAULT_PERIOD, Name, StallWindow, TargetRow,
+    TargetTotals,
 };
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -160,12 +161,13 @@ impl Programs {
         self.owner.slot
     }
 
-    /// Counts a cgroup, and those below it, from now on. `level` is its depth below the v2 root.
+    /// Counts a cgroup, and those below it, from now on. `level` is its depth below the v2 root, as far
+    /// as that can be known: without, the programs try every depth.
     ///
     /// # Errors
     /// No row is free, or the cgroup lies too deep.
-    pub fn add_target(&mut self, cgroup_id: u64, level: u32) -> Result<Row, LoadError> {
-        if level >= MAX_LEVELS {
+    pub fn add_target(&mut self, cgroup_id: u64, level: Option<u32>) -> Result<Row, LoadError> {
+        if let Some(level) = level.filter(|&level| level >= MAX_LEVELS) {
             return Err(LoadError::TooDeep(level));
         }
         let _lock = self.home.lock()?;
@@ -177,7 +179,7 @@ impl Programs {
             .ok_or(LoadError::Full)?;
         let target = TargetRow {
             cgroup_id,
-            level,
+            level: level.unwrap_or(ANY_LEVEL),
             heartbeat_slot: self.owner.slot,
             ..TargetRow::default()
         };
@@ -325,7 +327,10 @@ impl Programs {
     fn tell_levels(&mut self) -> Result<(), LoadError> {
         let taken = self.taken_rows()?;
         let taken = taken.iter().filter(|target| target.cgroup_id != 0);
-        let levels = taken.fold(0u64, |mask, target| mask | 1 << target.level);
+        let levels = taken.fold(0, |mask, target| match target.level {
+            ANY_LEVEL => u64::MAX,
+            level => mask | 1u64 << level,
+        });
         Ok(self.levels.set(0, levels, 0)?)
     }
 
