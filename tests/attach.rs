@@ -16,5 +16,7 @@ mod inheritance;
 mod leftovers;
 #[path = "attach/namespaces.rs"]
 mod namespaces;
+#[path = "attach/outliving.rs"]
+mod outliving;
 #[path = "attach/pressure.rs"]
 mod pressure;

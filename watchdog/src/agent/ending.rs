@@ -59,6 +59,10 @@ impl Run {
             _ => {}
         }
         self.dissolve(layout, &mut record);
+        for note in self.kernel.leave(layout.v2_mount()) {
+            self.terminal.warn(&note);
+            record.notes.push(note.as_str().into());
+        }
         if let Some((pid, _)) = leader {
             let _ = nix::sys::wait::waitpid(Pid::from_raw(pid as i32), None);
         }

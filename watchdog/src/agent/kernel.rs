@@ -9,17 +9,22 @@ use crate::bpf;
 use crate::causes::with_causes;
 use crate::host::cgroup::{self, Target};
 use crate::host::clock;
-use crate::incident::{FeatureLost, Record};
+use crate::incident::{self, FeatureLost, Record};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// What the loader came to, once it has.
 #[derive(Debug, Default)]
 enum Loaded {
-    /// It is at it. A short command ends before it is done.
+    /// It finds out what this kernel offers. A short command ends before it knows.
     #[default]
     NotYet,
+    /// It takes part in the programs of the machine, which is not to be left half done.
+    Joining,
+    /// The run was over before it began to.
+    TooLate,
     /// The programs are attached.
     Yes {
         programs: Box<bpf::Programs>,
@@ -35,8 +40,54 @@ enum Loaded {
 #[derive(Debug, Default)]
 pub struct Kernel {
     cgroup_id: u64,
-    loaded: Arc<Mutex<Loaded>>,
+    loaded: Arc<Loading>,
 }
+
+/// Where the loader says how far it is.
+#[derive(Debug, Default)]
+struct Loading {
+    state: Mutex<Loaded>,
+    changed: Condvar,
+}
+
+impl Loading {
+    /// Nobody panics while holding it, but the state is whole even then.
+    fn state(&self) -> MutexGuard<'_, Loaded> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Goes on from `NotYet` to joining; `false` if the run is over.
+    fn may_join(&self) -> bool {
+        let mut state = self.state();
+        let in_time = matches!(*state, Loaded::NotYet);
+        if in_time {
+            *state = Loaded::Joining;
+        }
+        in_time
+    }
+
+    fn set(&self, loaded: Loaded) {
+        *self.state() = loaded;
+        self.changed.notify_all();
+    }
+
+    /// Keeps a loader that has not begun to join from it, and waits for one that has.
+    fn settle(&self) {
+        let mut state = self.state();
+        if matches!(*state, Loaded::NotYet) {
+            *state = Loaded::TooLate;
+        }
+        let joining = |state: &mut Loaded| matches!(state, Loaded::Joining);
+        // One that is stuck is left to the next memwatch to tidy up after.
+        drop(
+            self.changed
+                .wait_timeout_while(state, JOINING_AT_MOST, joining),
+        );
+    }
+}
+
+/// Longer than joining takes on a machine in trouble.
+const JOINING_AT_MOST: Duration = Duration::from_secs(10);
 
 impl Kernel {
     /// Loads the programs on a thread of its own and hands the deciding thread its eyes when they are
@@ -60,40 +111,35 @@ impl Kernel {
         let spawned = std::thread::Builder::new()
             .name("memwatch-load".into())
             .spawn(move || {
-                let outcome = load(cgroup_id, level, &mount, terms, &eyes);
+                let outcome = load(&loaded, cgroup_id, level, &mount, terms, &eyes);
                 deciding::give_back_memory();
-                if let Ok(mut loaded) = loaded.lock() {
-                    *loaded = outcome;
-                }
+                loaded.set(outcome);
             });
-        if let (Err(error), Ok(mut loaded)) = (spawned, kernel.loaded.lock()) {
+        if let Err(error) = spawned {
             let why = format!("no thread for the loader: {error}");
             let loss = bpf::Loss {
                 feature: bpf::Feature::Reclaim,
                 why,
             };
-            *loaded = Loaded::No {
+            kernel.loaded.set(Loaded::No {
                 losses: vec![describe(&loss)],
-            };
+            });
         }
         kernel
     }
 
     /// Lets log lines of the programs out through `tracing`.
     pub fn flush_logs(&self) {
-        if let Ok(mut loaded) = self.loaded.try_lock()
-            && let Loaded::Yes { programs, .. } = &mut *loaded
-        {
+        if let Loaded::Yes { programs, .. } = &mut *self.loaded.state() {
             programs.flush_logs();
         }
     }
 
     /// Samples page faults while the target is in trouble, and only then.
     pub fn heat(&self, hot: bool) {
-        if let Ok(mut loaded) = self.loaded.try_lock()
-            && let Loaded::Yes {
-                programs, losses, ..
-            } = &mut *loaded
+        if let Loaded::Yes {
+            programs, losses, ..
+        } = &mut *self.loaded.state()
             && let Err(error) = programs.heat(hot)
         {
             let loss = describe(&bpf::Loss {
@@ -108,8 +154,8 @@ impl Kernel {
 
     /// Whether an OOM victim is the target's: the programs saw it there, or it is there.
     pub fn is_ours(&self, row: Option<bpf::Row>, pid: u32, target: &Path) -> bool {
-        let ours = match self.loaded.lock().as_deref() {
-            Ok(Loaded::Yes { row: ours, .. }) => Some(*ours),
+        let ours = match &*self.loaded.state() {
+            Loaded::Yes { row: ours, .. } => Some(*ours),
             _ => None,
         };
         (row.is_some() && row == ours) || is_member(pid, target)
@@ -117,26 +163,35 @@ impl Kernel {
 
     /// What the guard in the kernel has done since this was last asked.
     pub fn guard_kills(&self) -> Vec<(bpf::Name, bpf::Kill)> {
-        match self.loaded.lock().as_deref_mut() {
-            Ok(Loaded::Yes { programs, .. }) => {
-                programs.take_kills(self.cgroup_id).unwrap_or_default()
-            }
+        match &mut *self.loaded.state() {
+            Loaded::Yes { programs, .. } => programs.take_kills(self.cgroup_id).unwrap_or_default(),
             _ => Vec::new(),
         }
     }
 
-    /// What the guard did for memwatches that had died; told once.
-    pub fn left_behind(&self) -> Vec<(bpf::Name, bpf::Kill)> {
-        match self.loaded.lock().as_deref_mut() {
-            Ok(Loaded::Yes { programs, .. }) => programs.take_left_behind(),
+    /// What the guard did for memwatches that had died, in words; told once.
+    pub fn left_behind(&self) -> Vec<String> {
+        match &mut *self.loaded.state() {
+            Loaded::Yes { programs, .. } => programs.take_left_behind().iter().map(told).collect(),
             _ => Vec::new(),
         }
+    }
+
+    /// Gives up this run's part in the programs of the machine, and takes away what nobody needs any
+    /// more, of memwatches that died too. What their guard did is returned, in words.
+    pub fn leave(&self, v2_mount: &Path) -> Vec<String> {
+        drop(std::mem::take(&mut *self.loaded.state()));
+        let populated = |id| cgroup::is_populated(v2_mount, id);
+        // What cannot be taken away now the next memwatch takes away.
+        let kills = bpf::tidy(Path::new(bpf::SHARED), populated).unwrap_or_default();
+        kills.iter().map(told).collect()
     }
 
     /// Takes the target from under the guard and counts it no more: from here on nobody gives signs of
     /// life for it.
     pub fn stand_down(&self) {
-        if let Ok(Loaded::Yes { programs, row, .. }) = self.loaded.lock().as_deref_mut() {
+        self.loaded.settle();
+        if let Loaded::Yes { programs, row, .. } = &mut *self.loaded.state() {
             // It is refused only for an entry that is not there.
             let _ = programs.remove_target(*row);
         }
@@ -144,11 +199,8 @@ impl Kernel {
 
     /// Puts what the programs counted into the record, and what they could not do.
     pub fn tell(&self, record: &mut Record) {
-        let Ok(loaded) = self.loaded.lock() else {
-            return;
-        };
-        match &*loaded {
-            Loaded::NotYet => record.notes.push(
+        match &*self.loaded.state() {
+            Loaded::NotYet | Loaded::Joining | Loaded::TooLate => record.notes.push(
                 "the run ended before the BPF programs were ready: reclaim was not counted".into(),
             ),
             Loaded::No { losses } => record.features_lost.extend_from_slice(losses),
@@ -173,6 +225,7 @@ impl Kernel {
 }
 
 fn load(
+    loading: &Loading,
     cgroup_id: u64,
     level: Option<u32>,
     v2_mount: &Path,
@@ -185,6 +238,9 @@ fn load(
         return Loaded::No {
             losses: losses(&plan.losses),
         };
+    }
+    if !loading.may_join() {
+        return Loaded::TooLate;
     }
     match attach(&plan, cgroup_id, level, v2_mount, terms) {
         Ok((programs, reader, row, alone)) => {
@@ -275,6 +331,15 @@ const PROC_PID_INIT_INO: u64 = 0xEFFF_FFFC;
 
 fn in_initial_namespace(kind: &str, inode: u64) -> bool {
     std::fs::metadata(Path::new("/proc/self/ns").join(kind)).is_ok_and(|ns| ns.ino() == inode)
+}
+
+fn told((name, kill): &(bpf::Name, bpf::Kill)) -> String {
+    format!(
+        "when its memwatch was dead, the guard in the kernel killed {} (pid {}), in reclaim for {}",
+        incident::Comm::new(&kill.comm),
+        name.tgid,
+        incident::duration(kill.stall_ns / 1000),
+    )
 }
 
 /// Whether `pid` is in the cgroup, or was: a process that is dying is still listed there.

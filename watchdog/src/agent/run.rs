@@ -27,7 +27,7 @@ use crate::host::cgroup;
 use crate::host::clock;
 use crate::host::layout::Layout;
 use crate::host::reread::Reread;
-use crate::incident::{self, ReportFile};
+use crate::incident::ReportFile;
 use crate::watch::victim::Scope;
 use crate::watch::{Policy, Rung, Settings};
 use anyhow::Context;
@@ -421,13 +421,7 @@ impl Run {
     }
 
     pub(super) fn take_guard_kills(&mut self) {
-        for (name, kill) in self.kernel.left_behind() {
-            let note = format!(
-                "when its memwatch was dead, the guard in the kernel killed {} (pid {}), in reclaim for {}",
-                incident::Comm::new(&kill.comm),
-                name.tgid,
-                incident::duration(kill.stall_ns / 1000),
-            );
+        for note in self.kernel.left_behind() {
             self.terminal.warn(&note);
             self.notes.push(note);
         }

@@ -5,7 +5,7 @@
 //! whoever goes takes its rows with it, and the last one takes the set away. An agent that dies takes
 //! nothing: its targets stay under the guard, and the next one to come removes what has no target.
 
-use super::home::{Home, Lock, OWNERS, Owner};
+use super::home::{Home, OWNERS, Owner};
 use super::load::{COMPLETE, LINKS, LoadError, MAPS, PROGRAMS, SAMPLERS, load_into};
 use super::plan::{Loss, Plan};
 use super::reader::{Reader, Row, Totals};
@@ -31,7 +31,9 @@ use std::time::Duration;
 /// The programs, and this agent's part in them.
 pub struct Programs {
     home: Home,
-    owner: Owner,
+    /// `None` once it has left.
+    owner: Option<Owner>,
+    slot: u32,
     targets: HashMap<MapData, u64, u32>,
     rows: Array<MapData, TargetRow>,
     levels: Array<MapData, u64>,
@@ -89,8 +91,7 @@ impl Programs {
             match load_into(&home, plan) {
                 Ok(losses) => losses,
                 Err(error) => {
-                    clear(&home);
-                    home.leave();
+                    take_away(&home);
                     return Err(error);
                 }
             }
@@ -126,7 +127,8 @@ impl Programs {
             EbpfLogger::init_from_id(info.id()).ok()
         });
         Ok(Self {
-            owner,
+            slot: owner.slot,
+            owner: Some(owner),
             targets: HashMap::try_from(Map::HashMap(map("TARGETS")?))?,
             rows,
             levels: Array::try_from(Map::Array(map("LEVELS")?))?,
@@ -158,7 +160,7 @@ impl Programs {
 
     /// This agent's place for signs of life.
     pub fn slot(&self) -> u32 {
-        self.owner.slot
+        self.slot
     }
 
     /// Counts a cgroup, and those below it, from now on. `level` is its depth below the v2 root, as far
@@ -180,7 +182,7 @@ impl Programs {
         let target = TargetRow {
             cgroup_id,
             level: level.unwrap_or(ANY_LEVEL),
-            heartbeat_slot: self.owner.slot,
+            heartbeat_slot: self.slot,
             ..TargetRow::default()
         };
         // A target that had the row before left its numbers there.
@@ -435,31 +437,67 @@ impl Programs {
 
     /// Takes this agent's rows and ring away, and the set with them if nobody else needs it.
     fn leave(&mut self) -> Result<(), LoadError> {
-        let lock: Option<Lock> = self.home.lock()?;
-        let mut others = false;
+        let lock = self.home.lock()?;
         for (target, row) in self.taken_rows()?.iter().zip(0..) {
-            if target.cgroup_id == 0 {
-                continue;
-            }
-            if target.heartbeat_slot == self.owner.slot {
+            if target.cgroup_id != 0 && target.heartbeat_slot == self.slot {
                 self.remove_row(Row(row))?;
-            } else {
-                others = true;
             }
         }
-        let _ = sys::remove_map(self.rings.as_fd(), self.owner.slot);
-        let owners = self.home.names(OWNERS);
-        let own = self.owner.slot.to_string();
-        let alone = owners
-            .iter()
-            .filter_map(|name| name.parse().ok())
-            .all(|slot: u32| slot.to_string() == own || !self.home.lives(slot));
-        if lock.is_some() && !others && alone {
-            clear(&self.home);
-            self.home.leave();
+        let _ = sys::remove_map(self.rings.as_fd(), self.slot);
+        self.owner = None;
+        // Whatever somebody alive or dead still has a use for stays.
+        if lock.is_some() && !in_use(&self.home) && self.taken_rows()?.iter().all(is_free) {
+            take_away(&self.home);
         }
         Ok(())
     }
+}
+
+/// Takes away a set that nobody alive uses and that guards nobody: of memwatches that died. What its guard
+/// did and nobody has read is returned. For those that have not joined it.
+///
+/// # Errors
+/// It cannot be locked or read.
+pub fn tidy(base: &Path, populated: impl Fn(u64) -> bool) -> Result<Vec<(Name, Kill)>, LoadError> {
+    if !base.exists() {
+        return Ok(Vec::new());
+    }
+    let (home, _lock) = Home::shared(base)?;
+    if in_use(&home) {
+        return Ok(Vec::new());
+    }
+    let mut left_behind = Vec::new();
+    if home.path(COMPLETE).exists() {
+        let map = |name: &str| MapData::from_pin(home.path(MAPS).join(name));
+        let rows: Array<_, TargetRow> = Array::try_from(Map::Array(map("ROWS")?))?;
+        for row in 0..MAX_TARGETS {
+            let target = rows.get(&row, 0)?;
+            if !is_free(&target) && populated(target.cgroup_id) {
+                return Ok(Vec::new());
+            }
+        }
+        let kills: HashMap<_, Name, Kill> = HashMap::try_from(Map::HashMap(map("KILLS")?))?;
+        left_behind = kills.iter().collect::<Result<_, _>>()?;
+    }
+    take_away(&home);
+    Ok(left_behind)
+}
+
+fn is_free(target: &TargetRow) -> bool {
+    target.cgroup_id == 0
+}
+
+fn in_use(home: &Home) -> bool {
+    let slots = home
+        .names(OWNERS)
+        .into_iter()
+        .filter_map(|name| name.parse().ok());
+    slots.into_iter().any(|slot| home.lives(slot))
+}
+
+fn take_away(home: &Home) {
+    clear(home);
+    home.leave();
 }
 
 impl Drop for Programs {

@@ -1,0 +1,70 @@
+//! memwatch dead: its target stays under the guard, whoever else lives, and the next memwatch tells what
+//! the guard did and takes away what has no target any more.
+
+use std::{path::Path, thread, time::Duration};
+
+use super::lab::{Lab, Started, is_alive, wait_for, wait_until, workload};
+
+/// The BPF programs load beside the command and are ready by then.
+const LOADED: Duration = Duration::from_secs(2);
+
+/// A memwatch that is dead before its target begins to thrash; the thrasher.
+fn orphan(lab: &Lab) -> (Started, u32) {
+    let culprit = lab.file("culprit").display().to_string();
+    let dir = env!("CARGO_TARGET_TMPDIR");
+    let hog = format!(
+        "sleep 3; exec {} thrash --culprit {culprit} --dir {dir}",
+        workload()
+    );
+    let mut memwatch = lab.start(lab.memwatch(&["--memory-max", "64M", "--cmd", &hog]));
+    wait_until("a target", || !lab.targets().is_empty());
+    thread::sleep(LOADED);
+    memwatch.child.kill().expect("ours");
+    memwatch.child.wait().expect("ours");
+    let hog = wait_for("the hog", || lab.read("culprit").parse().ok());
+    (memwatch, hog)
+}
+
+#[test]
+fn the_target_of_a_dead_memwatch_is_guarded_and_the_next_one_tells_and_cleans_up() {
+    let lab = Lab::new();
+    let (_memwatch, hog) = orphan(&lab);
+    wait_until("the guard's kill", || !is_alive(hog));
+    let next = ["--", "sleep", "2"];
+    let ran = lab.attach(&next).expect_verdict("finished", 0);
+    let told = format!("the guard in the kernel killed workload (pid {hog})");
+    assert!(ran.err.contains(&told), "{}", ran.err);
+    assert_eq!(lab.targets(), [] as [&Path; 0]);
+    let ran = lab.attach(&next).expect_verdict("finished", 0);
+    assert!(
+        !ran.err.contains(&told),
+        "each kill is told once: {}",
+        ran.err
+    );
+}
+
+#[test]
+fn the_death_of_one_is_seen_although_another_lives() {
+    let (dead, alive) = (Lab::new(), Lab::new());
+    let other = alive.start(alive.reporting(&["--memory-max", "64M", "--", "sleep", "12"]));
+    let (_memwatch, hog) = orphan(&dead);
+    wait_until("the guard's kill", || !is_alive(hog));
+    let ran = other.wait().expect_verdict("finished", 0);
+    assert_eq!(ran.report["victims"], serde_json::json!([]));
+    // What the dead one left goes with the next run.
+    dead.attach(&["--", "true"]).expect(0);
+}
+
+#[test]
+fn with_the_last_memwatch_everything_goes() {
+    let lab = Lab::new();
+    let home = Path::new(memwatch::bpf::SHARED);
+    let first = lab.start(lab.memwatch(&["--", "sleep", "4"]));
+    let second = lab.start(lab.memwatch(&["--", "sleep", "5"]));
+    wait_until("the home of the programs", || home.exists());
+    first.wait().expect(0);
+    second.wait().expect(0);
+    // Other runs on this machine would keep it; of ours none is left.
+    let owners = || std::fs::read_dir(home.join("bpf-1/owners")).map_or(0, Iterator::count);
+    wait_until("an end of it", || !home.exists() || owners() > 0);
+}
