@@ -3,7 +3,7 @@
 
 use std::{path::Path, thread, time::Duration};
 
-use super::lab::{Lab, Started, is_alive, wait_for, wait_until, workload};
+use super::lab::{Lab, MEMWATCH, Started, is_alive, wait_for, wait_until, workload};
 
 /// The BPF programs load beside the command and are ready by then.
 const LOADED: Duration = Duration::from_secs(2);
@@ -53,6 +53,38 @@ fn the_death_of_one_is_seen_although_another_lives() {
     assert_eq!(ran.report["victims"], serde_json::json!([]));
     // What the dead one left goes with the next run.
     dead.attach(&["--", "true"]).expect(0);
+}
+
+#[test]
+fn the_guard_over_an_orphan_is_listed_and_can_be_lifted() {
+    let lab = Lab::new();
+    let mut memwatch = lab.start(lab.memwatch(&["--", "sleep", "60"]));
+    let target = lab.target();
+    thread::sleep(LOADED);
+    let guard = |action: &str| {
+        let mut command = lab.command(MEMWATCH);
+        lab.run({
+            command.args(["guard", action]);
+            command
+        })
+        .expect(0)
+        .text()
+    };
+    let line = |state: &str| format!("{}: armed, its memwatch {state}", target.display());
+    assert!(guard("list").contains(&line("lives")));
+    assert!(
+        guard("disarm").contains(&line("lives")),
+        "the living keep theirs"
+    );
+    memwatch.child.kill().expect("ours");
+    memwatch.child.wait().expect("ours");
+    assert!(guard("list").contains(&line("is dead")));
+    assert!(!guard("disarm").contains(&target.display().to_string()));
+    std::fs::write(target.join("cgroup.kill"), "1").expect("ours");
+    wait_until("an empty target", || {
+        memwatch::host::cgroup::pids(&target).is_empty()
+    });
+    lab.attach(&["--", "true"]).expect(0);
 }
 
 #[test]

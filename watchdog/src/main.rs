@@ -22,6 +22,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Attach(args) => Ok(cli::attach::run(args, cli.config()?).into()),
         Command::Doctor(args) => cli::doctor::run(args),
         Command::Replay(args) => cli::replay::run(args, &cli.config()?),
+        Command::Guard(args) => cli::guard::run(args),
     }
 }
 

@@ -24,5 +24,5 @@ pub use home::{HomeError, SHARED};
 pub use load::LoadError;
 pub use memwatch_ebpf::{Kill, Name};
 pub use plan::{Feature, GuardClock, Loss, Plan, plan};
-pub use programs::{Programs, Statistics, Terms, tidy};
+pub use programs::{Programs, Standing, Statistics, Terms, disarm_dead, standing, tidy};
 pub use reader::{Reader, Row, Totals};

@@ -483,6 +483,63 @@ pub fn tidy(base: &Path, populated: impl Fn(u64) -> bool) -> Result<Vec<(Name, K
     Ok(left_behind)
 }
 
+/// A target that has a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The target.
+    pub cgroup_id: u64,
+    /// Whether the guard may act there.
+    pub armed: bool,
+    /// Whether its memwatch lives.
+    pub owner_lives: bool,
+}
+
+/// The targets of all memwatches, living and dead. Changes nothing.
+///
+/// # Errors
+/// The set cannot be locked or read.
+pub fn standing(base: &Path) -> Result<Vec<Standing>, LoadError> {
+    if !base.exists() {
+        return Ok(Vec::new());
+    }
+    let (home, _lock) = Home::shared(base)?;
+    if !home.path(COMPLETE).exists() {
+        return Ok(Vec::new());
+    }
+    let rows: Array<_, TargetRow> =
+        Array::try_from(Map::Array(MapData::from_pin(home.path(MAPS).join("ROWS"))?))?;
+    let mut standing = Vec::new();
+    for row in 0..MAX_TARGETS {
+        let target = rows.get(&row, 0)?;
+        if !is_free(&target) {
+            standing.push(Standing {
+                cgroup_id: target.cgroup_id,
+                armed: target.guard.stale_after_ns != 0,
+                owner_lives: home.lives(target.heartbeat_slot),
+            });
+        }
+    }
+    Ok(standing)
+}
+
+/// Lifts the guard from the targets of the dead, whether something runs in them or not. What stands after
+/// that is returned.
+///
+/// # Errors
+/// The set cannot be locked or changed.
+pub fn disarm_dead(base: &Path) -> Result<Vec<Standing>, LoadError> {
+    if base.exists() {
+        let (home, lock) = Home::shared(base)?;
+        if home.path(COMPLETE).exists() {
+            let mut programs = Programs::take_part(home, Vec::new())?;
+            programs.sweep(|_| false)?;
+            drop(lock);
+            drop(programs);
+        }
+    }
+    standing(base)
+}
+
 fn is_free(target: &TargetRow) -> bool {
     target.cgroup_id == 0
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use super::doctor::{self, DoctorArgs};
+use super::guard::{self, GuardArgs};
 use super::replay::{self, ReplayArgs};
 use super::{help, usage};
 use crate::config::{
@@ -62,6 +63,9 @@ pub enum Command {
     /// Run recorded looks through the policy again, and say what it orders
     #[command(long_about = replay::ABOUT, after_long_help = replay::ABOUT_MORE)]
     Replay(ReplayArgs),
+    /// Show or lift the guard in the kernel
+    #[command(long_about = guard::ABOUT)]
+    Guard(GuardArgs),
 }
 
 /// `memwatch attach`.
@@ -179,7 +183,7 @@ impl Cli {
     fn flags(&self) -> Flags {
         let layer = match &self.command {
             Command::Attach(attach) => attach.layer(),
-            Command::Doctor(_) | Command::Replay(_) => Layer::default(),
+            Command::Doctor(_) | Command::Replay(_) | Command::Guard(_) => Layer::default(),
         };
         Flags {
             config: self.common.config.clone(),

@@ -4,11 +4,13 @@ pub mod args;
 pub mod attach;
 pub mod doctor;
 pub mod failure;
+pub mod guard;
 mod help;
 pub mod replay;
 mod usage;
 
 pub use args::{AttachArgs, Cli, Command, Target};
 pub use doctor::DoctorArgs;
+pub use guard::GuardArgs;
 pub use replay::ReplayArgs;
 pub use usage::OWN_FAILURE;

@@ -369,9 +369,13 @@ pub fn pids(dir: &Path) -> Vec<u32> {
 
 /// Whether the cgroup of that id, below `mount`, is there and holds processes.
 pub fn is_populated(mount: &Path, id: u64) -> bool {
+    by_id(mount, id).is_some_and(|dir| !pids(&dir).is_empty())
+}
+
+/// The directory of the cgroup of that id, below `mount`.
+pub fn by_id(mount: &Path, id: u64) -> Option<PathBuf> {
     let is_it = |dir: &PathBuf| fs::metadata(dir).is_ok_and(|found| found.ino() == id);
-    let dir = descendants(mount).into_iter().find(is_it);
-    dir.is_some_and(|dir| !pids(&dir).is_empty())
+    descendants(mount).into_iter().find(is_it)
 }
 
 /// The cgroups directly below.

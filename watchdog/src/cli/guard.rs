@@ -1,0 +1,72 @@
+//! `memwatch guard`: the targets that the guard in the kernel stands over, for people. The set itself is
+//! `bpf::programs`'s.
+
+use crate::bpf::{self, Standing};
+use crate::host::cgroup;
+use crate::host::layout::Layout;
+use crate::incident::Text;
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+/// The long help.
+pub const ABOUT: &str = "\
+Show or lift the guard in the kernel.
+
+While memwatch runs it gives signs of life. If they stop and its target stalls, a BPF program kills a member \
+of the target. That outlives a memwatch that dies: its target stays under the guard until it is empty. The \
+next memwatch tells what the guard did and takes away what has no target any more.";
+
+/// `memwatch guard`.
+#[derive(Clone, Debug, Args)]
+pub struct GuardArgs {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+enum Action {
+    /// List the targets that the guard stands over, and whether their memwatch lives
+    List,
+    /// Lift the guard from targets whose memwatch is dead
+    Disarm,
+}
+
+/// Runs it; the exit code.
+///
+/// # Errors
+/// The programs cannot be reached, or nobody reads what is printed.
+pub fn run(args: &GuardArgs) -> anyhow::Result<ExitCode> {
+    let base = Path::new(bpf::SHARED);
+    let standing = match args.action {
+        Action::List => bpf::standing(base),
+        Action::Disarm => bpf::disarm_dead(base),
+    };
+    let standing = standing.context("cannot reach the guard; it is root's")?;
+    let layout = Layout::read(Path::new("/"))?;
+    let mut out = io::stdout().lock();
+    print(&mut out, &standing, layout.v2_mount()).context("cannot print the targets")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(out: &mut impl Write, standing: &[Standing], v2_mount: &Path) -> io::Result<()> {
+    if standing.is_empty() {
+        return writeln!(out, "the guard stands over no target");
+    }
+    for target in standing {
+        let name = match cgroup::by_id(v2_mount, target.cgroup_id) {
+            Some(dir) => Text::of_name(dir.as_os_str().as_encoded_bytes()),
+            None => format!("cgroup {} (gone)", target.cgroup_id).into(),
+        };
+        let armed = if target.armed { "armed" } else { "not armed" };
+        let owner = if target.owner_lives {
+            "lives"
+        } else {
+            "is dead"
+        };
+        writeln!(out, "{name}: {armed}, its memwatch {owner}")?;
+    }
+    Ok(())
+}
