@@ -174,14 +174,14 @@ fn print_cost(
     memwatch: &mut Talker,
     work: impl FnOnce(&mut Talker) -> Result<()>,
 ) -> Result<()> {
-    let (before, cpu_before) = (programs::costs(memwatch.pid())?, memwatch.cpu_ns()?);
+    let (before, cpu_before) = (programs::costs()?, memwatch.cpu_ns()?);
     let started = Instant::now();
     work(memwatch)?;
     let passed_ns = started.elapsed().as_nanos() as f64;
     let cpu_ns = memwatch.cpu_ns()? - cpu_before;
     let share = |ns: u64| format!("{:.3} %", ns as f64 / passed_ns * 100.0);
     let mut together_ns = 0;
-    for (place, after) in programs::costs(memwatch.pid())? {
+    for (place, after) in programs::costs()? {
         let known = before.iter().find(|(name, _)| *name == place);
         let before = known.map_or(Cost::default(), |(_, cost)| *cost);
         let (runs, ns) = (after.runs - before.runs, after.ns - before.ns);

@@ -1,32 +1,54 @@
-//! The BPF programs that a process holds, as `/proc/PID/fdinfo` tells: where they are attached, and
-//! what they cost while the kernel counts that.
+//! The BPF programs that memwatches share, as the kernel tells of what is pinned in their home: where they
+//! are attached, and what they cost while the kernel counts that.
 
+use std::ffi::CString;
 use std::fs;
-use std::os::fd::{FromRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
+/// Where all memwatches of this machine have them.
+const HOME: &str = "/run/memwatch/bpf-1";
+
 /// What holds a program to a place in the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Link {
-    /// `raw_tracepoint`, `perf_event`, ...
-    pub(crate) kind: String,
+    /// `raw_tracepoint`, `perf`, ...
+    kind: String,
     /// The tracepoint, if it is one.
-    pub(crate) tracepoint: Option<String>,
-    pub(crate) program_id: u32,
+    tracepoint: Option<String>,
+    /// Of a perf event, what it counts (`perf_event_attr.config`).
+    counts: Option<String>,
 }
 
 impl Link {
+    fn read(info: &str) -> Result<Self> {
+        Ok(Self {
+            kind: field(info, "link_type").context("a link without a type")?,
+            tracepoint: field(info, "tp_name"),
+            counts: field(info, "config"),
+        })
+    }
+
     /// The tracepoint, or what else it is.
     pub(crate) fn place(&self) -> &str {
-        self.tracepoint.as_deref().unwrap_or(&self.kind)
+        match &self.tracepoint {
+            Some(tracepoint) => tracepoint,
+            None if self.is_clock() => "the clock",
+            None => &self.kind,
+        }
+    }
+
+    /// A perf event that counts time (PERF_COUNT_SW_CPU_CLOCK is 0).
+    fn is_clock(&self) -> bool {
+        self.kind == "perf" && self.counts.as_deref() == Some("0")
     }
 
     /// Whether every page fault, switch, wake-up, allocation or system call of the machine passes here.
-    /// Anything but a raw tracepoint counts as such: fdinfo does not tell what it is attached to.
+    /// What is neither a raw tracepoint nor a clock counts as such.
     pub(crate) fn is_on_a_hot_path(&self) -> bool {
         const HOT: [&str; 8] = [
             "page_fault",
@@ -38,8 +60,8 @@ impl Link {
             "mmap_lock",
             "sys_",
         ];
-        let place = self.place();
-        self.kind != "raw_tracepoint" || HOT.iter().any(|hot| place.starts_with(hot))
+        let hot = |tracepoint: &String| HOT.iter().any(|hot| tracepoint.starts_with(hot));
+        !self.is_clock() && self.tracepoint.as_ref().is_none_or(hot)
     }
 }
 
@@ -50,82 +72,67 @@ pub(crate) struct Cost {
     pub(crate) ns: u64,
 }
 
-/// Every link that a process holds, and how many perf events beside them.
+/// Every link of the shared set, and how many perf events a process holds beside them.
 pub(crate) fn links(pid: u32) -> Result<(Vec<Link>, usize)> {
-    let mut links = Vec::new();
-    let mut perf_events = 0;
-    for (kind, info) in descriptors(pid)? {
-        match kind.as_str() {
-            "anon_inode:bpf_link" => {
-                let field = |name| field(&info, name);
-                links.push(Link {
-                    kind: field("link_type").context("a link without a type")?,
-                    tracepoint: field("tp_name"),
-                    program_id: field("prog_id")
-                        .context("a link without a program")?
-                        .parse()?,
-                });
-            }
-            "anon_inode:[perf_event]" => perf_events += 1,
-            _ => {}
-        }
-    }
+    let links = pinned("links")?;
+    let links = links
+        .iter()
+        .map(|(_, info)| Link::read(info))
+        .collect::<Result<_>>()?;
+    let fds = fs::read_dir(format!("/proc/{pid}/fd"))
+        .with_context(|| format!("process {pid} is gone"))?;
+    let targets = fds.flatten().filter_map(|fd| fs::read_link(fd.path()).ok());
+    let perf_events = targets
+        .filter(|to| to.as_os_str() == "anon_inode:[perf_event]")
+        .count();
     Ok((links, perf_events))
 }
 
-/// Waits until a process holds links and gets no more of them.
+/// Waits until the shared set is there and whole, and a process has its place in it.
 ///
 /// # Errors
-/// If it ends, or `patience` does.
+/// If `patience` ends.
 pub(crate) fn wait_for_links(pid: u32, patience: Duration) -> Result<()> {
     let started = Instant::now();
-    let mut before = 0;
-    loop {
-        // Far longer than verifying and attaching one of them takes.
-        sleep(Duration::from_millis(100));
-        let (links, _) = links(pid)?;
-        if before > 0 && links.len() == before {
-            return Ok(());
-        }
-        before = links.len();
+    let joined = || -> bool {
+        // Its ring is the one map that a memwatch keeps open for itself.
+        let fds = fs::read_dir(format!("/proc/{pid}/fd"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        let mut targets = fds.filter_map(|fd| fs::read_link(fd.path()).ok());
+        let whole = Path::new(HOME).join("complete").exists();
+        whole && targets.any(|to| to.as_os_str() == "anon_inode:bpf-map")
+    };
+    while !joined() {
         ensure!(
             started.elapsed() < patience,
             "memwatch attached no BPF program; see `memwatch doctor`"
         );
+        sleep(Duration::from_millis(20));
     }
+    // Its target gets its row right after that.
+    sleep(Duration::from_millis(200));
+    Ok(())
 }
 
-/// What each tracepoint's program of a process has cost so far; those at perf events count as one.
-pub(crate) fn costs(pid: u32) -> Result<Vec<(String, Cost)>> {
-    let (links, _) = links(pid)?;
-    let mut costs: Vec<(String, Cost)> = Vec::new();
-    for (kind, info) in descriptors(pid)? {
-        if kind != "anon_inode:bpf-prog" {
-            continue;
-        }
-        let number = |name| -> Result<u64> {
-            Ok(field(&info, name)
-                .with_context(|| format!("a program without {name}"))?
-                .parse()?)
-        };
-        let id = number("prog_id")?;
-        let link = links.iter().find(|link| u64::from(link.program_id) == id);
-        let Some(place) = link.map(|link| link.place().to_owned()) else {
-            continue;
-        };
-        let cost = Cost {
-            runs: number("run_cnt")?,
-            ns: number("run_time_ns")?,
-        };
-        match costs.iter_mut().find(|(known, _)| *known == place) {
-            Some((_, sum)) => {
-                sum.runs += cost.runs;
-                sum.ns += cost.ns;
-            }
-            None => costs.push((place, cost)),
-        }
-    }
-    Ok(costs)
+/// What each program of the shared set has cost so far, by its name.
+pub(crate) fn costs() -> Result<Vec<(String, Cost)>> {
+    let programs = pinned("programs")?.into_iter();
+    programs
+        .map(|(name, info)| {
+            let number = |key| -> Result<u64> {
+                Ok(field(&info, key)
+                    .with_context(|| format!("a program without {key}"))?
+                    .parse()?)
+            };
+            let cost = Cost {
+                runs: number("run_cnt")?,
+                ns: number("run_time_ns")?,
+            };
+            Ok((name, cost))
+        })
+        .collect()
 }
 
 /// Has the kernel count the programs' time, which costs each run some tens of nanoseconds, until the
@@ -156,19 +163,52 @@ pub(crate) fn count_costs() -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
-/// What each descriptor of a process is, with its fdinfo. One that closes meanwhile is left out.
-fn descriptors(pid: u32) -> Result<Vec<(String, String)>> {
-    let dir = PathBuf::from(format!("/proc/{pid}/fd"));
-    let entries = fs::read_dir(&dir).with_context(|| format!("process {pid} is gone"))?;
-    let described = entries.flatten().filter_map(|entry| {
-        let kind = fs::read_link(entry.path()).ok()?;
-        let info = dir.with_file_name("fdinfo").join(entry.file_name());
-        Some((
-            kind.to_string_lossy().into_owned(),
-            fs::read_to_string(info).ok()?,
-        ))
-    });
-    Ok(described.collect())
+/// What is pinned in a directory of the home: its names, with the kernel's description of each.
+fn pinned(directory: &str) -> Result<Vec<(String, String)>> {
+    let directory = Path::new(HOME).join(directory);
+    let entries = fs::read_dir(&directory)
+        .with_context(|| format!("no {}: no memwatch runs", directory.display()))?;
+    let mut pinned = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        let object = open_pinned(&path)?;
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", object.as_raw_fd()))?;
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        pinned.push((name, info));
+    }
+    pinned.sort();
+    Ok(pinned)
+}
+
+fn open_pinned(path: &Path) -> Result<OwnedFd> {
+    const BPF_OBJ_GET: libc::c_int = 7;
+    /// `union bpf_attr` of that command.
+    #[repr(C)]
+    struct Get {
+        path: u64,
+        fd: u32,
+        flags: u32,
+    }
+    let text = CString::new(path.as_os_str().as_encoded_bytes())?;
+    let get = Get {
+        path: text.as_ptr() as u64,
+        fd: 0,
+        flags: 0,
+    };
+    // SAFETY: the path is a C string that outlives the call, and the size is that of the struct.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET, &raw const get, size_of::<Get>()) };
+    ensure!(
+        fd >= 0,
+        "{}: {}",
+        path.display(),
+        std::io::Error::last_os_error()
+    );
+    // SAFETY: just opened, and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 /// A line of fdinfo: `name:\tvalue`.
@@ -185,20 +225,22 @@ mod tests {
 
     #[test]
     fn a_link_is_cold_only_if_it_is_known_to_be() {
-        let link = |kind: &str, tracepoint: Option<&str>| Link {
-            kind: kind.to_owned(),
-            tracepoint: tracepoint.map(str::to_owned),
-            program_id: 1,
+        let tracepoint = |name: &str| Link {
+            kind: "raw_tracepoint".to_owned(),
+            tracepoint: Some(name.to_owned()),
+            counts: None,
         };
-        let reclaim = link("raw_tracepoint", Some("mm_vmscan_memcg_reclaim_begin"));
-        assert!(!reclaim.is_on_a_hot_path());
+        assert!(!tracepoint("mm_vmscan_memcg_reclaim_begin").is_on_a_hot_path());
         for hot in ["page_fault_user", "sched_switch", "mm_page_alloc"] {
-            assert!(
-                link("raw_tracepoint", Some(hot)).is_on_a_hot_path(),
-                "{hot}"
-            );
+            assert!(tracepoint(hot).is_on_a_hot_path(), "{hot}");
         }
-        assert!(link("perf_event", None).is_on_a_hot_path());
+        let perf = |counts: &str| Link {
+            kind: "perf".to_owned(),
+            tracepoint: None,
+            counts: Some(counts.to_owned()),
+        };
+        assert!(!perf("0").is_on_a_hot_path(), "the CPU's clock");
+        assert!(perf("2").is_on_a_hot_path(), "page faults");
     }
 
     #[test]
