@@ -15,15 +15,32 @@ pub(super) const GIB: u64 = 1 << 30;
 /// From the signal to the last page: what `Settings::reaction` is meant to cover.
 const DEATH: Duration = Duration::from_millis(2);
 
+/// A process that was signalled, and when that takes effect.
+type Hit = (u32, Rung, Duration);
+
 /// One process: it starts with `base_bytes` and grows by `fill_bytes_per_s` up to `most_bytes`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Process {
     pub(super) pid: u32,
     pub(super) base_bytes: u64,
     pub(super) fill_bytes_per_s: u64,
+    /// When it begins to grow.
+    pub(super) begins: Duration,
     pub(super) most_bytes: u64,
     /// Time in reclaim, in permille of the time that passes.
     pub(super) stall_permille: u64,
+    pub(super) signals: Manners,
+}
+
+/// What a process does with a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Manners {
+    /// It dies of it.
+    Dies,
+    /// It is in uninterruptible sleep, or nothing was sent.
+    Stays,
+    /// It gives back all that it took and grows no more, for SIGTERM and for good.
+    GivesBack,
 }
 
 /// A target under a limit on a machine.
@@ -92,14 +109,19 @@ impl World {
         spell: Duration,
         late: Duration,
     ) -> Outcome {
-        let mut policy = Policy::new(settings, response);
+        self.drive(Policy::new(settings, response), spell, late)
+    }
+
+    /// Runs it under a policy that may have been told more.
+    pub(super) fn drive(&self, mut policy: Policy, spell: Duration, late: Duration) -> Outcome {
+        let window = Settings::default().growth_window;
         let mut outcome = Outcome::default();
-        let mut dead: Vec<(u32, Duration)> = Vec::new();
+        let mut hit: Vec<Hit> = Vec::new();
         let start = Duration::from_secs(1000);
         let (mut at, mut depth) = (start, Depth::Members);
         let mut last_victim = None;
         while at < start + spell {
-            let members = self.members(at - start, &dead, settings.growth_window, at);
+            let members = self.members(at - start, &hit, window);
             let held: u64 = members.iter().map(|m| m.anon_bytes).sum();
             let available = self.available(at - start, held);
             if (held >= self.limit_bytes || available == 0) && outcome.out_of_memory.is_none() {
@@ -113,7 +135,7 @@ impl World {
                 outcome.orders.push((at - start, order));
                 if let (Some(choice), Rung::Sigterm | Rung::Sigkill) = (order.victim, order.rung) {
                     last_victim = Some(choice.member.pid);
-                    dead.push((choice.member.pid, at + DEATH));
+                    hit.push((choice.member.pid, order.rung, at - start + DEATH));
                 }
             }
             let Look { after, depth: next } = decision.next;
@@ -128,15 +150,9 @@ impl World {
         self.machine_bytes.saturating_sub(taken)
     }
 
-    fn members(
-        &self,
-        since: Duration,
-        dead: &[(u32, Duration)],
-        window: Duration,
-        now: Duration,
-    ) -> Vec<Member> {
-        let alive = |p: &&Process| !dead.iter().any(|&(pid, at)| pid == p.pid && now >= at);
-        let living = self.processes.iter().filter(alive);
+    fn members(&self, since: Duration, hit: &[Hit], window: Duration) -> Vec<Member> {
+        let past = since.saturating_sub(window);
+        let living = self.processes.iter().filter(|p| p.lives(since, hit));
         living
             .map(|p| Member {
                 pid: p.pid,
@@ -144,8 +160,8 @@ impl World {
                 pgid: 1,
                 start_ticks: u64::from(p.pid),
                 leader: p.pid == 1,
-                anon_bytes: p.size(since),
-                growth_bytes: p.size(since) - p.size(since.saturating_sub(window)),
+                anon_bytes: p.size(since, hit),
+                growth_bytes: p.size(since, hit).saturating_sub(p.size(past, hit)),
                 stall_ns: share(since.min(window), p.stall_permille) * 1000,
                 ..Member::default()
             })
@@ -199,8 +215,25 @@ impl World {
 }
 
 impl Process {
-    fn size(&self, since: Duration) -> u64 {
-        (self.base_bytes + grown(self.fill_bytes_per_s, since)).min(self.most_bytes)
+    fn lives(&self, since: Duration, hit: &[Hit]) -> bool {
+        let killed = |&(pid, rung, at): &Hit| {
+            let deadly = match self.signals {
+                Manners::Dies => true,
+                Manners::Stays => false,
+                Manners::GivesBack => rung == Rung::Sigkill,
+            };
+            pid == self.pid && deadly && since >= at
+        };
+        !hit.iter().any(killed)
+    }
+
+    fn size(&self, since: Duration, hit: &[Hit]) -> u64 {
+        let asked = |&(pid, _, at): &Hit| pid == self.pid && since >= at;
+        if self.signals == Manners::GivesBack && hit.iter().any(asked) {
+            return self.base_bytes;
+        }
+        let growing = since.saturating_sub(self.begins);
+        (self.base_bytes + grown(self.fill_bytes_per_s, growing)).min(self.most_bytes)
     }
 }
 
