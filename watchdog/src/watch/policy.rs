@@ -193,9 +193,9 @@ impl Policy {
         urgency: Urgency,
         members: Option<&[Member]>,
     ) -> Option<Order> {
-        let (cause, at_once) = match urgency {
-            Urgency::Now(cause) => (cause, true),
-            Urgency::Soon(cause) => (cause, false),
+        let (cause, time_to_ask) = match urgency {
+            Urgency::Now(cause) => (cause, None),
+            Urgency::Soon(cause, left) => (cause, Some(left)),
         };
         match self.response {
             Response::Warn => return Some(self.quiet_order(now, Rung::Warn, cause, members)),
@@ -203,21 +203,23 @@ impl Policy {
             Response::Kill => {}
         }
         let victim = self.choose(cause.rule, members?)?;
-        let rung = match self.last_rung(now, &victim.member) {
+        let rung = match (self.last_rung(now, &victim.member), time_to_ask) {
             // It is to blame and takes its time to die: nobody else is hit in its place.
-            Some(Rung::Sigkill) => return None,
-            None if !at_once => Rung::Sigterm,
-            _ => Rung::Sigkill,
+            (Some(Rung::Sigkill), _) => return None,
+            (None, Some(left)) => {
+                // Half, so that the other half is there if asking does not help.
+                let deadline = now + (left / 2).min(self.settings.term_grace);
+                self.ladder = Ladder::Asked { deadline };
+                Rung::Sigterm
+            }
+            _ => {
+                let patience = now + self.settings.death_grace;
+                self.ladder = Ladder::Killed { patience };
+                self.quiet_until = self.rehearsing.then(|| now + self.settings.cooldown);
+                Rung::Sigkill
+            }
         };
         self.remember(now, &victim.member, rung);
-        self.ladder = if rung == Rung::Sigterm {
-            let deadline = now + self.grace(&cause);
-            Ladder::Asked { deadline }
-        } else {
-            self.quiet_until = self.rehearsing.then(|| now + self.settings.cooldown);
-            let patience = now + self.settings.death_grace;
-            Ladder::Killed { patience }
-        };
         Some(Order {
             rung,
             cause,
@@ -233,16 +235,6 @@ impl Policy {
             Ladder::Watching => true,
             Ladder::Asked { .. } => matches!(urgency, Urgency::Now(_)),
             Ladder::Killed { .. } | Ladder::Settling { .. } => false,
-        }
-    }
-
-    /// Half of the time that is left, so that the other half is there if asking did not help.
-    fn grace(&self, cause: &Cause) -> Duration {
-        match cause.rule {
-            Rule::Exhaustion | Rule::MachineExhaustion => {
-                (Duration::from_micros(cause.observed) / 2).min(self.settings.term_grace)
-            }
-            Rule::Stall | Rule::MachineStall => self.settings.term_grace,
         }
     }
 

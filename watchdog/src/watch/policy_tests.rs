@@ -60,10 +60,12 @@ proptest! {
         limit_mib in 100u64..16384,
         bystanders in 0u64..40,
         late_us in 0u64..500,
+        useless_swap_gib in 0u64..8,
     ) {
         let limit = limit_mib * MIB;
         let rate = rate_log.exp2() as u64;
-        let world = World::quiet(limit)
+        // Swap that the target may not use is no room.
+        let world = World { swap_bytes: useless_swap_gib * GIB, may_swap: false, ..World::quiet(limit) }
             .with(steady(1, limit * bystanders / 100))
             .with(leak(7, rate))
             .with(steady(9, 4 * MIB));
@@ -80,9 +82,11 @@ proptest! {
     fn a_leak_without_a_limit_is_ended_before_the_machine_is_full(
         rate_log in 25.0f64..31.3,
         machine_gib in 2u64..64,
+        others_percent in 0u64..95,
     ) {
         let rate = rate_log.exp2() as u64;
-        let world = World { machine_bytes: machine_gib * GIB, ..World::quiet(u64::MAX / 2) }
+        let others_bytes = machine_gib * GIB * others_percent / 100;
+        let world = World { machine_bytes: machine_gib * GIB, others_bytes, ..World::quiet(u64::MAX / 2) }
             .with(steady(1, 10 * MIB))
             .with(leak(7, rate));
         let needed = Duration::from_secs_f64((machine_gib * GIB) as f64 / rate as f64);
@@ -105,6 +109,43 @@ proptest! {
         }
         .with(steady(7, machine * held_percent / 100));
         prop_assert_eq!(run(&world, Duration::from_secs(8)).first_signal(), None);
+    }
+
+    /// A machine that others had filled before is not the fault of the first that grows a little.
+    #[test]
+    fn who_finds_the_machine_full_is_not_why(
+        available_mib in 200u64..2000,
+        swap_gib in 0u64..16,
+        rate_log in 16.0f64..25.0,
+        base_mib in 1u64..80,
+    ) {
+        let machine = 32 * GIB;
+        let world = World {
+            machine_bytes: machine,
+            others_bytes: machine - (available_mib + base_mib) * MIB,
+            swap_bytes: swap_gib * GIB,
+            ..World::quiet(u64::MAX / 2)
+        }
+        .with(Process {
+            base_bytes: base_mib * MIB,
+            most_bytes: (base_mib + available_mib / 10) * MIB,
+            ..leak(7, rate_log.exp2() as u64)
+        });
+        prop_assert_eq!(run(&world, Duration::from_secs(6)).first_signal(), None);
+    }
+
+    /// Growing into swap: what stalls a little is asked, never killed unasked, and what does not stall
+    /// is left alone.
+    #[test]
+    fn swap_that_stalls_is_a_reason_to_ask(full in 0u64..290, rate_log in 22.0f64..27.0) {
+        let limit = 200 * MIB;
+        let world = World { swap_bytes: 64 * GIB, full_permille: full, ..World::quiet(limit) }
+            .with(leak(7, rate_log.exp2() as u64));
+        let needed = Duration::from_secs_f64(limit as f64 / rate_log.exp2());
+        let outcome = run(&world, needed + Duration::from_secs(5));
+        let rung = outcome.orders.first().map(|(_, order)| order.rung);
+        let expected = (full >= u64::from(Settings::default().stall_full_permille) / 2).then_some(Rung::Sigterm);
+        prop_assert_eq!(rung, expected);
     }
 
     /// However fast it fills, what stops at nine tenths and stays there is left alone.

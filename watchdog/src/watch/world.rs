@@ -48,7 +48,11 @@ pub(super) enum Manners {
 pub(super) struct World {
     pub(super) limit_bytes: u64,
     pub(super) machine_bytes: u64,
-    /// What others on the machine take, in a second.
+    /// The machine's swap, and whether the target may use it.
+    pub(super) swap_bytes: u64,
+    pub(super) may_swap: bool,
+    /// What others on the machine have taken before, and what they take in a second.
+    pub(super) others_bytes: u64,
     pub(super) others_bytes_per_s: u64,
     pub(super) processes: Vec<Process>,
     /// Page cache grows by this much a second, up to what the limit leaves.
@@ -85,6 +89,9 @@ impl World {
         Self {
             limit_bytes,
             machine_bytes: 1 << 40,
+            swap_bytes: 0,
+            may_swap: true,
+            others_bytes: 0,
             others_bytes_per_s: 0,
             processes: Vec::new(),
             cache_bytes_per_s: 0,
@@ -123,8 +130,11 @@ impl World {
         while at < start + spell {
             let members = self.members(at - start, &hit, window);
             let held: u64 = members.iter().map(|m| m.anon_bytes).sum();
+            let most = self.limit_bytes.saturating_add(self.swap_max());
             let available = self.available(at - start, held);
-            if (held >= self.limit_bytes || available == 0) && outcome.out_of_memory.is_none() {
+            if (held >= most || available + self.swap_free(held) == 0)
+                && outcome.out_of_memory.is_none()
+            {
                 outcome.out_of_memory = Some(at - start);
             }
             let gone = last_victim.is_some_and(|pid| !members.iter().any(|m| m.pid == pid));
@@ -146,8 +156,22 @@ impl World {
     }
 
     fn available(&self, since: Duration, held: u64) -> u64 {
-        let taken = held + grown(self.others_bytes_per_s, since);
+        let others = self.others_bytes + grown(self.others_bytes_per_s, since);
+        let taken = held - self.swapped(held) + others;
         self.machine_bytes.saturating_sub(taken)
+    }
+
+    fn swap_max(&self) -> u64 {
+        if self.may_swap { self.swap_bytes } else { 0 }
+    }
+
+    /// What the target's limit has pushed out to swap.
+    fn swapped(&self, held: u64) -> u64 {
+        held.saturating_sub(self.limit_bytes).min(self.swap_max())
+    }
+
+    fn swap_free(&self, held: u64) -> u64 {
+        self.swap_bytes - self.swapped(held)
     }
 
     fn members(&self, since: Duration, hit: &[Hit], window: Duration) -> Vec<Member> {
@@ -176,15 +200,18 @@ impl World {
         members: &'m [Member],
         gone: bool,
     ) -> Facts<'m> {
+        let swapped = self.swapped(held);
         let room = self.limit_bytes.saturating_sub(held);
         let cache = grown(self.cache_bytes_per_s, since).min(room);
         let micros = |permille| share(since, permille);
         Facts {
             target: TargetFacts {
-                current_bytes: held + cache,
+                current_bytes: held - swapped + cache,
                 limit_bytes: Some(self.limit_bytes),
                 stat: (depth >= Depth::Stat).then(|| MemoryStat {
-                    anon_bytes: held,
+                    anon_bytes: held - swapped,
+                    swap_bytes: swapped,
+                    swap_max_bytes: (!self.may_swap).then_some(0),
                     reclaimable_bytes: cache,
                     refault_pages: grown(self.refaults_per_s, since),
                     ..MemoryStat::default()
@@ -203,7 +230,8 @@ impl World {
                 meminfo: MemInfo {
                     total_bytes: self.machine_bytes,
                     available_bytes: self.available(since, held),
-                    ..MemInfo::default()
+                    swap_total_bytes: self.swap_bytes,
+                    swap_free_bytes: self.swap_free(held),
                 },
                 arc: None,
                 psi: None,
