@@ -60,10 +60,14 @@ pub fn choose(members: &[Member], rule: Rule, target_growth_bytes: Option<u64>) 
             .max_by_key(|m| (key(m), m.anon_bytes, m.start_ticks))
             .filter(|m| key(m) >= least)
     };
-    // A process explains the target's growth if it is a quarter of it: with eight children of which
-    // one leaks the leaker is nearly all of it, and a tmpfs writer shows next to nothing.
-    let explains = target_growth_bytes.map_or(NOISE_BYTES, |growth| (growth / 4).max(NOISE_BYTES));
-    let by_growth = || most(|m| m.growth_bytes, explains).map(|m| (m, Ground::Growth));
+    // Growth is the processes' if together they show half of it: ten compilers grow alike, and a tmpfs
+    // writer shows next to nothing.
+    let shown = members.iter().map(|m| m.growth_bytes).sum::<u64>();
+    let explained = target_growth_bytes.is_none_or(|growth| shown >= growth / 2);
+    let by_growth = || {
+        let grower = most(|m| m.growth_bytes, NOISE_BYTES);
+        grower.filter(|_| explained).map(|m| (m, Ground::Growth))
+    };
     let by_stall = || most(|m| m.stall_ns, 1).map(|m| (m, Ground::Stall));
     let by_faults = || most(|m| m.major_faults, 1).map(|m| (m, Ground::MajorFaults));
     let by_system = || most(|m| m.system_ticks, 1).map(|m| (m, Ground::SystemTime));
@@ -164,6 +168,22 @@ mod tests {
         members[1].system_ticks = 40;
         let choice = chosen(&members, Rule::Exhaustion, 100);
         assert_eq!((choice.member.pid, choice.ground), (2, Ground::SystemTime));
+    }
+
+    #[test]
+    fn of_many_that_grow_alike_it_is_one_of_them_and_not_their_parent() {
+        let mut members: Vec<_> = (2..12).map(|pid| member(pid, 1, 10)).collect();
+        members[4].growth_bytes += 1;
+        let busy_parent = Member {
+            system_ticks: 300,
+            ..member(1, 0, 0)
+        };
+        members.push(busy_parent);
+        let choice = chosen(&members, Rule::Exhaustion, 100);
+        assert_eq!(
+            (choice.member.pid, choice.ground, choice.scope),
+            (6, Ground::Growth, Scope::Process)
+        );
     }
 
     #[test]
