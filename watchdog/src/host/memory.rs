@@ -62,6 +62,9 @@ pub struct MemoryStat {
     pub major_faults: u64,
     /// Swap in use.
     pub swap_bytes: u64,
+    /// Usage from which the kernel slows the group down (v2 `memory.high`); `None` without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub high_bytes: Option<u64>,
     /// The most swap that the group itself may use; `None` without a limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub swap_max_bytes: Option<u64>,
@@ -77,6 +80,7 @@ pub struct MemoryFiles {
     peak: Option<Reread>,
     swap: Option<Reread>,
     swap_max: Option<Reread>,
+    high: Option<Reread>,
 }
 
 impl MemoryFiles {
@@ -95,6 +99,7 @@ impl MemoryFiles {
                 peak: may(dir, "memory.peak"), // 5.19
                 swap: may(dir, "memory.swap.current"),
                 swap_max: may(dir, "memory.swap.max"),
+                high: may(dir, "memory.high"),
             },
             Controller::V1(dir) => Self {
                 v2: false,
@@ -105,6 +110,7 @@ impl MemoryFiles {
                 // In memory.stat.
                 swap: None,
                 swap_max: None,
+                high: None,
             },
         })
     }
@@ -144,10 +150,10 @@ impl MemoryFiles {
         if let Some(swap) = &self.swap {
             stat.swap_bytes = single(swap)?;
         }
-        if let Some(swap_max) = &self.swap_max {
-            // "max" is no number.
-            stat.swap_max_bytes = single(swap_max).ok();
-        }
+        // "max" is no number.
+        let number = |file: &Option<Reread>| single(file.as_ref()?).ok();
+        stat.high_bytes = number(&self.high);
+        stat.swap_max_bytes = stat.swap_max_bytes.or_else(|| number(&self.swap_max));
         Ok(stat)
     }
 }

@@ -302,7 +302,7 @@ fn a_thrasher_is_asked_first_and_after_one_window() {
 fn a_stall_without_refaults_or_far_from_the_limit_is_not_about_memory() {
     let calm = World {
         refaults_per_s: 0,
-        ..thrash(900)
+        ..thrash(700)
     };
     let roomy = World {
         cache_bytes_per_s: 0,
@@ -457,4 +457,37 @@ fn who_complied_is_not_blamed_for_the_next() {
         hit.len() > 1 && hit[1..].iter().all(|&(pid, _)| pid == 9),
         "{hit:?}"
     );
+}
+
+#[test]
+fn a_leak_that_memory_high_holds_up_is_a_stall() {
+    let held_up = |stall_permille| World {
+        high_bytes: Some(2 * GIB),
+        full_permille: 950,
+        ..World::quiet(4 * GIB)
+            .with(steady(9, 20 * MIB))
+            .with(Process {
+                most_bytes: 2 * GIB,
+                stall_permille,
+                ..leak(7, GIB)
+            })
+    };
+    // With and without a program that can tell who is in reclaim.
+    for stall_permille in [950, 0] {
+        let outcome = run(&held_up(stall_permille), Duration::from_secs(6));
+        assert_eq!(
+            outcome.first_signal().map(|(_, pid)| pid),
+            Some(7),
+            "{outcome:?}"
+        );
+    }
+}
+
+#[test]
+fn a_thrasher_on_a_slow_disk_is_a_stall_with_few_refaults() {
+    let slow = World {
+        refaults_per_s: 400,
+        ..thrash(950)
+    };
+    assert!(run(&slow, Duration::from_secs(5)).first_signal().is_some());
 }

@@ -252,10 +252,12 @@ impl Signals {
         stalled >= self.settings.stall_full_permille / 2
     }
 
-    /// Whether usage, page cache included, is so near the limit that cache is being traded for
+    /// Whether usage, page cache included, is so near the limit, or the brake before it, that cache is being traded for
     /// memory that stays, which only the breakdown can show.
     pub fn near_limit(&self) -> bool {
-        let Some(limit) = self.latest.target.limit_bytes else {
+        let high = self.latest.target.stat.and_then(|stat| stat.high_bytes);
+        let limits = self.latest.target.limit_bytes.into_iter().chain(high);
+        let Some(limit) = limits.min() else {
             return false;
         };
         let near = limit / 1000 * u64::from(self.settings.near_limit_permille);
@@ -354,7 +356,7 @@ impl Signals {
     }
 
     fn stall(&self) -> Option<Urgency> {
-        if !self.near_limit() || !self.refaulting() {
+        if !self.near_limit() || !(self.refaulting() || self.hangs()) {
             return None;
         }
         let TargetFacts {
@@ -410,6 +412,13 @@ impl Signals {
     fn thrashing(&self) -> bool {
         let full = self.stalled_permille(&self.full).unwrap_or(0);
         full >= self.settings.thrash_full_permille && self.refaulting()
+    }
+
+    /// Whether next to nothing but waiting for memory is done. A slow disk brings few pages back, and
+    /// what `memory.high` holds up brings none.
+    fn hangs(&self) -> bool {
+        self.stalled_permille(&self.full)
+            .is_some_and(|full| full >= self.settings.hang_full_permille)
     }
 
     fn refaulting(&self) -> bool {

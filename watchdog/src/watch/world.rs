@@ -47,6 +47,7 @@ pub(super) enum Manners {
 #[derive(Clone, Debug)]
 pub(super) struct World {
     pub(super) limit_bytes: u64,
+    pub(super) high_bytes: Option<u64>,
     pub(super) machine_bytes: u64,
     /// The machine's swap, and whether the target may use it.
     pub(super) swap_bytes: u64,
@@ -88,6 +89,7 @@ impl World {
     pub(super) fn quiet(limit_bytes: u64) -> Self {
         Self {
             limit_bytes,
+            high_bytes: None,
             machine_bytes: 1 << 40,
             swap_bytes: 0,
             may_swap: true,
@@ -211,6 +213,7 @@ impl World {
                 stat: (depth >= Depth::Stat).then(|| MemoryStat {
                     anon_bytes: held - swapped,
                     swap_bytes: swapped,
+                    high_bytes: self.high_bytes,
                     swap_max_bytes: (!self.may_swap).then_some(0),
                     reclaimable_bytes: cache,
                     refault_pages: grown(self.refaults_per_s, since),
