@@ -81,6 +81,7 @@ pub struct MemoryFiles {
     swap: Option<Reread>,
     swap_max: Option<Reread>,
     high: Option<Reread>,
+    kernel: Option<Reread>,
 }
 
 impl MemoryFiles {
@@ -100,6 +101,7 @@ impl MemoryFiles {
                 swap: may(dir, "memory.swap.current"),
                 swap_max: may(dir, "memory.swap.max"),
                 high: may(dir, "memory.high"),
+                kernel: None, // in memory.stat, reclaimable or not
             },
             Controller::V1(dir) => Self {
                 v2: false,
@@ -111,6 +113,7 @@ impl MemoryFiles {
                 swap: None,
                 swap_max: None,
                 high: None,
+                kernel: may(dir, "memory.kmem.usage_in_bytes"),
             },
         })
     }
@@ -154,6 +157,9 @@ impl MemoryFiles {
         let number = |file: &Option<Reread>| single(file.as_ref()?).ok();
         stat.high_bytes = number(&self.high);
         stat.swap_max_bytes = stat.swap_max_bytes.or_else(|| number(&self.swap_max));
+        if let Some(kernel) = number(&self.kernel) {
+            stat.reclaimable_bytes += reclaimable_of_kernel(kernel, &stat);
+        }
         Ok(stat)
     }
 }
@@ -210,6 +216,13 @@ pub fn parse_v1(bytes: &[u8]) -> MemoryStat {
     stat
 }
 
+/// What reclaim can take of a v1 group's kernel memory, which v1 gives as one number. A process's page
+/// tables and stacks come to no more than its own pages: what exceeds those are dentries and inodes, of
+/// which a program that only looks for files fills its limit.
+fn reclaimable_of_kernel(kernel_bytes: u64, stat: &MemoryStat) -> u64 {
+    kernel_bytes.saturating_sub(stat.anon_bytes + stat.shmem_bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -246,6 +259,25 @@ mod tests {
         let none = "hierarchical_memory_limit 9223372036854771712\n";
         std::fs::write(inner.join("memory.stat"), none).expect("written");
         assert_eq!(Controller::V1(inner).limit_bytes(), None);
+    }
+
+    #[test]
+    fn kernel_memory_beyond_what_processes_explain_is_reclaimable() {
+        const MIB: u64 = 1 << 20;
+        let held = |kernel: u64, anon: u64, shmem: u64| {
+            let stat = MemoryStat {
+                anon_bytes: anon * MIB,
+                shmem_bytes: shmem * MIB,
+                ..MemoryStat::default()
+            };
+            kernel + anon + shmem - reclaimable_of_kernel(kernel * MIB, &stat) / MIB
+        };
+        // One that looks for files that are not there, with 13 MiB of its own.
+        assert_eq!(held(50, 13, 0), 26);
+        // Page tables as large as the pages; a fork bomb's stacks; a tmpfs with its tree.
+        assert_eq!(held(30, 30, 0), 60);
+        assert_eq!(held(25, 35, 0), 60);
+        assert_eq!(held(4, 2, 58), 64);
     }
 
     #[test]
