@@ -39,6 +39,15 @@ struct Sample {
     system_ticks: u64,
 }
 
+/// What a process that is seen for the first time did before.
+#[derive(Clone, Copy, Debug)]
+enum Past {
+    /// It began within the window, with so much of its parent's: all else that it has is new.
+    Inherited(u64),
+    /// It is older than the window, so what it has says nothing about what it did in it.
+    Unknown,
+}
+
 #[derive(Debug)]
 struct Tracked {
     pid: u32,
@@ -66,6 +75,7 @@ pub struct Members {
     leader: Option<u32>,
     window: Duration,
     page_bytes: u64,
+    ticks_per_s: u64,
     capacity: usize,
     tracked: Vec<Tracked>,
     views: Vec<Member>,
@@ -82,6 +92,8 @@ impl Members {
             window,
             // SAFETY: sysconf reads no memory of ours.
             page_bytes: unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u64,
+            // SAFETY: sysconf reads no memory of ours.
+            ticks_per_s: unsafe { libc::sysconf(libc::_SC_CLK_TCK) } as u64,
             capacity,
             tracked: Vec::with_capacity(capacity),
             views: Vec::with_capacity(capacity),
@@ -113,13 +125,19 @@ impl Members {
 
         self.views.clear();
         let mut buf = [0; 1024];
+        let newborn_since = self.ticks(since_boot().saturating_sub(self.window));
         for at in 0..self.tracked.len() {
             let inherited = self.inherited_bytes(at);
             let tracked = &mut self.tracked[at];
+            let past = if tracked.start_ticks < newborn_since {
+                Past::Unknown
+            } else {
+                Past::Inherited(inherited)
+            };
             match tracked.read(&mut buf, self.page_bytes) {
                 Ok((stat, resident)) => {
                     let stall = stall_ns(tracked.pid);
-                    tracked.record(now, &stat, resident, stall, inherited, self.window);
+                    tracked.record(now, &stat, resident, stall, past, self.window);
                     self.views.push(tracked.view(&stat, resident, self.leader));
                 }
                 Err(e) if gone(&e) => {}
@@ -171,6 +189,11 @@ impl Members {
         }
         self.tracked.push(Tracked::open(pid)?);
         Ok(Some(self.tracked.len() - 1))
+    }
+
+    fn ticks(&self, time: Duration) -> u64 {
+        time.as_secs() * self.ticks_per_s
+            + u64::from(time.subsec_nanos()) * self.ticks_per_s / 1_000_000_000
     }
 
     /// What a process that is seen for the first time may have been born with: a fork shares its
@@ -234,7 +257,7 @@ impl Tracked {
         stat: &Stat,
         resident: Resident,
         stall_ns: u64,
-        inherited_bytes: u64,
+        past: Past,
         window: Duration,
     ) {
         let sample = Sample {
@@ -245,12 +268,15 @@ impl Tracked {
             system_ticks: stat.system_ticks,
         };
         if self.len == 0 {
-            // Its past: nothing but what it was born with.
-            let born = Sample {
-                resident_bytes: inherited_bytes.min(sample.resident_bytes),
-                ..Sample::default()
+            let before = match past {
+                Past::Unknown => sample,
+                Past::Inherited(bytes) => Sample {
+                    at: now,
+                    resident_bytes: bytes.min(sample.resident_bytes),
+                    ..Sample::default()
+                },
             };
-            self.history[1] = Sample { at: now, ..born };
+            self.history[1] = before;
             self.history[0] = sample;
             self.len = 2;
             return;
@@ -280,6 +306,17 @@ impl Tracked {
             system_ticks: last.system_ticks.saturating_sub(first.system_ticks),
         }
     }
+}
+
+/// The clock of a process's start time.
+fn since_boot() -> Duration {
+    let mut ts = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `ts` is valid for writing; CLOCK_BOOTTIME exists since 2.6.39.
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut ts) };
+    Duration::new(ts.tv_sec as u64, ts.tv_nsec as u32)
 }
 
 /// `/proc/PID/NAME` without an allocation.
@@ -351,6 +388,26 @@ mod tests {
         assert_eq!(later.len(), 1);
         assert_eq!(members.unseen(), Unseen::default());
         end(one);
+    }
+
+    #[test]
+    fn what_an_older_process_has_is_not_what_it_did_lately() {
+        let child = sleeper();
+        std::thread::sleep(Duration::from_millis(200));
+        let look = |window| {
+            let mut members = Members::new(None, window, CAPACITY);
+            members.look(Duration::from_secs(1), [child.id()].into_iter(), |_| 10)[0]
+        };
+        let newborn = look(WINDOW);
+        assert!(
+            newborn.growth_bytes > 0 && newborn.stall_ns == 10,
+            "{newborn:?}"
+        );
+        let older = look(Duration::from_millis(100));
+        assert!(older.shared_bytes > 0, "{older:?}");
+        assert_eq!((older.growth_bytes, older.stall_ns), (0, 0));
+        assert_eq!((older.major_faults, older.system_ticks), (0, 0));
+        end(child);
     }
 
     #[test]

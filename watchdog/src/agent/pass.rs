@@ -104,11 +104,14 @@ impl Pass {
         target: TargetEyes,
         machine: MachineEyes,
         members: Members,
-        policy: Policy,
+        mut policy: Policy,
         mode: Mode,
         channel: Arc<Channel>,
         recorder: Option<Recorder>,
     ) -> Self {
+        if mode == Mode::DryRun {
+            policy.rehearse();
+        }
         Self {
             target,
             machine,

@@ -71,6 +71,7 @@ pub(super) const POLICY: &[Key<Settings>] = keys! { std::convert::identity:
     stall_some_permille = "600", permille;
     thrash_full_permille = "50", permille;
     refault_pages_per_s = "512", count;
+    hang_full_permille = "800", permille;
     near_limit_permille = "950", permille;
     machine_low_permille = "50", permille;
     machine_low_max_bytes = "\"1G\"", bytes;

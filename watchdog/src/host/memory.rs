@@ -35,8 +35,13 @@ impl Controller {
                     .find_map(|(key, n)| (key == b"hierarchical_memory_limit").then_some(n))
             }
         };
-        limit.filter(|&limit| limit < u64::MAX / 4)
+        limit.filter(|&limit| is_limit(limit))
     }
+}
+
+/// v1 says "none" by a number that no machine has.
+fn is_limit(bytes: u64) -> bool {
+    bytes < u64::MAX / 4
 }
 
 /// The parts of `memory.stat` and its neighbours that the decision uses.
@@ -57,6 +62,12 @@ pub struct MemoryStat {
     pub major_faults: u64,
     /// Swap in use.
     pub swap_bytes: u64,
+    /// Usage from which the kernel slows the group down (v2 `memory.high`); `None` without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub high_bytes: Option<u64>,
+    /// The most swap that the group itself may use; `None` without a limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub swap_max_bytes: Option<u64>,
 }
 
 /// The open files of one target's memory controller.
@@ -68,6 +79,9 @@ pub struct MemoryFiles {
     oom: Option<Reread>,
     peak: Option<Reread>,
     swap: Option<Reread>,
+    swap_max: Option<Reread>,
+    high: Option<Reread>,
+    kernel: Option<Reread>,
 }
 
 impl MemoryFiles {
@@ -85,6 +99,9 @@ impl MemoryFiles {
                 oom: may(dir, "memory.events"),
                 peak: may(dir, "memory.peak"), // 5.19
                 swap: may(dir, "memory.swap.current"),
+                swap_max: may(dir, "memory.swap.max"),
+                high: may(dir, "memory.high"),
+                kernel: None, // in memory.stat, reclaimable or not
             },
             Controller::V1(dir) => Self {
                 v2: false,
@@ -92,7 +109,11 @@ impl MemoryFiles {
                 stat: Reread::open(&dir.join("memory.stat"))?,
                 oom: may(dir, "memory.oom_control"),
                 peak: may(dir, "memory.max_usage_in_bytes"),
-                swap: None, // in memory.stat
+                // In memory.stat.
+                swap: None,
+                swap_max: None,
+                high: None,
+                kernel: may(dir, "memory.kmem.usage_in_bytes"),
             },
         })
     }
@@ -132,6 +153,13 @@ impl MemoryFiles {
         if let Some(swap) = &self.swap {
             stat.swap_bytes = single(swap)?;
         }
+        // "max" is no number.
+        let number = |file: &Option<Reread>| single(file.as_ref()?).ok();
+        stat.high_bytes = number(&self.high);
+        stat.swap_max_bytes = stat.swap_max_bytes.or_else(|| number(&self.swap_max));
+        if let Some(kernel) = number(&self.kernel) {
+            stat.reclaimable_bytes += reclaimable_of_kernel(kernel, &stat);
+        }
         Ok(stat)
     }
 }
@@ -160,10 +188,16 @@ pub fn parse_v2(bytes: &[u8]) -> MemoryStat {
 }
 
 /// v1 `memory.stat` (mm/memcontrol-v1.c, `memcg1_stat_format`): the `total_` lines, which include
-/// nested groups.
+/// nested groups, and the limits of memory and of memory and swap together (with `swapaccount`).
 pub fn parse_v1(bytes: &[u8]) -> MemoryStat {
     let mut stat = MemoryStat::default();
+    let (mut memory_max, mut both_max) = (u64::MAX, u64::MAX);
     for (key, n) in text::keyed_lines(bytes) {
+        match key {
+            b"hierarchical_memory_limit" => memory_max = n,
+            b"hierarchical_memsw_limit" => both_max = n,
+            _ => {}
+        }
         let Some(key) = key.strip_prefix(b"total_") else {
             continue;
         };
@@ -178,7 +212,15 @@ pub fn parse_v1(bytes: &[u8]) -> MemoryStat {
             _ => {}
         }
     }
+    stat.swap_max_bytes = is_limit(both_max).then(|| both_max.saturating_sub(memory_max));
     stat
+}
+
+/// What reclaim can take of a v1 group's kernel memory, which v1 gives as one number. A process's page
+/// tables and stacks come to no more than its own pages: what exceeds those are dentries and inodes, of
+/// which a program that only looks for files fills its limit.
+fn reclaimable_of_kernel(kernel_bytes: u64, stat: &MemoryStat) -> u64 {
+    kernel_bytes.saturating_sub(stat.anon_bytes + stat.shmem_bytes)
 }
 
 #[cfg(test)]
@@ -217,6 +259,37 @@ mod tests {
         let none = "hierarchical_memory_limit 9223372036854771712\n";
         std::fs::write(inner.join("memory.stat"), none).expect("written");
         assert_eq!(Controller::V1(inner).limit_bytes(), None);
+    }
+
+    #[test]
+    fn kernel_memory_beyond_what_processes_explain_is_reclaimable() {
+        const MIB: u64 = 1 << 20;
+        let held = |kernel: u64, anon: u64, shmem: u64| {
+            let stat = MemoryStat {
+                anon_bytes: anon * MIB,
+                shmem_bytes: shmem * MIB,
+                ..MemoryStat::default()
+            };
+            kernel + anon + shmem - reclaimable_of_kernel(kernel * MIB, &stat) / MIB
+        };
+        // One that looks for files that are not there, with 13 MiB of its own.
+        assert_eq!(held(50, 13, 0), 26);
+        // Page tables as large as the pages; a fork bomb's stacks; a tmpfs with its tree.
+        assert_eq!(held(30, 30, 0), 60);
+        assert_eq!(held(25, 35, 0), 60);
+        assert_eq!(held(4, 2, 58), 64);
+    }
+
+    #[test]
+    fn v1_limits_swap_by_what_memory_leaves() {
+        let most = |stat: &[u8]| parse_v1(stat).swap_max_bytes;
+        assert_eq!(
+            most(b"hierarchical_memory_limit 500\nhierarchical_memsw_limit 800\n"),
+            Some(300)
+        );
+        let none = b"hierarchical_memory_limit 500\nhierarchical_memsw_limit 9223372036854771712\n";
+        assert_eq!(most(none), None);
+        assert_eq!(most(b"hierarchical_memory_limit 500\n"), None);
     }
 
     #[test]

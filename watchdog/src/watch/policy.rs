@@ -83,12 +83,21 @@ const REMEMBERED: usize = 64;
 enum Ladder {
     /// Nothing under way.
     Watching,
-    /// SIGTERM was sent; SIGKILL follows at `deadline` if the trouble goes on.
-    Asked { victim: Choice, deadline: Duration },
-    /// SIGKILL was sent. Nobody else is chosen before the process is gone, or `patience` is over.
+    /// SIGTERM was sent. Nobody is chosen before `deadline`, unless there is no time to wait for it.
+    Asked { deadline: Duration },
+    /// SIGKILL was sent. Nobody is chosen before the process is gone, or `patience` is over.
     Killed { patience: Duration },
     /// It is gone; its memory is on its way back.
     Settling { until: Duration },
+}
+
+/// A process that was signalled, with the last rung that it was given.
+#[derive(Clone, Copy, Debug)]
+struct Signalled {
+    pid: u32,
+    start_ticks: u64,
+    rung: Rung,
+    at: Duration,
 }
 
 /// The policy of one target.
@@ -98,9 +107,11 @@ pub struct Policy {
     response: Response,
     signals: Signals,
     ladder: Ladder,
+    /// Whether what is ordered is not done.
+    rehearsing: bool,
     /// Until when the warning, or the freeze, that was given holds.
     quiet_until: Option<Duration>,
-    signalled: [Option<(u32, u64, Duration)>; REMEMBERED],
+    signalled: [Option<Signalled>; REMEMBERED],
     deep_look_due: Duration,
 }
 
@@ -112,10 +123,17 @@ impl Policy {
             response,
             signals: Signals::new(settings),
             ladder: Ladder::Watching,
+            rehearsing: false,
             quiet_until: None,
             signalled: [None; REMEMBERED],
             deep_look_due: Duration::ZERO,
         }
+    }
+
+    /// From now on nothing that is ordered is done. Nobody dies of it, so the trouble goes on, and who
+    /// would come next cannot be told: a SIGKILL is followed by the silence of a cooldown.
+    pub fn rehearse(&mut self) {
+        self.rehearsing = true;
     }
 
     /// The rates behind the decisions, for the live line and the record.
@@ -128,9 +146,10 @@ impl Policy {
         self.signals.see(now, facts);
         self.advance(now, facts.victim_gone);
         let trouble = self.signals.trouble(now);
-        let order = trouble.and_then(|urgency| self.act(now, urgency, facts.members));
+        let due = trouble.filter(|&urgency| self.may_act(now, urgency));
+        let order = due.and_then(|urgency| self.act(now, urgency, facts.members));
         // Everything but the members says act: look at them at once.
-        let blind = trouble.is_some() && facts.members.is_none() && self.may_act(now);
+        let blind = due.is_some() && facts.members.is_none();
         let next = if blind {
             Look {
                 after: Duration::ZERO,
@@ -147,28 +166,22 @@ impl Policy {
         Decision { order, next }
     }
 
-    /// Moves on from a kill: from killed to settling when the process is gone, from settling to
-    /// watching, with nothing remembered, when its memory had time to come back.
+    /// Moves on from a signal: to settling when the process is gone, and from there to watching, with
+    /// nothing remembered, when its memory had time to come back. A process that takes too long to die
+    /// is waited for no longer; then, too, a whole new window must speak against the next.
     fn advance(&mut self, now: Duration, victim_gone: bool) {
         match self.ladder {
-            Ladder::Killed { .. } if victim_gone => {
+            Ladder::Asked { .. } | Ladder::Killed { .. } if victim_gone => {
                 self.ladder = Ladder::Settling {
                     until: now + self.settings.settle,
                 };
             }
-            Ladder::Settling { until } if now >= until => {
+            Ladder::Settling { until: over } | Ladder::Killed { patience: over } if now >= over => {
                 self.signals.forget();
                 self.ladder = Ladder::Watching;
             }
-            // Its trouble went away and has stayed away: the next is judged afresh.
-            Ladder::Asked { deadline, .. } if now >= deadline + self.settings.cooldown => {
-                self.ladder = Ladder::Watching;
-            }
-            Ladder::Asked { .. } if victim_gone => {
-                self.ladder = Ladder::Settling {
-                    until: now + self.settings.settle,
-                };
-            }
+            // Whatever is wrong now is judged afresh: if the same process is to blame, it was asked.
+            Ladder::Asked { deadline } if now >= deadline => self.ladder = Ladder::Watching,
             _ => {}
         }
     }
@@ -180,73 +193,48 @@ impl Policy {
         urgency: Urgency,
         members: Option<&[Member]>,
     ) -> Option<Order> {
-        if !self.may_act(now) {
-            return None;
-        }
-        let (cause, at_once) = match urgency {
-            Urgency::Now(cause) => (cause, true),
-            Urgency::Soon(cause) => (cause, false),
+        let (cause, time_to_ask) = match urgency {
+            Urgency::Now(cause) => (cause, None),
+            Urgency::Soon(cause, left) => (cause, Some(left)),
         };
         match self.response {
             Response::Warn => return Some(self.quiet_order(now, Rung::Warn, cause, members)),
             Response::Freeze => return Some(self.quiet_order(now, Rung::Freeze, cause, members)),
             Response::Kill => {}
         }
-        match self.ladder {
-            Ladder::Asked { victim, deadline } if at_once || now >= deadline => {
-                Some(self.kill(now, cause, victim))
+        let victim = self.choose(cause.rule, members?)?;
+        let rung = match (self.last_rung(now, &victim.member), time_to_ask) {
+            // It is to blame and takes its time to die: nobody else is hit in its place.
+            (Some(Rung::Sigkill), _) => return None,
+            (None, Some(left)) => {
+                // Half, so that the other half is there if asking does not help.
+                let deadline = now + (left / 2).min(self.settings.term_grace);
+                self.ladder = Ladder::Asked { deadline };
+                Rung::Sigterm
             }
-            Ladder::Asked { .. } => None,
             _ => {
-                let victim = self.choose(now, cause.rule, members?)?;
-                if at_once {
-                    Some(self.kill(now, cause, victim))
-                } else {
-                    self.remember(now, &victim.member);
-                    self.ladder = Ladder::Asked {
-                        victim,
-                        deadline: now + self.grace(&cause),
-                    };
-                    Some(Order {
-                        rung: Rung::Sigterm,
-                        cause,
-                        victim: Some(victim),
-                    })
-                }
+                let patience = now + self.settings.death_grace;
+                self.ladder = Ladder::Killed { patience };
+                self.quiet_until = self.rehearsing.then(|| now + self.settings.cooldown);
+                Rung::Sigkill
             }
-        }
+        };
+        self.remember(now, &victim.member, rung);
+        Some(Order {
+            rung,
+            cause,
+            victim: Some(victim),
+        })
     }
 
-    fn may_act(&self, now: Duration) -> bool {
+    fn may_act(&self, now: Duration, urgency: Urgency) -> bool {
         if self.quiet_until.is_some_and(|until| now < until) {
             return false;
         }
         match self.ladder {
-            Ladder::Watching | Ladder::Asked { .. } => true,
-            Ladder::Killed { patience } => now >= patience,
-            Ladder::Settling { .. } => false,
-        }
-    }
-
-    fn kill(&mut self, now: Duration, cause: Cause, victim: Choice) -> Order {
-        self.remember(now, &victim.member);
-        self.ladder = Ladder::Killed {
-            patience: now + self.settings.death_grace,
-        };
-        Order {
-            rung: Rung::Sigkill,
-            cause,
-            victim: Some(victim),
-        }
-    }
-
-    /// Half of the time that is left, so that the other half is there if asking did not help.
-    fn grace(&self, cause: &Cause) -> Duration {
-        match cause.rule {
-            Rule::Exhaustion | Rule::MachineExhaustion => {
-                (Duration::from_micros(cause.observed) / 2).min(self.settings.term_grace)
-            }
-            Rule::Stall | Rule::MachineStall => self.settings.term_grace,
+            Ladder::Watching => true,
+            Ladder::Asked { .. } => matches!(urgency, Urgency::Now(_)),
+            Ladder::Killed { .. } | Ladder::Settling { .. } => false,
         }
     }
 
@@ -258,7 +246,7 @@ impl Policy {
         members: Option<&[Member]>,
     ) -> Order {
         self.quiet_until = Some(now + self.settings.cooldown);
-        let victim = members.and_then(|members| self.choose(now, cause.rule, members));
+        let victim = members.and_then(|members| self.choose(cause.rule, members));
         Order {
             rung,
             cause,
@@ -266,27 +254,33 @@ impl Policy {
         }
     }
 
-    fn choose(&self, now: Duration, rule: Rule, members: &[Member]) -> Option<Choice> {
-        victim::choose(members, rule, self.signals.growth_bytes(), |m| {
-            self.was_signalled(now, m)
-        })
+    fn choose(&self, rule: Rule, members: &[Member]) -> Option<Choice> {
+        victim::choose(members, rule, self.signals.growth_bytes())
     }
 
-    fn remember(&mut self, now: Duration, member: &Member) {
+    fn remember(&mut self, now: Duration, member: &Member, rung: Rung) {
         let oldest = self
             .signalled
             .iter_mut()
-            .min_by_key(|slot| slot.map_or(Duration::ZERO, |(_, _, at)| at));
+            .min_by_key(|slot| slot.map_or(Duration::ZERO, |signalled| signalled.at));
         if let Some(slot) = oldest {
-            *slot = Some((member.pid, member.start_ticks, now));
+            *slot = Some(Signalled {
+                pid: member.pid,
+                start_ticks: member.start_ticks,
+                rung,
+                at: now,
+            });
         }
     }
 
-    fn was_signalled(&self, now: Duration, member: &Member) -> bool {
-        self.signalled.iter().flatten().any(|&(pid, start, at)| {
-            (pid, start) == (member.pid, member.start_ticks)
-                && now.saturating_sub(at) < self.settings.cooldown
-        })
+    /// The last rung that the process was given, if that was lately.
+    fn last_rung(&self, now: Duration, member: &Member) -> Option<Rung> {
+        let given = self.signalled.iter().flatten();
+        given
+            .filter(|s| (s.pid, s.start_ticks) == (member.pid, member.start_ticks))
+            .filter(|s| now.saturating_sub(s.at) < self.settings.cooldown)
+            .max_by_key(|s| s.at)
+            .map(|s| s.rung)
     }
 
     /// How closely to look at `at` while nothing holds. Processes are looked at now and then, so that

@@ -2,7 +2,7 @@
 //! innocents are left alone, and its orders are always among the allowed.
 
 use super::super::facts::{Facts, Member, TargetFacts};
-use super::super::world::{GIB, MIB, Process, World};
+use super::super::world::{GIB, MIB, Manners, Process, World};
 use super::*;
 use crate::host::memory::MemoryStat;
 use crate::host::psi::Psi;
@@ -17,6 +17,8 @@ fn steady(pid: u32, bytes: u64) -> Process {
         fill_bytes_per_s: 0,
         most_bytes: bytes,
         stall_permille: 0,
+        begins: NONE,
+        signals: Manners::Dies,
     }
 }
 
@@ -27,6 +29,8 @@ fn leak(pid: u32, bytes_per_s: u64) -> Process {
         fill_bytes_per_s: bytes_per_s,
         most_bytes: u64::MAX,
         stall_permille: 0,
+        begins: NONE,
+        signals: Manners::Dies,
     }
 }
 
@@ -56,10 +60,12 @@ proptest! {
         limit_mib in 100u64..16384,
         bystanders in 0u64..40,
         late_us in 0u64..500,
+        useless_swap_gib in 0u64..8,
     ) {
         let limit = limit_mib * MIB;
         let rate = rate_log.exp2() as u64;
-        let world = World::quiet(limit)
+        // Swap that the target may not use is no room.
+        let world = World { swap_bytes: useless_swap_gib * GIB, may_swap: false, ..World::quiet(limit) }
             .with(steady(1, limit * bystanders / 100))
             .with(leak(7, rate))
             .with(steady(9, 4 * MIB));
@@ -76,9 +82,11 @@ proptest! {
     fn a_leak_without_a_limit_is_ended_before_the_machine_is_full(
         rate_log in 25.0f64..31.3,
         machine_gib in 2u64..64,
+        others_percent in 0u64..95,
     ) {
         let rate = rate_log.exp2() as u64;
-        let world = World { machine_bytes: machine_gib * GIB, ..World::quiet(u64::MAX / 2) }
+        let others_bytes = machine_gib * GIB * others_percent / 100;
+        let world = World { machine_bytes: machine_gib * GIB, others_bytes, ..World::quiet(u64::MAX / 2) }
             .with(steady(1, 10 * MIB))
             .with(leak(7, rate));
         let needed = Duration::from_secs_f64((machine_gib * GIB) as f64 / rate as f64);
@@ -101,6 +109,43 @@ proptest! {
         }
         .with(steady(7, machine * held_percent / 100));
         prop_assert_eq!(run(&world, Duration::from_secs(8)).first_signal(), None);
+    }
+
+    /// A machine that others had filled before is not the fault of the first that grows a little.
+    #[test]
+    fn who_finds_the_machine_full_is_not_why(
+        available_mib in 200u64..2000,
+        swap_gib in 0u64..16,
+        rate_log in 16.0f64..25.0,
+        base_mib in 1u64..80,
+    ) {
+        let machine = 32 * GIB;
+        let world = World {
+            machine_bytes: machine,
+            others_bytes: machine - (available_mib + base_mib) * MIB,
+            swap_bytes: swap_gib * GIB,
+            ..World::quiet(u64::MAX / 2)
+        }
+        .with(Process {
+            base_bytes: base_mib * MIB,
+            most_bytes: (base_mib + available_mib / 10) * MIB,
+            ..leak(7, rate_log.exp2() as u64)
+        });
+        prop_assert_eq!(run(&world, Duration::from_secs(6)).first_signal(), None);
+    }
+
+    /// Growing into swap: what stalls a little is asked, never killed unasked, and what does not stall
+    /// is left alone.
+    #[test]
+    fn swap_that_stalls_is_a_reason_to_ask(full in 0u64..290, rate_log in 22.0f64..27.0) {
+        let limit = 200 * MIB;
+        let world = World { swap_bytes: 64 * GIB, full_permille: full, ..World::quiet(limit) }
+            .with(leak(7, rate_log.exp2() as u64));
+        let needed = Duration::from_secs_f64(limit as f64 / rate_log.exp2());
+        let outcome = run(&world, needed + Duration::from_secs(5));
+        let rung = outcome.orders.first().map(|(_, order)| order.rung);
+        let expected = (full >= u64::from(Settings::default().stall_full_permille) / 2).then_some(Rung::Sigterm);
+        prop_assert_eq!(rung, expected);
     }
 
     /// However fast it fills, what stops at nine tenths and stays there is left alone.
@@ -257,7 +302,7 @@ fn a_thrasher_is_asked_first_and_after_one_window() {
 fn a_stall_without_refaults_or_far_from_the_limit_is_not_about_memory() {
     let calm = World {
         refaults_per_s: 0,
-        ..thrash(900)
+        ..thrash(700)
     };
     let roomy = World {
         cache_bytes_per_s: 0,
@@ -274,4 +319,175 @@ fn a_quiet_target_is_looked_at_once_in_a_while() {
     let world = World::quiet(16 * GIB).with(steady(1, MIB));
     let outcome = run(&world, Duration::from_secs(60));
     assert!((60..=130).contains(&outcome.looks), "{}", outcome.looks);
+}
+
+/// A stuck victim, or one that a dry run leaves where it is, is no reason to go on to the next: those
+/// who had no part in it are left alone.
+#[test]
+fn a_victim_that_stays_does_not_draw_in_the_others() {
+    let mut stalling = thrash(600);
+    stalling.processes[0].signals = Manners::Stays;
+    let stuck = Process {
+        signals: Manners::Stays,
+        most_bytes: 198 * MIB,
+        ..leak(7, 40 * MIB)
+    };
+    let growing = World::quiet(200 * MIB).with(stuck);
+    for world in [stalling, growing] {
+        let world = world.with(steady(1, 30 * MIB)).with(steady(9, 10 * MIB));
+        let outcome = run(&world, Duration::from_secs(9));
+        let hit: Vec<_> = outcome
+            .orders
+            .iter()
+            .filter_map(|(_, o)| Some((o.victim?.member.pid, o.rung)))
+            .collect();
+        assert!(
+            !hit.is_empty() && hit.iter().all(|&(pid, _)| pid == 7),
+            "{hit:?}"
+        );
+        assert!(hit.len() <= 2, "{hit:?}");
+    }
+}
+
+/// After the patience with one that does not die, what is known is forgotten: it takes a new window.
+#[test]
+fn the_next_victim_of_a_stall_needs_a_window_of_its_own() {
+    let settings = Settings::default();
+    let mut world = thrash(600);
+    world.processes[0].signals = Manners::Stays;
+    let mut policy = Policy::new(settings, Response::Kill);
+    let mut at = Duration::from_secs(100);
+    let mut hit: Vec<(Duration, u32, Rung)> = Vec::new();
+    while at < Duration::from_secs(112) {
+        let stalled = (at - Duration::from_secs(100)).as_micros() as u64 * 6 / 10;
+        // Once the first was killed, the other is what stalls.
+        let killed = hit.iter().any(|&(_, _, rung)| rung == Rung::Sigkill);
+        let mut members = [7, 8].map(|pid| Member {
+            pid,
+            start_ticks: pid.into(),
+            ..Member::default()
+        });
+        members[usize::from(killed)].stall_ns = 1_000_000_000;
+        let decision = policy.step(
+            at,
+            &Facts {
+                target: TargetFacts {
+                    current_bytes: 200 * MIB,
+                    limit_bytes: Some(200 * MIB),
+                    stat: Some(MemoryStat {
+                        reclaimable_bytes: 180 * MIB,
+                        refault_pages: stalled / 100,
+                        ..MemoryStat::default()
+                    }),
+                    psi: Some(Psi {
+                        some_us: stalled,
+                        full_us: stalled,
+                    }),
+                    ..TargetFacts::default()
+                },
+                machine: None,
+                members: Some(&members),
+                victim_gone: false,
+            },
+        );
+        hit.extend(
+            decision
+                .order
+                .and_then(|o| Some((at, o.victim?.member.pid, o.rung))),
+        );
+        at += Duration::from_millis(20);
+    }
+    let [first, second, third, ..] = hit[..] else {
+        panic!("{hit:?}")
+    };
+    assert_eq!(
+        (first.1, first.2, second.1, second.2),
+        (7, Rung::Sigterm, 7, Rung::Sigkill)
+    );
+    assert_eq!((third.1, third.2), (8, Rung::Sigterm));
+    assert!(
+        third.0 - second.0 >= settings.death_grace + settings.stall_window,
+        "{hit:?}"
+    );
+}
+
+/// Nobody dies in a dry run, so who would have been next cannot be told.
+#[test]
+fn a_rehearsal_names_one_and_is_quiet_for_a_cooldown() {
+    let mut world = World::quiet(400 * MIB);
+    for pid in 2..10 {
+        // All the same, and in turn the largest.
+        world = world.with(Process {
+            signals: Manners::Stays,
+            ..leak(pid, 5 * MIB + u64::from(pid))
+        });
+    }
+    let mut policy = Policy::new(Settings::default(), Response::Kill);
+    policy.rehearse();
+    let outcome = world.drive(policy, Duration::from_secs(15), NONE);
+    let killed: Vec<_> = outcome
+        .orders
+        .iter()
+        .filter(|(_, o)| o.rung == Rung::Sigkill)
+        .collect();
+    assert_eq!(killed.len(), 1, "{killed:?}");
+}
+
+/// One that did as it was asked is not killed for the next one's leak.
+#[test]
+fn who_complied_is_not_blamed_for_the_next() {
+    let world = World::quiet(200 * MIB)
+        .with(Process {
+            signals: Manners::GivesBack,
+            ..leak(7, 20 * MIB)
+        })
+        .with(Process {
+            begins: Duration::from_secs(14),
+            ..leak(9, 60 * MIB)
+        });
+    let outcome = run(&world, Duration::from_secs(20));
+    let hit: Vec<_> = outcome
+        .orders
+        .iter()
+        .filter_map(|(_, o)| Some((o.victim?.member.pid, o.rung)))
+        .collect();
+    assert_eq!(outcome.out_of_memory, None);
+    assert_eq!(hit.first(), Some(&(7, Rung::Sigterm)));
+    assert!(
+        hit.len() > 1 && hit[1..].iter().all(|&(pid, _)| pid == 9),
+        "{hit:?}"
+    );
+}
+
+#[test]
+fn a_leak_that_memory_high_holds_up_is_a_stall() {
+    let held_up = |stall_permille| World {
+        high_bytes: Some(2 * GIB),
+        full_permille: 950,
+        ..World::quiet(4 * GIB)
+            .with(steady(9, 20 * MIB))
+            .with(Process {
+                most_bytes: 2 * GIB,
+                stall_permille,
+                ..leak(7, GIB)
+            })
+    };
+    // With and without a program that can tell who is in reclaim.
+    for stall_permille in [950, 0] {
+        let outcome = run(&held_up(stall_permille), Duration::from_secs(6));
+        assert_eq!(
+            outcome.first_signal().map(|(_, pid)| pid),
+            Some(7),
+            "{outcome:?}"
+        );
+    }
+}
+
+#[test]
+fn a_thrasher_on_a_slow_disk_is_a_stall_with_few_refaults() {
+    let slow = World {
+        refaults_per_s: 400,
+        ..thrash(950)
+    };
+    assert!(run(&slow, Duration::from_secs(5)).first_signal().is_some());
 }

@@ -26,7 +26,12 @@ pub struct Settings {
     /// Refaults a second, in pages, from which a stall is one of memory that is really short: 2 MiB/s
     /// come back that should never have left. An I/O stall with memory free shows none.
     pub refault_pages_per_s: u64,
-    /// How near its limit a target must be, in permille of the limit and page cache included, for a
+    /// Memory `full`, in permille of the window, from which a target at its limit need not refault: what
+    /// fills `memory.high` with anonymous memory never does, and a slow disk brings back fewer pages than
+    /// [`Settings::refault_pages_per_s`]; both show 950. A task waits for memory there and not for its
+    /// files, of which a target with memory free shows none.
+    pub hang_full_permille: u32,
+    /// How near its limit, or `memory.high`, a target must be, in permille of the limit and page cache included, for a
     /// stall to be its own. At a limit reclaim keeps usage within a batch of it.
     pub near_limit_permille: u32,
 
@@ -74,7 +79,10 @@ pub struct Settings {
     /// guard acts. Less than for the rules above: it sees no waits for pages that come back, and of a
     /// thrasher's time a fifth is reclaim itself.
     pub guard_stall_permille: u32,
-    /// How long a process that was signalled is not chosen again, and how long a warning holds.
+    /// How long a process that was asked is not asked again but killed; how long nobody is hit in the
+    /// place of one that was killed and is still to blame; how long a warning, or the SIGKILL of a dry
+    /// run, holds. Longer than [`Settings::growth_window`] and [`Settings::stall_window`] together, so
+    /// that what was seen before has no part in what comes after.
     pub cooldown: Duration,
 }
 
@@ -86,6 +94,7 @@ impl Default for Settings {
             stall_some_permille: 600,
             thrash_full_permille: 50,
             refault_pages_per_s: 512,
+            hang_full_permille: 800,
             near_limit_permille: 950,
             machine_low_permille: 50,
             machine_low_max_bytes: 1 << 30,

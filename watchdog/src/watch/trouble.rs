@@ -61,10 +61,33 @@ pub struct Cause {
 /// How soon something must be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Urgency {
-    /// There is time to ask first.
-    Soon(Cause),
+    /// There is time to ask first: this much until it is too late.
+    Soon(Cause, Duration),
     /// There is not.
     Now(Cause),
+}
+
+/// What is left to grow into.
+#[derive(Clone, Copy, Debug)]
+struct Room {
+    memory_bytes: u64,
+    swap_bytes: u64,
+    /// A target that waits for its swap has no use for more of it.
+    swap_stalls: bool,
+}
+
+impl Room {
+    fn all_bytes(self) -> u64 {
+        self.memory_bytes.saturating_add(self.swap_bytes)
+    }
+
+    fn usable_bytes(self) -> u64 {
+        if self.swap_stalls {
+            self.memory_bytes
+        } else {
+            self.all_bytes()
+        }
+    }
 }
 
 /// Rates of the target and of the machine, kept from look to look.
@@ -83,6 +106,9 @@ pub struct Signals {
     lost: Window,
     refaults: Window,
     available: Window,
+    /// What was available when the machine was first looked at.
+    found_available: Option<u64>,
+    machine_full: Window,
     arc: Window,
     latest: Latest,
     /// What was charged when the breakdown was last read.
@@ -114,6 +140,8 @@ impl Signals {
             lost: Window::new(settings.stall_window),
             refaults: Window::new(settings.stall_window),
             available: Window::new(settings.growth_window),
+            found_available: None,
+            machine_full: Window::new(settings.stall_window),
             arc: Window::new(settings.growth_window),
             latest: Latest::default(),
             broken_down_at_bytes: 0,
@@ -149,7 +177,12 @@ impl Signals {
             if let Some(arc) = machine.arc {
                 self.arc.push(now, arc.size_bytes);
             }
-            self.available.push(now, self.available_bytes(&machine));
+            if let Some(psi) = machine.psi {
+                self.machine_full.push(now, psi.full_us);
+            }
+            let available = self.available_bytes(&machine);
+            self.available.push(now, available);
+            self.found_available.get_or_insert(available);
         }
     }
 
@@ -180,30 +213,51 @@ impl Signals {
         Some(u64::try_from(change.by).unwrap_or(0))
     }
 
-    /// What is left below the target's limit. Swap counts as room only while the target does not
-    /// stall: a target that waits for its swap has no use for more of it.
+    /// What is left below the target's limit, and of swap while that is of use.
     pub fn headroom_bytes(&self) -> Option<u64> {
-        let limit = self.latest.target.limit_bytes?;
-        let stalled = self.stalled_permille(&self.full).unwrap_or(0);
-        let swap = if stalled < self.settings.stall_full_permille / 2 {
-            self.latest.machine.map_or(0, |m| m.meminfo.swap_free_bytes) + self.latest.swap_bytes
-        } else {
-            self.latest.swap_bytes
-        };
-        Some(limit.saturating_add(swap).saturating_sub(self.held_bytes()))
+        self.room().map(Room::usable_bytes)
     }
 
-    /// What is left of the machine above the line at which it is short.
+    /// What is left of the machine above the line at which it is short, and of swap while that is of use.
     pub fn machine_headroom_bytes(&self) -> Option<u64> {
+        self.machine_room().map(Room::usable_bytes)
+    }
+
+    fn room(&self) -> Option<Room> {
+        let limit = self.latest.target.limit_bytes?;
+        let used = self.latest.swap_bytes;
+        let free = self.latest.machine.map_or(0, |m| m.meminfo.swap_free_bytes);
+        let allowed = self.latest.target.stat.and_then(|stat| stat.swap_max_bytes);
+        Some(Room {
+            memory_bytes: limit.saturating_add(used).saturating_sub(self.held_bytes()),
+            swap_bytes: allowed.map_or(free, |most| free.min(most.saturating_sub(used))),
+            swap_stalls: self.waits_for_swap(&self.full),
+        })
+    }
+
+    fn machine_room(&self) -> Option<Room> {
         let machine = self.latest.machine?;
         let low = self.settings.machine_low_bytes(machine.meminfo.total_bytes);
-        Some(self.available_bytes(&machine).saturating_sub(low))
+        // On a machine that others had filled before, half of what was found is left to them.
+        let line = self.found_available.map_or(low, |found| low.min(found / 2));
+        Some(Room {
+            memory_bytes: self.available_bytes(&machine).saturating_sub(line),
+            swap_bytes: machine.meminfo.swap_free_bytes,
+            swap_stalls: self.waits_for_swap(&self.full) || self.waits_for_swap(&self.machine_full),
+        })
     }
 
-    /// Whether usage, page cache included, is so near the limit that cache is being traded for
+    fn waits_for_swap(&self, full: &Window) -> bool {
+        let stalled = self.stalled_permille(full).unwrap_or(0);
+        stalled >= self.settings.stall_full_permille / 2
+    }
+
+    /// Whether usage, page cache included, is so near the limit, or the brake before it, that cache is being traded for
     /// memory that stays, which only the breakdown can show.
     pub fn near_limit(&self) -> bool {
-        let Some(limit) = self.latest.target.limit_bytes else {
+        let high = self.latest.target.stat.and_then(|stat| stat.high_bytes);
+        let limits = self.latest.target.limit_bytes.into_iter().chain(high);
+        let Some(limit) = limits.min() else {
             return false;
         };
         let near = limit / 1000 * u64::from(self.settings.near_limit_permille);
@@ -252,26 +306,32 @@ impl Signals {
     }
 
     fn exhaustion(&self, now: Duration) -> Option<Urgency> {
-        let headroom = self.headroom_bytes()?;
+        let room = self.room()?;
         let fill = rise(self.held.change(FAST)?)?;
         // Over a longer spell the slope must be upward too: one batch of pages is not a filling.
         rise(self.held_slow.change_up_to(Duration::from_millis(250))?)?;
-        self.urgency(Rule::Exhaustion, now, headroom, fill)
+        self.urgency(Rule::Exhaustion, now, room, fill)
     }
 
     fn machine_exhaustion(&self, now: Duration) -> Option<Urgency> {
-        let headroom = self.machine_headroom_bytes()?;
+        let room = self.machine_room()?;
+        // What holds less than is left is not why there is little left.
+        if self.held_bytes() < self.available_bytes(&self.latest.machine?) {
+            return None;
+        }
         let decline = fall(self.available.change(Duration::from_millis(20))?)?;
         let growth = rise(self.held_slow.change_up_to(Duration::from_millis(250))?)?;
         // Somebody else's appetite is not the target's fault.
         if growth < decline / 2 {
             return None;
         }
-        self.urgency(Rule::MachineExhaustion, now, headroom, decline)
+        self.urgency(Rule::MachineExhaustion, now, room, decline)
     }
 
-    fn urgency(&self, rule: Rule, now: Duration, headroom: u64, fill: u64) -> Option<Urgency> {
-        let left = time_to_fill(headroom, fill);
+    fn urgency(&self, rule: Rule, now: Duration, room: Room, fill: u64) -> Option<Urgency> {
+        let left = time_to_fill(room.usable_bytes(), fill);
+        // Swap that stalls is none to wait for, but it is there: nothing fails before it is full too.
+        let left_with_swap = time_to_fill(room.all_bytes(), fill);
         let last_moment = self.settings.last_moment();
         let (since, from) = self.rise?;
         let lasted = now.saturating_sub(since);
@@ -286,19 +346,17 @@ impl Signals {
             threshold: micros(threshold),
             lasted,
             fill_bytes_per_s: fill,
-            headroom_bytes: headroom,
+            headroom_bytes: room.usable_bytes(),
         };
-        if left <= last_moment {
-            Some(Urgency::Now(cause(last_moment)))
-        } else if left <= foresight {
-            Some(Urgency::Soon(cause(foresight)))
-        } else {
-            None
+        if left_with_swap <= last_moment {
+            return Some(Urgency::Now(cause(last_moment)));
         }
+        let threshold = foresight.max(last_moment);
+        (left <= threshold).then(|| Urgency::Soon(cause(threshold), left_with_swap))
     }
 
     fn stall(&self) -> Option<Urgency> {
-        if !self.near_limit() || !self.refaulting() {
+        if !self.near_limit() || !(self.refaulting() || self.hangs()) {
             return None;
         }
         let TargetFacts {
@@ -307,20 +365,21 @@ impl Signals {
             ..
         } = self.latest.target;
         let room = limit_bytes.unwrap_or(0).saturating_sub(current_bytes);
-        self.stalled(Rule::Stall, room).map(Urgency::Soon)
+        self.stalled(Rule::Stall, room)
+            .map(|cause| Urgency::Soon(cause, Duration::MAX))
     }
 
     fn machine_stall(&self) -> Option<Urgency> {
         let machine = self.latest.machine?;
-        let headroom = self.machine_headroom_bytes()?;
         // Twice the line: a machine that stalls is short a little before it looks so.
         let low = self.settings.machine_low_bytes(machine.meminfo.total_bytes);
+        let available = self.available_bytes(&machine);
         let large = self.held_bytes() >= machine.meminfo.total_bytes / 4;
-        if headroom > low || !large {
+        if available > 2 * low || !large {
             return None;
         }
-        self.stalled(Rule::MachineStall, headroom)
-            .map(Urgency::Soon)
+        self.stalled(Rule::MachineStall, available.saturating_sub(low))
+            .map(|cause| Urgency::Soon(cause, Duration::MAX))
     }
 
     /// Stalled over the whole window, and not already getting better.
@@ -353,6 +412,13 @@ impl Signals {
     fn thrashing(&self) -> bool {
         let full = self.stalled_permille(&self.full).unwrap_or(0);
         full >= self.settings.thrash_full_permille && self.refaulting()
+    }
+
+    /// Whether next to nothing but waiting for memory is done. A slow disk brings few pages back, and
+    /// what `memory.high` holds up brings none.
+    fn hangs(&self) -> bool {
+        self.stalled_permille(&self.full)
+            .is_some_and(|full| full >= self.settings.hang_full_permille)
     }
 
     fn refaulting(&self) -> bool {

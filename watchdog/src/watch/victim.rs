@@ -30,8 +30,8 @@ pub enum Ground {
     Stall,
     /// It took the most major faults.
     MajorFaults,
-    /// The target grew and no process shows it (tmpfs, page tables): it spent the most time in the
-    /// kernel, which is where such memory is made.
+    /// The target grew, or stalls, and no process shows it (tmpfs, page tables): it spent the most time
+    /// in the kernel, which is where such memory is made, and taken back.
     SystemTime,
     /// Nothing moves: it holds the most anonymous memory.
     Size,
@@ -51,41 +51,41 @@ pub struct Choice {
 /// Growth below this is noise: a process that runs touches this much at any time.
 const NOISE_BYTES: u64 = 1 << 20;
 
-/// Chooses among `members`, leaving out those that `spared` names. `target_growth_bytes` is how much
-/// the whole target grew over the same window, where that is known.
-pub fn choose(
-    members: &[Member],
-    rule: Rule,
-    target_growth_bytes: Option<u64>,
-    spared: impl Fn(&Member) -> bool,
-) -> Option<Choice> {
+/// Chooses among `members`. `target_growth_bytes` is how much the whole target grew over the same
+/// window, where that is known. `None` if nobody has anything to do with it.
+pub fn choose(members: &[Member], rule: Rule, target_growth_bytes: Option<u64>) -> Option<Choice> {
     let most = |key: fn(&Member) -> u64, least: u64| {
         members
             .iter()
-            .filter(|m| !spared(m))
             .max_by_key(|m| (key(m), m.anon_bytes, m.start_ticks))
             .filter(|m| key(m) >= least)
     };
-    // A process explains the target's growth if it is a quarter of it: with eight children of which
-    // one leaks the leaker is nearly all of it, and a tmpfs writer shows next to nothing.
-    let explains = target_growth_bytes.map_or(NOISE_BYTES, |growth| (growth / 4).max(NOISE_BYTES));
-    let by_growth = || most(|m| m.growth_bytes, explains).map(|m| (m, Ground::Growth));
+    // Growth is the processes' if together they show half of it: ten compilers grow alike, and a tmpfs
+    // writer shows next to nothing.
+    let shown = members.iter().map(|m| m.growth_bytes).sum::<u64>();
+    let explained = target_growth_bytes.is_none_or(|growth| shown >= growth / 2);
+    let by_growth = || {
+        let grower = most(|m| m.growth_bytes, NOISE_BYTES);
+        grower.filter(|_| explained).map(|m| (m, Ground::Growth))
+    };
     let by_stall = || most(|m| m.stall_ns, 1).map(|m| (m, Ground::Stall));
     let by_faults = || most(|m| m.major_faults, 1).map(|m| (m, Ground::MajorFaults));
-    let by_system = || {
-        target_growth_bytes.filter(|&growth| growth >= NOISE_BYTES)?;
-        most(|m| m.system_ticks, 1).map(|m| (m, Ground::SystemTime))
-    };
+    let by_system = || most(|m| m.system_ticks, 1).map(|m| (m, Ground::SystemTime));
     let by_size = || most(|m| m.anon_bytes, 0).map(|m| (m, Ground::Size));
     let (member, ground) = match rule {
         Rule::Exhaustion | Rule::MachineExhaustion => by_growth()
-            .or_else(by_system)
+            .or_else(|| {
+                target_growth_bytes.filter(|&growth| growth >= NOISE_BYTES)?;
+                by_system()
+            })
             .or_else(by_stall)
             .or_else(by_size),
+        // Reclaim is work in the kernel, also where no program of ours can time it. Not by size: who
+        // is large and does nothing does not stall.
         Rule::Stall | Rule::MachineStall => by_stall()
             .or_else(by_faults)
             .or_else(by_growth)
-            .or_else(by_size),
+            .or_else(by_system),
     }?;
     Some(Choice {
         member: *member,
@@ -148,7 +148,7 @@ mod tests {
     }
 
     fn chosen(members: &[Member], rule: Rule, growth_mib: u64) -> Choice {
-        choose(members, rule, Some(growth_mib * MIB), |_| false).expect("somebody")
+        choose(members, rule, Some(growth_mib * MIB)).expect("somebody")
     }
 
     #[test]
@@ -168,6 +168,22 @@ mod tests {
         members[1].system_ticks = 40;
         let choice = chosen(&members, Rule::Exhaustion, 100);
         assert_eq!((choice.member.pid, choice.ground), (2, Ground::SystemTime));
+    }
+
+    #[test]
+    fn of_many_that_grow_alike_it_is_one_of_them_and_not_their_parent() {
+        let mut members: Vec<_> = (2..12).map(|pid| member(pid, 1, 10)).collect();
+        members[4].growth_bytes += 1;
+        let busy_parent = Member {
+            system_ticks: 300,
+            ..member(1, 0, 0)
+        };
+        members.push(busy_parent);
+        let choice = chosen(&members, Rule::Exhaustion, 100);
+        assert_eq!(
+            (choice.member.pid, choice.ground, choice.scope),
+            (6, Ground::Growth, Scope::Process)
+        );
     }
 
     #[test]
@@ -219,12 +235,14 @@ mod tests {
     }
 
     #[test]
-    fn the_spared_are_spared_and_nobody_is_nobody() {
-        let members = [member(1, 0, 0), member(2, 1, 90)];
-        let choice = choose(&members, Rule::Exhaustion, None, |m| m.pid == 2).expect("the other");
-        assert_eq!((choice.member.pid, choice.ground), (1, Ground::Size));
-        assert_eq!(choose(&members, Rule::Exhaustion, None, |_| true), None);
-        assert_eq!(choose(&[], Rule::Stall, None, |_| false), None);
+    fn who_is_large_and_does_nothing_has_not_stalled() {
+        let mut members = [member(1, 0, 0), member(2, 1, 0)];
+        members[0].anon_bytes = 900 * MIB;
+        assert_eq!(choose(&members, Rule::Stall, Some(0)), None);
+        assert_eq!(choose(&[], Rule::Exhaustion, None), None);
+        members[1].system_ticks = 5;
+        let choice = chosen(&members, Rule::Stall, 0);
+        assert_eq!((choice.member.pid, choice.ground), (2, Ground::SystemTime));
     }
 
     #[test]

@@ -15,23 +15,45 @@ pub(super) const GIB: u64 = 1 << 30;
 /// From the signal to the last page: what `Settings::reaction` is meant to cover.
 const DEATH: Duration = Duration::from_millis(2);
 
+/// A process that was signalled, and when that takes effect.
+type Hit = (u32, Rung, Duration);
+
 /// One process: it starts with `base_bytes` and grows by `fill_bytes_per_s` up to `most_bytes`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Process {
     pub(super) pid: u32,
     pub(super) base_bytes: u64,
     pub(super) fill_bytes_per_s: u64,
+    /// When it begins to grow.
+    pub(super) begins: Duration,
     pub(super) most_bytes: u64,
     /// Time in reclaim, in permille of the time that passes.
     pub(super) stall_permille: u64,
+    pub(super) signals: Manners,
+}
+
+/// What a process does with a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Manners {
+    /// It dies of it.
+    Dies,
+    /// It is in uninterruptible sleep, or nothing was sent.
+    Stays,
+    /// It gives back all that it took and grows no more, for SIGTERM and for good.
+    GivesBack,
 }
 
 /// A target under a limit on a machine.
 #[derive(Clone, Debug)]
 pub(super) struct World {
     pub(super) limit_bytes: u64,
+    pub(super) high_bytes: Option<u64>,
     pub(super) machine_bytes: u64,
-    /// What others on the machine take, in a second.
+    /// The machine's swap, and whether the target may use it.
+    pub(super) swap_bytes: u64,
+    pub(super) may_swap: bool,
+    /// What others on the machine have taken before, and what they take in a second.
+    pub(super) others_bytes: u64,
     pub(super) others_bytes_per_s: u64,
     pub(super) processes: Vec<Process>,
     /// Page cache grows by this much a second, up to what the limit leaves.
@@ -67,7 +89,11 @@ impl World {
     pub(super) fn quiet(limit_bytes: u64) -> Self {
         Self {
             limit_bytes,
+            high_bytes: None,
             machine_bytes: 1 << 40,
+            swap_bytes: 0,
+            may_swap: true,
+            others_bytes: 0,
             others_bytes_per_s: 0,
             processes: Vec::new(),
             cache_bytes_per_s: 0,
@@ -92,17 +118,25 @@ impl World {
         spell: Duration,
         late: Duration,
     ) -> Outcome {
-        let mut policy = Policy::new(settings, response);
+        self.drive(Policy::new(settings, response), spell, late)
+    }
+
+    /// Runs it under a policy that may have been told more.
+    pub(super) fn drive(&self, mut policy: Policy, spell: Duration, late: Duration) -> Outcome {
+        let window = Settings::default().growth_window;
         let mut outcome = Outcome::default();
-        let mut dead: Vec<(u32, Duration)> = Vec::new();
+        let mut hit: Vec<Hit> = Vec::new();
         let start = Duration::from_secs(1000);
         let (mut at, mut depth) = (start, Depth::Members);
         let mut last_victim = None;
         while at < start + spell {
-            let members = self.members(at - start, &dead, settings.growth_window, at);
+            let members = self.members(at - start, &hit, window);
             let held: u64 = members.iter().map(|m| m.anon_bytes).sum();
+            let most = self.limit_bytes.saturating_add(self.swap_max());
             let available = self.available(at - start, held);
-            if (held >= self.limit_bytes || available == 0) && outcome.out_of_memory.is_none() {
+            if (held >= most || available + self.swap_free(held) == 0)
+                && outcome.out_of_memory.is_none()
+            {
                 outcome.out_of_memory = Some(at - start);
             }
             let gone = last_victim.is_some_and(|pid| !members.iter().any(|m| m.pid == pid));
@@ -113,7 +147,7 @@ impl World {
                 outcome.orders.push((at - start, order));
                 if let (Some(choice), Rung::Sigterm | Rung::Sigkill) = (order.victim, order.rung) {
                     last_victim = Some(choice.member.pid);
-                    dead.push((choice.member.pid, at + DEATH));
+                    hit.push((choice.member.pid, order.rung, at - start + DEATH));
                 }
             }
             let Look { after, depth: next } = decision.next;
@@ -124,19 +158,27 @@ impl World {
     }
 
     fn available(&self, since: Duration, held: u64) -> u64 {
-        let taken = held + grown(self.others_bytes_per_s, since);
+        let others = self.others_bytes + grown(self.others_bytes_per_s, since);
+        let taken = held - self.swapped(held) + others;
         self.machine_bytes.saturating_sub(taken)
     }
 
-    fn members(
-        &self,
-        since: Duration,
-        dead: &[(u32, Duration)],
-        window: Duration,
-        now: Duration,
-    ) -> Vec<Member> {
-        let alive = |p: &&Process| !dead.iter().any(|&(pid, at)| pid == p.pid && now >= at);
-        let living = self.processes.iter().filter(alive);
+    fn swap_max(&self) -> u64 {
+        if self.may_swap { self.swap_bytes } else { 0 }
+    }
+
+    /// What the target's limit has pushed out to swap.
+    fn swapped(&self, held: u64) -> u64 {
+        held.saturating_sub(self.limit_bytes).min(self.swap_max())
+    }
+
+    fn swap_free(&self, held: u64) -> u64 {
+        self.swap_bytes - self.swapped(held)
+    }
+
+    fn members(&self, since: Duration, hit: &[Hit], window: Duration) -> Vec<Member> {
+        let past = since.saturating_sub(window);
+        let living = self.processes.iter().filter(|p| p.lives(since, hit));
         living
             .map(|p| Member {
                 pid: p.pid,
@@ -144,8 +186,8 @@ impl World {
                 pgid: 1,
                 start_ticks: u64::from(p.pid),
                 leader: p.pid == 1,
-                anon_bytes: p.size(since),
-                growth_bytes: p.size(since) - p.size(since.saturating_sub(window)),
+                anon_bytes: p.size(since, hit),
+                growth_bytes: p.size(since, hit).saturating_sub(p.size(past, hit)),
                 stall_ns: share(since.min(window), p.stall_permille) * 1000,
                 ..Member::default()
             })
@@ -160,15 +202,19 @@ impl World {
         members: &'m [Member],
         gone: bool,
     ) -> Facts<'m> {
+        let swapped = self.swapped(held);
         let room = self.limit_bytes.saturating_sub(held);
         let cache = grown(self.cache_bytes_per_s, since).min(room);
         let micros = |permille| share(since, permille);
         Facts {
             target: TargetFacts {
-                current_bytes: held + cache,
+                current_bytes: held - swapped + cache,
                 limit_bytes: Some(self.limit_bytes),
                 stat: (depth >= Depth::Stat).then(|| MemoryStat {
-                    anon_bytes: held,
+                    anon_bytes: held - swapped,
+                    swap_bytes: swapped,
+                    high_bytes: self.high_bytes,
+                    swap_max_bytes: (!self.may_swap).then_some(0),
                     reclaimable_bytes: cache,
                     refault_pages: grown(self.refaults_per_s, since),
                     ..MemoryStat::default()
@@ -187,7 +233,8 @@ impl World {
                 meminfo: MemInfo {
                     total_bytes: self.machine_bytes,
                     available_bytes: self.available(since, held),
-                    ..MemInfo::default()
+                    swap_total_bytes: self.swap_bytes,
+                    swap_free_bytes: self.swap_free(held),
                 },
                 arc: None,
                 psi: None,
@@ -199,8 +246,25 @@ impl World {
 }
 
 impl Process {
-    fn size(&self, since: Duration) -> u64 {
-        (self.base_bytes + grown(self.fill_bytes_per_s, since)).min(self.most_bytes)
+    fn lives(&self, since: Duration, hit: &[Hit]) -> bool {
+        let killed = |&(pid, rung, at): &Hit| {
+            let deadly = match self.signals {
+                Manners::Dies => true,
+                Manners::Stays => false,
+                Manners::GivesBack => rung == Rung::Sigkill,
+            };
+            pid == self.pid && deadly && since >= at
+        };
+        !hit.iter().any(killed)
+    }
+
+    fn size(&self, since: Duration, hit: &[Hit]) -> u64 {
+        let asked = |&(pid, _, at): &Hit| pid == self.pid && since >= at;
+        if self.signals == Manners::GivesBack && hit.iter().any(asked) {
+            return self.base_bytes;
+        }
+        let growing = since.saturating_sub(self.begins);
+        (self.base_bytes + grown(self.fill_bytes_per_s, growing)).min(self.most_bytes)
     }
 }
 
