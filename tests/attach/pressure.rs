@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::lab::{Lab, Ran, wait_until, workload};
+use super::lab::{Lab, Ran, python, wait_until, workload};
 use serde_json::Value;
 
 /// Slow enough for memwatch to be first even where everything else is slow.
@@ -182,4 +182,26 @@ fn without_a_memory_controller_memwatch_holds_the_limit_itself() {
         most.trim().parse::<u64>().expect("a number") < 300 << 20,
         "{most}"
     );
+}
+
+#[test]
+fn who_outlives_a_leader_that_was_asked_to_end_does_not_go_free() {
+    let lab = Lab::new();
+    // The leader heeds SIGTERM, its child does not.
+    let script = "\
+import os, signal, time
+if os.fork() == 0:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(300)
+signal.signal(signal.SIGTERM, lambda *_: os._exit(7))
+held = []
+while True:
+    held.append(b'x' * (1 << 20))
+    time.sleep(0.03)
+";
+    let ran = lab.attach(&["--memory-max", "128M", "--", &python(), "-c", script]);
+    let ran = ran.expect_verdict("finished_with_kills", 7);
+    assert!(rungs(&ran.report).contains(&"sigterm"), "{ran:#?}");
+    assert!(!ran.err.contains("without a guard"), "{}", ran.err);
+    assert!(lab.pair.pids().is_empty(), "nobody stayed");
 }

@@ -4,7 +4,7 @@
 use super::adopt;
 use super::guarded::Totals;
 use super::identity;
-use super::run::{Ended, Run, Running, Subject, TIMEOUT_GRACE};
+use super::run::{Ended, Run, Running, Subject};
 use super::signals::Change;
 use super::starting::undo;
 use super::story::Story;
@@ -12,7 +12,7 @@ use crate::act::{self, Mode};
 use crate::host::cgroup;
 use crate::host::clock;
 use crate::host::layout::Layout;
-use crate::incident::{self, Record, ReportFile, Verdict};
+use crate::incident::{self, Record, ReportFile};
 use anyhow::Context;
 use nix::unistd::Pid;
 use std::sync::atomic::Ordering;
@@ -52,12 +52,9 @@ impl Run {
                     .push(format!("{dropped} looks did not get into the recording"));
             }
         }
-        let mut record = self.record(&totals, leader, matches!(ended, Ended::Detached));
-        match record.verdict {
-            Verdict::Timeout => self.see_off(TIMEOUT_GRACE),
-            Verdict::KilledByMemwatch => self.see_off(self.orders.settings.term_grace),
-            _ => {}
-        }
+        let let_go = matches!(ended, Ended::Detached);
+        let mut record = self.record(&totals, leader, let_go);
+        self.see_off(let_go);
         self.dissolve(layout, &mut record);
         if let Some((pid, _)) = leader {
             let _ = nix::sys::wait::waitpid(Pid::from_raw(pid as i32), None);
@@ -142,10 +139,18 @@ impl Run {
         })
     }
 
-    /// Ends what is left of a command that memwatch has ended: forks under way and processes that were
-    /// not looked at got no signal. What was asked to end may take `grace` for it.
-    fn see_off(&self, grace: Duration) {
-        if !self.is_empty_within(grace) {
+    /// Ends what is left of a target that was told to end: the leader may be the first to go and not
+    /// the hog, and forks under way got no signal. What was asked has the rest of its grace for it.
+    fn see_off(&self, let_go: bool) {
+        let now = clock::now();
+        let Some(condemned) = self.condemned else {
+            return;
+        };
+        let pardoned = |at| let_go || now >= at;
+        if condemned.pardoned_at.is_some_and(pardoned) {
+            return;
+        }
+        if !self.is_empty_within(condemned.grace_until.saturating_sub(now)) {
             act::target::kill(&self.guarded.target.dir, Mode::Real);
             self.is_empty_within(DEATH);
         }

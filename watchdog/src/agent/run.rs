@@ -118,6 +118,16 @@ pub(super) struct Run {
     pub(super) began: (Duration, SystemTime),
     pub(super) notes: Vec<String>,
     pub(super) nested: BTreeSet<u64>,
+    pub(super) condemned: Option<Condemned>,
+}
+
+/// The whole target was told to end: who outlives its leader does not go free.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Condemned {
+    /// Until then it may end by itself.
+    pub(super) grace_until: Duration,
+    /// From then on a target that was only asked, and lives, is judged afresh.
+    pub(super) pardoned_at: Option<Duration>,
 }
 
 /// What runs in the target.
@@ -210,6 +220,7 @@ impl Run {
             began,
             notes,
             nested: BTreeSet::new(),
+            condemned: None,
         })
     }
 
@@ -324,11 +335,14 @@ impl Run {
         while let Some(notice) = self.channel.next() {
             self.story.hear(&notice);
             match &notice {
-                Notice::Ordered { order, .. } => {
+                Notice::Ordered { order, at, .. } => {
                     self.terminal.ordered(order, self.orders.attach.dry_run);
                     let whole = order
                         .victim
                         .is_some_and(|victim| victim.scope == Scope::Target);
+                    if whole && self.mode() == Mode::Real {
+                        self.condemn(order.rung, *at);
+                    }
                     if order.rung == Rung::Freeze {
                         let outcome = act::target::freeze(&self.guarded.target.dir, self.mode());
                         self.story.froze(outcome);
@@ -343,6 +357,22 @@ impl Run {
         }
         // A command that was started here ends when it has been reaped, and not before.
         ended.filter(|_| !matches!(self.subject, Running::Child { .. }))
+    }
+
+    fn condemn(&mut self, rung: Rung, at: Duration) {
+        let settings = &self.orders.settings;
+        let asked_until = at + settings.term_grace;
+        self.condemned = match rung {
+            Rung::Sigkill => Some(Condemned {
+                grace_until: at,
+                pardoned_at: None,
+            }),
+            Rung::Sigterm => Some(Condemned {
+                grace_until: asked_until,
+                pardoned_at: Some(asked_until + settings.cooldown),
+            }),
+            Rung::Warn | Rung::Freeze => self.condemned,
+        };
     }
 
     /// The whole target, forks under way included. Waits for the kernel's cgroup lock: beside.
@@ -367,6 +397,12 @@ impl Run {
     /// Asks everybody, as timeout(1) does: a shell alone would end and leave its children running.
     fn ask_all(&mut self, limit: Duration) {
         let (dir, mode) = (&self.guarded.target.dir, self.mode());
+        if mode == Mode::Real {
+            self.condemned = Some(Condemned {
+                grace_until: clock::now() + TIMEOUT_GRACE,
+                pardoned_at: None,
+            });
+        }
         act::target::thaw(dir, mode);
         let ask = |pid| {
             act::signal::pidfd_open(pid).map_or(Outcome::Gone, |pidfd| {
