@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
-use super::lab::{Lab, wait_until};
+use super::lab::{Lab, wait_until, workload};
 
 #[test]
 fn a_line_goes_through_the_users_shell() {
@@ -338,4 +338,36 @@ fn a_signal_from_outside_of_the_pid_namespace_reaches_the_command() {
     // SAFETY: no pointers are passed; it is a descendant of ours.
     assert_eq!(unsafe { libc::kill(memwatch, libc::SIGTERM) }, 0);
     assert_eq!(started.wait().expect(8).text(), "ready\ngot\n");
+}
+
+#[test]
+fn a_recording_that_cannot_be_written_changes_nothing_but_a_note() {
+    let lab = Lab::new();
+    // 12 KiB are room for a report, and not for the many looks at a target that fills up.
+    let mut command = lab.command("bash");
+    let line = "trap '' XFSZ; ulimit -f 12; exec \"$0\" attach --report report.json --record looks \
+        --memory-max 64M -- \"$1\" leak --rate 60M";
+    command.args(["-c", line, super::lab::MEMWATCH, &workload()]);
+    let ran = lab.run(command).expect_verdict("killed_by_memwatch", 137);
+    let notes = ran.report["notes"].to_string();
+    assert!(notes.contains("the recording is not whole"), "{notes}");
+    assert!(ran.err.contains("was killed by memwatch"), "{}", ran.err);
+}
+
+#[test]
+fn a_command_whose_cgroup_somebody_removes_is_known_to_have_no_guard() {
+    let lab = Lab::new();
+    let started = lab.start(lab.reporting(&["--cmd", "echo $$ > pid; exec sleep 3"]));
+    wait_until("command", || lab.read("pid").ends_with('\n'));
+    let targets = lab.targets();
+    for group in [&lab.pair.v2, &lab.pair.memory] {
+        fs::write(group.join("cgroup.procs"), lab.read("pid").trim()).expect("a way out");
+    }
+    for target in targets {
+        fs::remove_dir(target).expect("nobody is in it");
+    }
+    let ran = started.wait().expect_verdict("finished", 0);
+    let told = "cgroup was removed by somebody else: what still runs has no guard";
+    assert!(ran.report["notes"].to_string().contains(told), "{ran:#?}");
+    assert!(ran.err.contains(told), "{}", ran.err);
 }

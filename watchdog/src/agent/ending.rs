@@ -13,7 +13,6 @@ use crate::host::cgroup;
 use crate::host::clock;
 use crate::host::layout::Layout;
 use crate::incident::{self, Record, ReportFile};
-use anyhow::Context;
 use nix::unistd::Pid;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
@@ -30,6 +29,7 @@ impl Run {
         report: Option<ReportFile>,
     ) -> anyhow::Result<u8> {
         self.hear();
+        self.miss_decider();
         self.channel.stop();
         if let Some(decider) = self.decider.take() {
             self.refused.realtime = decider.join().unwrap_or(None);
@@ -46,10 +46,17 @@ impl Run {
             _ => None,
         };
         if let Some(recording) = self.recording.take() {
-            let dropped = recording.finish().context("cannot write the recording")?;
-            if dropped > 0 {
-                self.notes
-                    .push(format!("{dropped} looks did not get into the recording"));
+            // As for the report: a full disk does not change how the command ended.
+            let lack = match recording.finish() {
+                Ok(0) => None,
+                Ok(dropped) => Some(format!("{dropped} looks did not get into the recording")),
+                Err(error) => Some(format!(
+                    "the recording is not whole: {error}; replay what there is, or record to another disk"
+                )),
+            };
+            if let Some(lack) = lack {
+                self.terminal.say(&lack);
+                self.notes.push(lack);
             }
         }
         let let_go = matches!(ended, Ended::Detached);
@@ -101,7 +108,10 @@ impl Run {
         self.kernel.tell(&mut record);
         record.losses.missed_looks = status.late_looks.load(Ordering::Relaxed);
         record.losses.untracked_processes = status.untracked.load(Ordering::Relaxed);
-        record.losses.unreadable_files = status.unreadable.load(Ordering::Relaxed);
+        record.losses.unreadable_files = [&status.unreadable, &status.failed_looks]
+            .map(|count| count.load(Ordering::Relaxed))
+            .iter()
+            .sum();
         record.dry_run = self.orders.attach.dry_run;
         record.settings = identity::settings(&self.orders.settings);
         record

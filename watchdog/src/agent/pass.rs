@@ -95,6 +95,8 @@ struct Victim {
 
 /// Memory is given this long to come back after a death before the figure is taken.
 const RECOVERY: Duration = Duration::from_millis(500);
+/// After a look that failed.
+const AGAIN: Duration = Duration::from_millis(50);
 /// A look this much later than asked is counted as late.
 const LATE: Duration = Duration::from_millis(50);
 
@@ -148,7 +150,7 @@ impl Pass {
     /// The pass. `woken` means that reclaim has begun in the target: look at everything.
     ///
     /// # Errors
-    /// The target is gone.
+    /// The target is gone. A look that fails for another reason is skipped and counted.
     pub fn once(&mut self, now: Duration, woken: bool) -> io::Result<Duration> {
         self.count_delay(now);
         // Where no controller counts, the members' totals are the target's usage.
@@ -157,13 +159,25 @@ impl Pass {
         } else {
             self.next.depth
         };
-        let target = self.look_at_target(depth)?;
+        let looked = self.look_at_target(depth).and_then(|target| {
+            if depth == Depth::Members {
+                self.look_at_members(now)?;
+            }
+            Ok(target)
+        });
+        let target = match looked {
+            Ok(target) => target,
+            Err(error) if is_gone(&error) => return Err(error),
+            Err(_) => {
+                let status = &self.channel.status;
+                status.failed_looks.fetch_add(1, Ordering::Relaxed);
+                self.due = Some(now + AGAIN);
+                return Ok(AGAIN);
+            }
+        };
         let machine = (depth >= Depth::Stat)
             .then(|| self.look_at_machine())
             .flatten();
-        if depth == Depth::Members {
-            self.look_at_members(now)?;
-        }
         let facts = Facts {
             target: self.without_controller(target),
             machine,
@@ -441,6 +455,11 @@ fn foremost<'m, const N: usize>(
         }
     }
     places
+}
+
+/// Whether a file of the target's own says that the target is no more.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENOENT))
 }
 
 fn pressure(file: &Reread) -> Option<Psi> {

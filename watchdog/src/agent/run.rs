@@ -420,7 +420,30 @@ impl Run {
         self.story.timeout(limit, Rung::Sigterm, outcome);
     }
 
+    /// The deciding thread ends when it is told to, or with the target. Earlier it is missed: whoever
+    /// runs on has no guard, and must know it.
+    pub(super) fn miss_decider(&mut self) {
+        let Some(decider) = self.decider.take_if(|decider| decider.is_finished()) else {
+            return;
+        };
+        let how = match decider.join() {
+            Ok(realtime) => {
+                self.refused.realtime = realtime;
+                // A target that nobody is left in may go; a command's is memwatch's own to remove.
+                if !matches!(self.subject, Running::Child { .. }) {
+                    return;
+                }
+                "the command's cgroup was removed by somebody else"
+            }
+            Err(_) => "the deciding thread has failed",
+        };
+        let note = format!("{how}: what still runs has no guard");
+        self.terminal.warn(&note);
+        self.notes.push(note);
+    }
+
     fn keep_house(&mut self) -> Option<Ended> {
+        self.miss_decider();
         self.take_events();
         self.take_guard_kills();
         self.find_nested();
