@@ -205,3 +205,50 @@ while True:
     assert!(!ran.err.contains("without a guard"), "{}", ran.err);
     assert!(lab.pair.pids().is_empty(), "nobody stayed");
 }
+
+#[test]
+fn an_answered_request_is_no_kill() {
+    let lab = Lab::new();
+    // Gives its memory back when it is asked to end, and comes to an end of its own later.
+    let script = "\
+import os, resource, signal, time
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+class Asked(Exception): pass
+def asked(*_): raise Asked
+signal.signal(signal.SIGTERM, asked)
+held = []
+try:
+    while True:
+        held.append(b'x' * (1 << 20))
+        time.sleep(0.03)
+except Asked:
+    held.clear()
+time.sleep(2)
+os.kill(os.getpid(), signal.SIGSEGV)
+";
+    let ran = lab.attach(&["--memory-max", "128M", "--", &python(), "-c", script]);
+    let ran = ran.expect_verdict("signalled", 139);
+    assert!(rungs(&ran.report).contains(&"sigterm"), "{ran:#?}");
+    assert_eq!(ran.report["victims"], serde_json::json!([]));
+}
+
+#[test]
+fn a_kill_of_the_kernels_that_nobody_saw_is_told_by_its_number() {
+    let lab = Lab::new();
+    let mut command = lab.command("setpriv");
+    let drop = "-bpf,-perfmon,-sys_admin";
+    command.args(["--bounding-set", drop, "--inh-caps", drop]);
+    command.args([super::lab::MEMWATCH, "attach", "--report"]);
+    command.arg(lab.file("report.json"));
+    command.args(["--memory-max", "64M", "--on-pressure", "warn", "--cmd"]);
+    command.arg(format!("{} leak --rate {PACE}; exit 4", workload()));
+    let ran = lab.run(command).expect_verdict("finished_with_kills", 4);
+    assert_eq!(ran.report["kernel_oom_kills"], 1);
+    assert_eq!(ran.report["kernel_oom"], serde_json::json!([]));
+    assert_eq!(ran.report["kind"], "kernel_oom");
+    assert!(
+        ran.err.contains("1 of its processes was killed") && ran.err.contains("OOM killer, unseen"),
+        "{}",
+        ran.err
+    );
+}

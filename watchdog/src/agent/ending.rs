@@ -80,8 +80,7 @@ impl Run {
     }
 
     fn record(&mut self, totals: &Totals, leader: Option<(u32, Change)>, let_go: bool) -> Record {
-        self.story
-            .kernel_oom_count(totals.oom_kills.unwrap_or(0), leader);
+        self.story.kernel_oom_count(totals.oom_kills, leader);
         let (verdict, exit_code) = self.story.end(leader, let_go);
         let ended = clock::now();
         let duration_us = ended.saturating_sub(self.began.0).as_micros() as u64;

@@ -128,6 +128,7 @@ pub(super) fn grave() -> Record {
         comm: Comm::new(b"a\nb\x1b[31m\xff"),
         at_us: Some(20_000_000),
     });
+    record.kernel_oom_kills = Some(3);
     let mut victim = record.victims[0].clone();
     victim.process.pid = 4300;
     victim.process.comm = record.kernel_oom[0].comm;

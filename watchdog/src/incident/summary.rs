@@ -69,10 +69,14 @@ fn headline(record: &Record) -> (Tone, String) {
         (None, Some(signal)) => format!(" ({signal})"),
         (None, None) => String::new(),
     };
-    let killed = match record.victims.as_slice() {
+    let killed = match (record.victims.as_slice(), record.unnamed_kills()) {
         _ if record.verdict != Verdict::FinishedWithKills => String::new(),
-        [victim] => format!("; {} was killed", named(&victim.process)),
-        victims => format!("; {} of its processes were killed", victims.len()),
+        ([victim], 0) => format!("; {} was killed", named(&victim.process)),
+        ([], 1) => "; 1 of its processes was killed".to_owned(),
+        (victims, unnamed) => format!(
+            "; {} of its processes were killed",
+            victims.len() as u64 + unnamed
+        ),
     };
     let dry = if record.dry_run {
         "; dry run, nothing was touched"
@@ -197,6 +201,16 @@ fn tell_bystanders(page: &mut Paragraph, record: &Record) {
     }
     if let Some(more @ 1..) = others.count().checked_sub(TOLD) {
         page.row("", &format!("and {more} more"));
+    }
+    if let unnamed @ 1.. = record.unnamed_kills() {
+        let who = if unnamed == 1 { "process" } else { "processes" };
+        page.row(
+            "killed",
+            &format!(
+                "{} {who} by the kernel's OOM killer, unseen",
+                human::count(unnamed)
+            ),
+        );
     }
     for task in record.hung_tasks.iter().take(TOLD) {
         let at = optional(task.at_us, |us| format!(" at {}", human::duration(us)));

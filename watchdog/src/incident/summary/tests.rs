@@ -75,6 +75,7 @@ memwatch:   rivals   python3 (pid 4251): grew 1.0 MiB, the victim 800 MiB
 memwatch:   rungs    warning after 100us (dry run), freeze after 100us (refused: Operation not permitted)
 memwatch:
 memwatch:   killed   a\nb\x1b[31m\xff (pid 4300) by the kernel's OOM killer at 20.0s
+memwatch:   killed   2 processes by the kernel's OOM killer, unseen
 memwatch:   hung     txg_sync (tid 611), reported by the kernel at 2m 10s
 memwatch:   memory   peak 2.0 GiB of 2.0 GiB (98%); stalled for 412ms (0.3%)
 memwatch:   faults   1.2M minor, 312 major; reclaimed 14 times in 38ms
