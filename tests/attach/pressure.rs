@@ -252,3 +252,41 @@ fn a_kill_of_the_kernels_that_nobody_saw_is_told_by_its_number() {
         ran.err
     );
 }
+
+#[test]
+fn a_kill_of_the_kernels_outside_of_the_target_is_not_the_targets() {
+    let lab = Lab::new();
+    let both = lab.pair.below("both", "200M");
+    let mut other = lab.command(python());
+    both.confine(&mut other);
+    let hold = "import time; held = b'x' * (100 << 20); print(flush=True); time.sleep(60)";
+    other
+        .args(["-c", hold])
+        .stdout(std::process::Stdio::piped());
+    let mut other = other.spawn().expect("a neighbour");
+    let mut ready = [0];
+    let out = other.stdout.as_mut().expect("a pipe");
+    std::io::Read::read_exact(out, &mut ready).expect("it holds what it wants");
+
+    // By then the BPF programs are there.
+    let script = "import time; time.sleep(4); held = b'x' * (110 << 20); time.sleep(1)";
+    let mut command = lab.reporting(&[
+        "--memory-max",
+        "150M",
+        "--on-pressure",
+        "warn",
+        "--",
+        &python(),
+        "-c",
+        script,
+    ]);
+    both.confine(&mut command);
+    let ran = lab.run(command).expect_verdict("finished", 0);
+    let ended = other.wait().expect("ours");
+    assert_eq!(
+        std::os::unix::process::ExitStatusExt::signal(&ended),
+        Some(libc::SIGKILL)
+    );
+    assert_eq!(ran.report["kernel_oom"], serde_json::json!([]), "{ran:#?}");
+    assert_eq!(ran.report["kernel_oom_kills"], 0);
+}

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 /// Where the eyes in the kernel are handed over once they are ready.
 pub type KernelEyesSlot = ArrayQueue<KernelEyes>;
-/// Where events of the BPF programs go on from the deciding thread.
+/// Where events of the BPF programs go on from the deciding thread: the target's, and the machine's.
 pub type Events = ArrayQueue<bpf::Event>;
 
 /// What this process was not allowed.
@@ -77,6 +77,9 @@ fn drain(pass: &mut Pass, events: &Events) -> bool {
         };
         match event {
             bpf::Event::ReclaimStarted { .. } => reclaim = true,
+            // The row is that of whoever asked for memory; the victim may be anybody. Asked at once: a
+            // dying process is listed until it is dead.
+            bpf::Event::OomVictim { pid, .. } if !pass.has_member(pid) => {}
             other => drop(events.force_push(other)),
         }
     }

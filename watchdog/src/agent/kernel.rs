@@ -105,15 +105,6 @@ impl Kernel {
         }
     }
 
-    /// Whether an OOM victim is the target's: the programs saw it there, or it is there.
-    pub fn is_ours(&self, row: Option<bpf::Row>, pid: u32, target: &Path) -> bool {
-        let ours = match self.loaded.lock().as_deref() {
-            Ok(Loaded::Yes { row: ours, .. }) => Some(*ours),
-            _ => None,
-        };
-        (row.is_some() && row == ours) || is_member(pid, target)
-    }
-
     /// What the guard in the kernel has done since this was last asked.
     pub fn guard_kills(&self) -> Vec<(bpf::Name, bpf::Kill)> {
         match self.loaded.lock().as_deref_mut() {
@@ -272,9 +263,4 @@ fn describe(loss: &bpf::Loss) -> FeatureLost {
 fn in_initial_pid_namespace() -> bool {
     const PROC_PID_INIT_INO: u64 = 0xEFFF_FFFC;
     std::fs::metadata("/proc/self/ns/pid").is_ok_and(|ns| ns.ino() == PROC_PID_INIT_INO)
-}
-
-/// Whether `pid` is in the cgroup, or was: a process that is dying is still listed there.
-fn is_member(pid: u32, target: &Path) -> bool {
-    cgroup::pids(target).contains(&pid)
 }

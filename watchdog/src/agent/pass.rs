@@ -147,6 +147,23 @@ impl Pass {
         self.kernel.as_mut()?.reader.next_event()
     }
 
+    /// Whether a process, by the number that the kernel itself gives it, is the target's: it was at the
+    /// last look, or is now.
+    pub fn has_member(&mut self, pid: u32) -> bool {
+        let room = self.text.len();
+        let listed = |procs: &Reread, text: &mut [u8]| {
+            let text = procs.read(text);
+            text.is_ok_and(|text| pids(whole_lines(text, room)).any(|listed| listed == pid))
+        };
+        self.kernel.as_ref().is_some_and(|kernel| kernel.names)
+            && (self.members.views().iter().any(|m| m.pid == pid)
+                || self
+                    .target
+                    .procs
+                    .iter()
+                    .any(|procs| listed(procs, &mut self.text)))
+    }
+
     /// The pass. `woken` means that reclaim has begun in the target: look at everything.
     ///
     /// # Errors
@@ -474,6 +491,15 @@ fn signal_of(rung: Rung) -> Option<i32> {
         // A freeze takes the kernel's cgroup lock: the slow side does it.
         Rung::Warn | Rung::Freeze => None,
     }
+}
+
+/// The lines of a text that may have filled its buffer: the last may be cut then, and a pid with it.
+fn whole_lines(text: &[u8], room: usize) -> &[u8] {
+    if text.len() < room {
+        return text;
+    }
+    let end = text.iter().rposition(|&b| b == b'\n');
+    &text[..end.map_or(0, |end| end + 1)]
 }
 
 /// The numbers of a `cgroup.procs`. 0 is a process of another pid namespace: not ours to touch.

@@ -499,11 +499,7 @@ impl Run {
         self.kernel.flush_logs();
         while let Some(event) = self.events.pop() {
             match event {
-                bpf::Event::OomVictim { row, pid, comm, .. }
-                    if self.kernel.is_ours(row, pid, &self.guarded.target.dir) =>
-                {
-                    self.story.kernel_oom(pid, &comm);
-                }
+                bpf::Event::OomVictim { pid, comm, .. } => self.story.kernel_oom(pid, &comm),
                 bpf::Event::Hang { tid, comm, .. } => self.story.hung(tid, &comm),
                 _ => {}
             }
