@@ -303,6 +303,8 @@ impl Pass {
             procs_files.push(nested);
         }
         let mut removed = None;
+        let mut left_out = 0;
+        let buffer = self.text.len();
         for (at, procs) in procs_files.iter().enumerate() {
             let text = match procs.read(&mut self.text) {
                 Ok(text) => text,
@@ -314,8 +316,18 @@ impl Pass {
                 }
                 Err(e) => return Err(e),
             };
-            let room = self.pids.capacity() - self.pids.len();
-            self.pids.extend(pids(text).take(room));
+            let is_full = text.len() == buffer;
+            let text = whole_lines(text, buffer);
+            for pid in pids(text) {
+                match self.pids.len() < self.pids.capacity() {
+                    true => self.pids.push(pid),
+                    false => left_out += 1,
+                }
+            }
+            let read = text.len();
+            if is_full {
+                left_out += procs.lines_from(read as u64, &mut self.text).unwrap_or(0);
+            }
         }
         if let Some(at) = removed {
             procs_files.swap_remove(at);
@@ -326,6 +338,9 @@ impl Pass {
                 .and_then(|k| k.reader.process(pid))
                 .map_or(0, |totals| totals.stall_ns)
         });
+        let untracked = self.members.unseen().untracked + left_out;
+        let status = &self.channel.status;
+        status.untracked.fetch_max(untracked, Ordering::Relaxed);
         Ok(())
     }
 
@@ -507,4 +522,45 @@ fn pids(text: &[u8]) -> impl Iterator<Item = u32> {
     text.split(|&b| b == b'\n')
         .filter_map(|line| std::str::from_utf8(line).ok()?.parse().ok())
         .filter(|&pid| pid != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::guarded::machine_eyes;
+    use crate::watch::{Response, Settings};
+    use std::io::Write;
+
+    #[test]
+    fn a_long_list_of_processes_is_read_as_far_as_it_goes_and_the_rest_is_counted() {
+        // Numbers beyond what the kernel hands out, and the last one that fits the buffer is cut.
+        let mut list = tempfile::NamedTempFile::new().expect("a file");
+        for pid in 70_000_001..70_003_001 {
+            writeln!(list, "{pid}").expect("room");
+        }
+        let settings = Settings::default();
+        let channel = Arc::new(Channel::new().expect("descriptors"));
+        let target = TargetEyes {
+            memory: None,
+            pressure: None,
+            io_pressure: None,
+            procs: vec![Reread::open(list.path()).expect("it is there")],
+            limit_bytes: None,
+        };
+        let mut pass = Pass::new(
+            target,
+            machine_eyes().expect("/proc/meminfo"),
+            Members::new(None, settings.growth_window, 4),
+            Policy::new(settings, Response::Warn),
+            Mode::DryRun,
+            Arc::clone(&channel),
+            None,
+        );
+        pass.look_at_members(Duration::ZERO).expect("a look");
+        let listed = (16 << 10) / 9;
+        assert_eq!(pass.pids.len(), listed);
+        assert_eq!(pass.pids.last(), Some(&(70_000_000 + listed as u32)));
+        let untracked = channel.status.untracked.load(Ordering::Relaxed);
+        assert_eq!(untracked, 3000 - listed as u64);
+    }
 }
