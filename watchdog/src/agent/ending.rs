@@ -132,7 +132,7 @@ impl Run {
         let Subject::Program(program) = &self.orders.subject else {
             return match &self.subject {
                 Running::Adopted(adopted) => Some(incident::Command {
-                    program: incident::Text::of_name(&adopted.comm),
+                    program: incident::Text::of_name(incident::Comm::new(&adopted.comm).as_bytes()),
                     arguments: None,
                 }),
                 _ => None,

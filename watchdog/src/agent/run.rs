@@ -38,7 +38,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -450,6 +450,14 @@ impl Run {
         let status = &self.channel.status;
         self.kernel
             .heat(status.some_permille.load(Ordering::Relaxed) >= HOT_PERMILLE);
+        let seen = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        tracing::trace!(
+            looks = seen(&status.looks),
+            current_bytes = seen(&status.current_bytes),
+            some_permille = seen(&status.some_permille),
+            full_permille = seen(&status.full_permille),
+            "looked"
+        );
         let limit = self.guarded.limit_bytes;
         self.terminal
             .live(status, limit, clock::now().saturating_sub(self.began.0));

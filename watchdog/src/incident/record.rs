@@ -82,7 +82,7 @@ pub struct Record {
     /// What else a reader must know.
     #[serde(default)]
     pub notes: Vec<Text>,
-    /// Whether memwatch was told to touch nothing.
+    /// Whether memwatch was told to signal nobody.
     #[serde(default)]
     pub dry_run: bool,
     /// The settings in force, by their names in the configuration.
@@ -153,7 +153,7 @@ pub struct Command {
 /// The cgroup that was guarded.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
-    /// Its path below the cgroup2 mount.
+    /// Its directory, escaped.
     pub cgroup_path: Option<Text>,
     /// Its id in the kernel.
     pub cgroup_id: Option<u64>,

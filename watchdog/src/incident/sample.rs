@@ -25,7 +25,7 @@ pub(super) fn quiet() -> Record {
         arguments: None,
     });
     record.target = Target {
-        cgroup_path: Some("/memwatch/run-4242".into()),
+        cgroup_path: Some("/sys/fs/cgroup/memwatch-0123abcd".into()),
         cgroup_id: Some(7_431),
         memory_layout: Some(MemoryLayout::V2),
         limit_enforcer: Some(LimitEnforcer::Kernel),

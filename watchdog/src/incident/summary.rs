@@ -79,7 +79,7 @@ fn headline(record: &Record) -> (Tone, String) {
         ),
     };
     let dry = if record.dry_run {
-        "; dry run, nothing was touched"
+        "; dry run, memwatch signalled nobody"
     } else {
         ""
     };

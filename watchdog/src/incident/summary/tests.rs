@@ -119,7 +119,7 @@ fn each_end_has_a_headline_of_its_own() {
         assert_eq!(told(verdict), headline);
     }
     record.dry_run = true;
-    assert!(summary(&record, style(None)).contains("; dry run, nothing was touched\n"));
+    assert!(summary(&record, style(None)).contains("; dry run, memwatch signalled nobody\n"));
 }
 
 #[test]
