@@ -117,7 +117,7 @@ fn tell_intervention(page: &mut Paragraph, it: &Intervention) {
     if !it.rungs.is_empty() {
         let rungs: Vec<_> = it
             .rungs
-            .iter()
+            .chunk_by(|one, other| (one.rung, one.outcome) == (other.rung, other.outcome))
             .map(|taken| rung_phrase(taken, it.at_us))
             .collect();
         page.row("rungs", &rungs.join(", "));
@@ -159,8 +159,16 @@ fn scope_phrase(scope: Scope) -> &'static str {
     }
 }
 
-/// `SIGKILL after 18ms`, counted from the moment at which the rule was met.
-fn rung_phrase(taken: &RungTaken, met_at_us: u64) -> String {
+/// `SIGKILL after 18ms`, or `SIGTERM to 12 processes after 0s` for what went to many at once, counted
+/// from the moment at which the rule was met.
+fn rung_phrase(alike: &[RungTaken], met_at_us: u64) -> String {
+    let [taken, ..] = alike else {
+        return String::new();
+    };
+    let whom = match alike.len() {
+        1 => String::new(),
+        many => format!(" to {many} processes"),
+    };
     let rung = match taken.rung {
         Rung::Warn => "warning",
         Rung::Freeze => "freeze",
@@ -174,7 +182,7 @@ fn rung_phrase(taken: &RungTaken, met_at_us: u64) -> String {
         Outcome::DryRun => " (dry run)".to_owned(),
     };
     let after = human::duration(taken.at_us.saturating_sub(met_at_us));
-    format!("{rung} after {after}{outcome}")
+    format!("{rung}{whom} after {after}{outcome}")
 }
 
 /// Those who were killed without having been chosen, and tasks that the kernel reported as hung.

@@ -1,3 +1,5 @@
+//! Summaries of made-up records, word for word.
+
 use super::*;
 use crate::incident::{Process, Rival, Text, sample};
 
@@ -127,6 +129,8 @@ fn a_crowd_is_counted_and_not_listed() {
     let mut record = sample::killed();
     let rival = record.interventions[0].rivals[0].clone();
     record.interventions[0].rivals = vec![rival; 9];
+    let asked = record.interventions[0].rungs[0].clone();
+    record.interventions[0].rungs.splice(..1, vec![asked; 12]);
     let one = record.interventions[0].clone();
     record.interventions = vec![one; 7];
     let victim = record.victims[0].clone();
@@ -138,6 +142,10 @@ fn a_crowd_is_counted_and_not_listed() {
     let told = summary(&record, style(None));
     assert!(
         told.contains("memwatch:            and 6 more, further behind\n"),
+        "{told}"
+    );
+    assert!(
+        told.contains("rungs    SIGTERM to 12 processes after 400us, SIGKILL after 18ms\n"),
         "{told}"
     );
     assert!(
