@@ -371,3 +371,14 @@ fn a_command_whose_cgroup_somebody_removes_is_known_to_have_no_guard() {
     assert!(ran.report["notes"].to_string().contains(told), "{ran:#?}");
     assert!(ran.err.contains(told), "{}", ran.err);
 }
+
+#[test]
+fn a_line_is_called_what_was_typed_and_only_on_the_terminal() {
+    let lab = Lab::new();
+    let line = format!("true; : {}", "x".repeat(80));
+    let ran = lab.attach(&["--cmd", &line]).expect_verdict("finished", 0);
+    let headline = format!("memwatch: true; : {}... finished in ", "x".repeat(49));
+    // The 57 columns that are left of 60 begin with `true; : `.
+    assert!(ran.err.starts_with(&headline), "{}", ran.err);
+    assert_eq!(ran.report["command"]["program"], "/bin/sh");
+}

@@ -35,6 +35,11 @@ fn a_hog_is_killed_before_the_kernel_does() {
     assert_eq!(ran.report["victims"][0]["comm"], "workload");
     assert_eq!(ran.report["kernel_oom"], serde_json::json!([]));
     assert_eq!(ran.report["target"]["memory_layout"], "v1_beside_v2");
+    let it = &ran.report["interventions"][0];
+    let [before, after] =
+        ["memory_before_bytes", "memory_after_bytes"].map(|field| it[field].as_u64());
+    assert!(after.is_some() && after < before, "{it:#}");
+    assert!(ran.err.contains("memwatch:   freed    "), "{}", ran.err);
 }
 
 #[test]
@@ -289,4 +294,36 @@ fn a_kill_of_the_kernels_outside_of_the_target_is_not_the_targets() {
     );
     assert_eq!(ran.report["kernel_oom"], serde_json::json!([]), "{ran:#?}");
     assert_eq!(ran.report["kernel_oom_kills"], 0);
+}
+
+#[test]
+fn a_cgroup_that_memwatch_froze_is_thawed_when_it_lets_go() {
+    let lab = Lab::new();
+    let safety = lab.pair.below("bare", "400M");
+    let mut hog = lab.command(python());
+    safety.confine(&mut hog);
+    let script = "\
+import time
+time.sleep(1)
+held = []
+for _ in range(220):
+    held.append(b'x' * (1 << 20))
+    time.sleep(0.01)
+time.sleep(300)
+";
+    let mut hog = hog.args(["-c", script]).spawn().expect("a hog");
+    let group = safety.v2.display().to_string();
+    let options = ["--memory-max", "160M", "--on-pressure", "freeze"];
+    let arguments = [&options[..], &["--cgroup", &group]].concat();
+    let memwatch = lab.start(lab.reporting(&arguments));
+    let frozen = || fs::read_to_string(safety.v2.join("cgroup.freeze")).expect("a file");
+    wait_until("freeze", || frozen() == "1\n");
+    wait_until("word about it", || {
+        memwatch.stderr().contains("cgroup.freeze")
+    });
+    memwatch.signal(libc::SIGTERM);
+    memwatch.wait().expect_verdict("finished", 0);
+    assert_eq!(frozen(), "0\n");
+    hog.kill().expect("ours");
+    hog.wait().expect("ours");
 }

@@ -2,7 +2,7 @@
 //! and written, and the exit code is answered.
 
 use super::adopt;
-use super::guarded::Totals;
+use super::channel::NESTED;
 use super::identity;
 use super::run::{Ended, Run, Running, Subject};
 use super::signals::Change;
@@ -28,6 +28,7 @@ impl Run {
         ended: anyhow::Result<Ended>,
         report: Option<ReportFile>,
     ) -> anyhow::Result<u8> {
+        let over = (clock::now(), SystemTime::now());
         self.hear();
         self.miss_decider();
         self.channel.stop();
@@ -40,7 +41,6 @@ impl Run {
         self.hear();
         self.take_events();
         self.take_guard_kills();
-        let totals = self.guarded.totals();
         let leader = match (&ended, &self.subject) {
             (Ended::Leader(change), Running::Child { pid }) => Some((*pid, *change)),
             _ => None,
@@ -60,13 +60,16 @@ impl Run {
             }
         }
         let let_go = matches!(ended, Ended::Detached);
-        let mut record = self.record(&totals, leader, let_go);
         self.see_off(let_go);
+        if let Some(bytes) = self.guarded.current_bytes() {
+            self.story.settle(bytes);
+        }
+        let mut record = self.record(over, leader, let_go);
         self.dissolve(layout, &mut record);
         if let Some((pid, _)) = leader {
             let _ = nix::sys::wait::waitpid(Pid::from_raw(pid as i32), None);
         }
-        self.terminal.summary(&record);
+        self.terminal.summary(&record, self.orders.line.as_deref());
         if let Some(report) = report
             && let Err(error) = report.write(&record)
         {
@@ -79,12 +82,17 @@ impl Run {
             .unwrap_or(125))
     }
 
-    fn record(&mut self, totals: &Totals, leader: Option<(u32, Change)>, let_go: bool) -> Record {
+    fn record(
+        &mut self,
+        over: (Duration, SystemTime),
+        leader: Option<(u32, Change)>,
+        let_go: bool,
+    ) -> Record {
+        let totals = self.guarded.totals();
         self.story.kernel_oom_count(totals.oom_kills, leader);
         let (verdict, exit_code) = self.story.end(leader, let_go);
-        let ended = clock::now();
-        let duration_us = ended.saturating_sub(self.began.0).as_micros() as u64;
-        let mut record = Record::new(self.began.1, SystemTime::now(), duration_us, verdict);
+        let duration_us = over.0.saturating_sub(self.began.0).as_micros() as u64;
+        let mut record = Record::new(self.began.1, over.1, duration_us, verdict);
         record.exit_code = Some(exit_code.into());
         if let Some((_, Change::Killed(signal))) = leader {
             record.leader_signal = Some(incident::Signal::from_number(signal));
@@ -122,8 +130,14 @@ impl Run {
                 "{notices_lost} notices of the deciding thread were lost"
             ));
         }
+        if self.nested_left_out > 0 {
+            self.notes.push(format!(
+                "{} cgroups in the target were not looked into: there were more than {NESTED}",
+                self.nested_left_out
+            ));
+        }
         record.notes = self.notes.iter().map(|note| note.as_str().into()).collect();
-        std::mem::replace(&mut self.story, Story::begin(ended)).tell(&mut record);
+        std::mem::replace(&mut self.story, Story::begin(over.0)).tell(&mut record);
         record.kind = record.gravest();
         record
     }
@@ -178,10 +192,13 @@ impl Run {
 
     /// What still runs goes back to where it came from, unguarded, and the record says so.
     fn dissolve(&mut self, layout: &Layout, record: &mut Record) {
+        // What was only pointed at may have been frozen by whoever owns it.
+        if self.guarded.target.is_ours() || self.froze {
+            act::target::thaw(&self.guarded.target.dir, Mode::Real);
+        }
         if !self.guarded.target.is_ours() {
             return;
         }
-        act::target::thaw(&self.guarded.target.dir, Mode::Real);
         let dir = self.guarded.target.dir.clone();
         let left = match &self.subject {
             Running::Adopted(adopted) => adopted.give_back(&self.guarded.target),
@@ -202,10 +219,13 @@ impl Run {
         }
         let swept = cgroup::sweep(layout);
         for orphan in &swept.left {
-            self.terminal.warn(&format!(
-                "{} was left by a memwatch that died, and processes still run in it",
-                orphan.display()
-            ));
+            let how = if swept.thawed.contains(orphan) {
+                "frozen by a memwatch that died; what is in it runs again, unguarded"
+            } else {
+                "left by a memwatch that died, and processes still run in it"
+            };
+            self.terminal
+                .warn(&format!("{} was {how}", orphan.display()));
         }
     }
 }

@@ -153,6 +153,11 @@ impl Guarded {
         })
     }
 
+    /// What the target holds now, where a controller counts it.
+    pub fn current_bytes(&self) -> Option<u64> {
+        self.memory.as_ref()?.current().ok()
+    }
+
     /// What was counted since the target was made ready.
     pub fn totals(&self) -> Totals {
         let (now, began) = (self.read(), self.began);

@@ -35,6 +35,7 @@ use nix::sys::signal::Signal;
 use nix::sys::signalfd::{SignalFd, siginfo};
 use nix::unistd::Pid;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -59,6 +60,8 @@ pub enum Subject {
 pub struct Orders {
     /// What.
     pub subject: Subject,
+    /// The line that the user typed for a shell: what the terminal calls the command.
+    pub line: Option<OsString>,
     /// How.
     pub attach: Attach,
     /// By which numbers.
@@ -119,6 +122,9 @@ pub(super) struct Run {
     pub(super) notes: Vec<String>,
     pub(super) nested: BTreeSet<u64>,
     pub(super) condemned: Option<Condemned>,
+    pub(super) froze: bool,
+    /// The most cgroups inside the target that found no place among those looked into.
+    pub(super) nested_left_out: usize,
 }
 
 /// The whole target was told to end: who outlives its leader does not go free.
@@ -221,6 +227,8 @@ impl Run {
             notes,
             nested: BTreeSet::new(),
             condemned: None,
+            froze: false,
+            nested_left_out: 0,
         })
     }
 
@@ -345,6 +353,7 @@ impl Run {
                     }
                     if order.rung == Rung::Freeze {
                         let outcome = act::target::freeze(&self.guarded.target.dir, self.mode());
+                        self.froze |= outcome == Outcome::Delivered;
                         self.story.froze(outcome);
                         self.terminal.frozen(&self.guarded.target.dir, outcome);
                     } else if order.rung == Rung::Sigkill && whole {
@@ -476,6 +485,7 @@ impl Run {
             .collect();
         // By id: a cgroup that is removed and made again under its old name is another.
         self.nested.retain(|id| found.contains_key(id));
+        self.nested_left_out = self.nested_left_out.max(found.len().saturating_sub(NESTED));
         for (id, dir) in found {
             if self.nested.len() < NESTED
                 && !self.nested.contains(&id)

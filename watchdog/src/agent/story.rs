@@ -328,6 +328,23 @@ impl Story {
         });
     }
 
+    /// The run is over, and the target holds `current_bytes`: what is known of kills that nobody could
+    /// follow any more.
+    pub fn settle(&mut self, current_bytes: u64) {
+        let now_us = self.since(clock::now());
+        for it in self.interventions.values_mut() {
+            let kills =
+                |taken: &&RungTaken| taken.pid.is_some() && taken.outcome == Outcome::Delivered;
+            let Some(last) = it.rungs.iter().rfind(kills) else {
+                continue;
+            };
+            if it.memory_before_bytes.is_some() && it.memory_after_bytes.is_none() {
+                it.recovery_us = Some(now_us.saturating_sub(last.at_us));
+                it.memory_after_bytes = Some(current_bytes);
+            }
+        }
+    }
+
     /// How the run ended, and the exit code to answer with. `leader` is `None` for a target that was
     /// not started here; that one was emptied by memwatch if its last order spared nobody.
     pub fn end(&mut self, leader: Option<(u32, Change)>, let_go: bool) -> (Verdict, u8) {

@@ -225,7 +225,7 @@ pub struct Losses {
     pub untracked_processes: u64,
     /// Looks at the target that came later than they were due.
     pub missed_looks: u64,
-    /// Files that could not be read.
+    /// Files that could not be read, and looks that failed for that.
     pub unreadable_files: u64,
     /// Strings that were cut.
     pub truncated_strings: u64,
