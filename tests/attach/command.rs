@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
-use super::lab::{Lab, wait_until, workload};
+use super::lab::{Lab, python, wait_until, workload};
 
 #[test]
 fn a_line_goes_through_the_users_shell() {
@@ -65,6 +65,10 @@ fn the_limit_is_the_kernels_and_seen_from_inside() {
         .expect(0);
     assert_eq!(ran.text().trim(), (96 << 20).to_string());
     assert_eq!(ran.report["target"]["memory_max_bytes"], 96 << 20);
+    assert_eq!(ran.report["target"]["limit_enforcer"], "kernel");
+    // The group around it has 1 GiB.
+    let ran = lab.attach(&["--memory-max", "1536M", "--", "true"]);
+    assert_eq!(ran.report["target"]["memory_max_bytes"], 1 << 30);
     assert_eq!(ran.report["target"]["limit_enforcer"], "kernel");
 }
 
@@ -381,4 +385,19 @@ fn a_line_is_called_what_was_typed_and_only_on_the_terminal() {
     // The 57 columns that are left of 60 begin with `true; : `.
     assert!(ran.err.starts_with(&headline), "{}", ran.err);
     assert_eq!(ran.report["command"]["program"], "/bin/sh");
+}
+
+#[test]
+fn who_is_only_dying_does_not_run_on() {
+    let lab = Lab::new();
+    // What holds much takes a while to die.
+    let hold = "held = b'x' * (300 << 20); print(flush=True); import time; time.sleep(300)";
+    let line = format!(
+        "mkfifo ready; {} -c \"{hold}\" > ready & read -r _ < ready; kill -9 $!; exit 4",
+        python()
+    );
+    let ran = lab.attach(&["--on-pressure", "warn", "--cmd", &line]);
+    let ran = ran.expect_verdict("finished", 4);
+    assert!(!ran.err.contains("without a guard"), "{}", ran.err);
+    assert!(lab.pair.pids().is_empty(), "nobody stayed");
 }
