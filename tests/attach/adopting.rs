@@ -248,3 +248,21 @@ fn a_cgroup_that_holds_memwatch_itself_is_refused() {
         ran.expect_refusal(&["holds this memwatch itself"]);
     }
 }
+
+#[test]
+fn an_adopted_process_is_told_by_its_name_alone() {
+    let lab = Lab::new();
+    let mut sleeper = shell(&lab, "exec sleep 300");
+    wait_until("exec", || {
+        fs::read_to_string(format!("/proc/{}/comm", sleeper.id())).is_ok_and(|it| it == "sleep\n")
+    });
+    let memwatch = adopt(&lab, &["-vv"], sleeper.id());
+    wait_until("word of what is seen", || {
+        memwatch.stderr().contains("looked")
+    });
+    sleeper.kill().expect("ours");
+    sleeper.wait().expect("ours");
+    let ran = memwatch.wait().expect_verdict("finished", 0);
+    assert_eq!(ran.report["command"]["program"], "sleep");
+    assert!(ran.err.contains("memwatch: sleep finished"), "{}", ran.err);
+}

@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
-use super::lab::{Lab, wait_until};
+use super::lab::{Lab, python, wait_until, workload};
 
 #[test]
 fn a_line_goes_through_the_users_shell() {
@@ -65,6 +65,10 @@ fn the_limit_is_the_kernels_and_seen_from_inside() {
         .expect(0);
     assert_eq!(ran.text().trim(), (96 << 20).to_string());
     assert_eq!(ran.report["target"]["memory_max_bytes"], 96 << 20);
+    assert_eq!(ran.report["target"]["limit_enforcer"], "kernel");
+    // The group around it has 1 GiB.
+    let ran = lab.attach(&["--memory-max", "1536M", "--", "true"]);
+    assert_eq!(ran.report["target"]["memory_max_bytes"], 1 << 30);
     assert_eq!(ran.report["target"]["limit_enforcer"], "kernel");
 }
 
@@ -338,4 +342,62 @@ fn a_signal_from_outside_of_the_pid_namespace_reaches_the_command() {
     // SAFETY: no pointers are passed; it is a descendant of ours.
     assert_eq!(unsafe { libc::kill(memwatch, libc::SIGTERM) }, 0);
     assert_eq!(started.wait().expect(8).text(), "ready\ngot\n");
+}
+
+#[test]
+fn a_recording_that_cannot_be_written_changes_nothing_but_a_note() {
+    let lab = Lab::new();
+    // 12 KiB are room for a report, and not for the many looks at a target that fills up.
+    let mut command = lab.command("bash");
+    let line = "trap '' XFSZ; ulimit -f 12; exec \"$0\" attach --report report.json --record looks \
+        --memory-max 64M -- \"$1\" leak --rate 60M";
+    command.args(["-c", line, super::lab::MEMWATCH, &workload()]);
+    let ran = lab.run(command).expect_verdict("killed_by_memwatch", 137);
+    let notes = ran.report["notes"].to_string();
+    assert!(notes.contains("the recording is not whole"), "{notes}");
+    assert!(ran.err.contains("was killed by memwatch"), "{}", ran.err);
+}
+
+#[test]
+fn a_command_whose_cgroup_somebody_removes_is_known_to_have_no_guard() {
+    let lab = Lab::new();
+    let started = lab.start(lab.reporting(&["--cmd", "echo $$ > pid; exec sleep 3"]));
+    wait_until("command", || lab.read("pid").ends_with('\n'));
+    let targets = lab.targets();
+    for group in [&lab.pair.v2, &lab.pair.memory] {
+        fs::write(group.join("cgroup.procs"), lab.read("pid").trim()).expect("a way out");
+    }
+    for target in targets {
+        fs::remove_dir(target).expect("nobody is in it");
+    }
+    let ran = started.wait().expect_verdict("finished", 0);
+    let told = "cgroup was removed by somebody else: what still runs has no guard";
+    assert!(ran.report["notes"].to_string().contains(told), "{ran:#?}");
+    assert!(ran.err.contains(told), "{}", ran.err);
+}
+
+#[test]
+fn a_line_is_called_what_was_typed_and_only_on_the_terminal() {
+    let lab = Lab::new();
+    let line = format!("true; : {}", "x".repeat(80));
+    let ran = lab.attach(&["--cmd", &line]).expect_verdict("finished", 0);
+    let headline = format!("memwatch: true; : {}... finished in ", "x".repeat(49));
+    // The 57 columns that are left of 60 begin with `true; : `.
+    assert!(ran.err.starts_with(&headline), "{}", ran.err);
+    assert_eq!(ran.report["command"]["program"], "/bin/sh");
+}
+
+#[test]
+fn who_is_only_dying_does_not_run_on() {
+    let lab = Lab::new();
+    // What holds much takes a while to die.
+    let hold = "held = b'x' * (300 << 20); print(flush=True); import time; time.sleep(300)";
+    let line = format!(
+        "mkfifo ready; {} -c \"{hold}\" > ready & read -r _ < ready; kill -9 $!; exit 4",
+        python()
+    );
+    let ran = lab.attach(&["--on-pressure", "warn", "--cmd", &line]);
+    let ran = ran.expect_verdict("finished", 4);
+    assert!(!ran.err.contains("without a guard"), "{}", ran.err);
+    assert!(lab.pair.pids().is_empty(), "nobody stayed");
 }

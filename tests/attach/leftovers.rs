@@ -1,6 +1,6 @@
 //! What a memwatch that was killed leaves behind, and who removes it.
 
-use std::{os::unix::process::ExitStatusExt, path::PathBuf, thread, time::Duration};
+use std::{fs, os::unix::process::ExitStatusExt, path::PathBuf, thread, time::Duration};
 
 use super::lab::{Lab, Started, is_alive, wait_until};
 
@@ -95,4 +95,38 @@ fn cgroups_that_the_command_made_go_with_it() {
         for i in 1 2 3; do mkdir -p $d/n$i/deep; (echo 0 > $d/n$i/deep/cgroup.procs; sleep 0.3) & done; wait";
     lab.attach(&["--", "bash", "-c", line])
         .expect_verdict("finished", 0);
+}
+
+#[test]
+fn what_a_dead_memwatch_had_frozen_runs_again() {
+    let lab = Lab::new();
+    let (memwatch, command) = sleeper(&lab);
+    let target = lab.target();
+    fs::write(target.join("cgroup.freeze"), "1").expect("ours");
+    kill(memwatch);
+    let frozen = || fs::read_to_string(target.join("cgroup.freeze")).expect("it is there");
+    assert_eq!(frozen(), "1\n");
+    let next = lab.run(lab.memwatch(&["--", "true"])).expect(0);
+    assert_eq!(frozen(), "0\n");
+    assert!(next.err.contains("runs again"), "{}", next.err);
+
+    let pid = i32::try_from(command).expect("a pid");
+    // SAFETY: no pointers are passed; the test started it.
+    unsafe { libc::kill(pid, libc::SIGKILL) };
+    wait_until("death", || !is_alive(command));
+    lab.run(lab.memwatch(&["--", "true"])).expect(0);
+}
+
+#[test]
+fn cgroups_beyond_those_that_are_looked_into_are_counted() {
+    let lab = Lab::new();
+    let line = "d=/sys/fs/cgroup/unified$(sed -n 's/^0:://p' /proc/self/cgroup)\n\
+        for i in $(seq 70); do mkdir $d/n$i; done; sleep 1";
+    let ran = lab.attach(&["--", "bash", "-c", line]);
+    let ran = ran.expect_verdict("finished", 0);
+    let notes = ran.report["notes"].to_string();
+    assert!(
+        notes.contains("6 cgroups in the target were not looked into"),
+        "{notes}"
+    );
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::lab::{Lab, Ran, wait_until, workload};
+use super::lab::{Lab, Ran, python, wait_until, workload};
 use serde_json::Value;
 
 /// Slow enough for memwatch to be first even where everything else is slow.
@@ -35,6 +35,11 @@ fn a_hog_is_killed_before_the_kernel_does() {
     assert_eq!(ran.report["victims"][0]["comm"], "workload");
     assert_eq!(ran.report["kernel_oom"], serde_json::json!([]));
     assert_eq!(ran.report["target"]["memory_layout"], "v1_beside_v2");
+    let it = &ran.report["interventions"][0];
+    let [before, after] =
+        ["memory_before_bytes", "memory_after_bytes"].map(|field| it[field].as_u64());
+    assert!(after.is_some() && after < before, "{it:#}");
+    assert!(ran.err.contains("memwatch:   freed    "), "{}", ran.err);
 }
 
 #[test]
@@ -182,4 +187,143 @@ fn without_a_memory_controller_memwatch_holds_the_limit_itself() {
         most.trim().parse::<u64>().expect("a number") < 300 << 20,
         "{most}"
     );
+}
+
+#[test]
+fn who_outlives_a_leader_that_was_asked_to_end_does_not_go_free() {
+    let lab = Lab::new();
+    // The leader heeds SIGTERM, its child does not.
+    let script = "\
+import os, signal, time
+if os.fork() == 0:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(300)
+signal.signal(signal.SIGTERM, lambda *_: os._exit(7))
+held = []
+while True:
+    held.append(b'x' * (1 << 20))
+    time.sleep(0.03)
+";
+    let ran = lab.attach(&["--memory-max", "128M", "--", &python(), "-c", script]);
+    let ran = ran.expect_verdict("finished_with_kills", 7);
+    assert!(rungs(&ran.report).contains(&"sigterm"), "{ran:#?}");
+    assert!(!ran.err.contains("without a guard"), "{}", ran.err);
+    assert!(lab.pair.pids().is_empty(), "nobody stayed");
+}
+
+#[test]
+fn an_answered_request_is_no_kill() {
+    let lab = Lab::new();
+    // Gives its memory back when it is asked to end, and comes to an end of its own later.
+    let script = "\
+import os, resource, signal, time
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+class Asked(Exception): pass
+def asked(*_): raise Asked
+signal.signal(signal.SIGTERM, asked)
+held = []
+try:
+    while True:
+        held.append(b'x' * (1 << 20))
+        time.sleep(0.03)
+except Asked:
+    held.clear()
+time.sleep(2)
+os.kill(os.getpid(), signal.SIGSEGV)
+";
+    let ran = lab.attach(&["--memory-max", "128M", "--", &python(), "-c", script]);
+    let ran = ran.expect_verdict("signalled", 139);
+    assert!(rungs(&ran.report).contains(&"sigterm"), "{ran:#?}");
+    assert_eq!(ran.report["victims"], serde_json::json!([]));
+}
+
+#[test]
+fn a_kill_of_the_kernels_that_nobody_saw_is_told_by_its_number() {
+    let lab = Lab::new();
+    let mut command = lab.command("setpriv");
+    let drop = "-bpf,-perfmon,-sys_admin";
+    command.args(["--bounding-set", drop, "--inh-caps", drop]);
+    command.args([super::lab::MEMWATCH, "attach", "--report"]);
+    command.arg(lab.file("report.json"));
+    command.args(["--memory-max", "64M", "--on-pressure", "warn", "--cmd"]);
+    command.arg(format!("{} leak --rate {PACE}; exit 4", workload()));
+    let ran = lab.run(command).expect_verdict("finished_with_kills", 4);
+    assert_eq!(ran.report["kernel_oom_kills"], 1);
+    assert_eq!(ran.report["kernel_oom"], serde_json::json!([]));
+    assert_eq!(ran.report["kind"], "kernel_oom");
+    assert!(
+        ran.err.contains("1 of its processes was killed") && ran.err.contains("OOM killer, unseen"),
+        "{}",
+        ran.err
+    );
+}
+
+#[test]
+fn a_kill_of_the_kernels_outside_of_the_target_is_not_the_targets() {
+    let lab = Lab::new();
+    let both = lab.pair.below("both", "200M");
+    let mut other = lab.command(python());
+    both.confine(&mut other);
+    let hold = "import time; held = b'x' * (100 << 20); print(flush=True); time.sleep(60)";
+    other
+        .args(["-c", hold])
+        .stdout(std::process::Stdio::piped());
+    let mut other = other.spawn().expect("a neighbour");
+    let mut ready = [0];
+    let out = other.stdout.as_mut().expect("a pipe");
+    std::io::Read::read_exact(out, &mut ready).expect("it holds what it wants");
+
+    // By then the BPF programs are there.
+    let script = "import time; time.sleep(4); held = b'x' * (110 << 20); time.sleep(1)";
+    let mut command = lab.reporting(&[
+        "--memory-max",
+        "150M",
+        "--on-pressure",
+        "warn",
+        "--",
+        &python(),
+        "-c",
+        script,
+    ]);
+    both.confine(&mut command);
+    let ran = lab.run(command).expect_verdict("finished", 0);
+    let ended = other.wait().expect("ours");
+    assert_eq!(
+        std::os::unix::process::ExitStatusExt::signal(&ended),
+        Some(libc::SIGKILL)
+    );
+    assert_eq!(ran.report["kernel_oom"], serde_json::json!([]), "{ran:#?}");
+    assert_eq!(ran.report["kernel_oom_kills"], 0);
+}
+
+#[test]
+fn a_cgroup_that_memwatch_froze_is_thawed_when_it_lets_go() {
+    let lab = Lab::new();
+    let safety = lab.pair.below("bare", "400M");
+    let mut hog = lab.command(python());
+    safety.confine(&mut hog);
+    let script = "\
+import time
+time.sleep(1)
+held = []
+for _ in range(220):
+    held.append(b'x' * (1 << 20))
+    time.sleep(0.01)
+time.sleep(300)
+";
+    let mut hog = hog.args(["-c", script]).spawn().expect("a hog");
+    let group = safety.v2.display().to_string();
+    let options = ["--memory-max", "160M", "--on-pressure", "freeze"];
+    let arguments = [&options[..], &["--cgroup", &group]].concat();
+    let memwatch = lab.start(lab.reporting(&arguments));
+    let frozen = || fs::read_to_string(safety.v2.join("cgroup.freeze")).expect("a file");
+    wait_until("freeze", || frozen() == "1\n");
+    wait_until("word about it", || {
+        memwatch.stderr().contains("cgroup.freeze")
+    });
+    memwatch.signal(libc::SIGTERM);
+    memwatch.wait().expect_verdict("finished", 0);
+    assert_eq!(frozen(), "0\n");
+    hog.kill().expect("ours");
+    hog.wait().expect("ours");
 }

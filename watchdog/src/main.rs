@@ -39,5 +39,7 @@ fn log_to_stderr(verbosity: Verbosity) {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // It would be told to the same standard error that nobody reads, and panic there.
+        .log_internal_errors(false)
         .init();
 }

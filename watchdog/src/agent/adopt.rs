@@ -172,7 +172,24 @@ fn empty(target: &Target, destination: impl Fn(u32) -> Vec<PathBuf>) -> usize {
             }
         }
     }
+    moved.retain(|&pid| !is_dying(pid));
     moved.len()
+}
+
+/// Whether a process only has its end before it: it is listed in its cgroup until it is dead.
+fn is_dying(pid: u32) -> bool {
+    const PF_EXITING: u32 = 4; // include/linux/sched.h
+    const KILLED: u64 = 1 << (libc::SIGKILL - 1);
+    let end = || {
+        let process = procfs::process::Process::new(pid as i32)?;
+        let (stat, status) = (process.stat()?, process.status()?);
+        let killed = (status.shdpnd | status.sigpnd) & KILLED != 0;
+        procfs::ProcResult::Ok(
+            killed || stat.flags & PF_EXITING != 0 || matches!(stat.state, 'Z' | 'X'),
+        )
+    };
+    // No files: no process.
+    end().unwrap_or(true)
 }
 
 fn move_to(pid: u32, entrances: &mut [File]) -> io::Result<()> {
@@ -183,12 +200,11 @@ fn move_to(pid: u32, entrances: &mut [File]) -> io::Result<()> {
 
 /// `pid` first, then its descendants.
 fn tree(pid: u32) -> Vec<u32> {
-    let parents: Vec<(u32, u32)> = fs::read_dir("/proc")
+    let parents: Vec<(u32, u32)> = procfs::process::all_processes()
         .into_iter()
         .flatten()
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter_map(|pid| Some((pid, stat(pid)?.ppid)))
+        .filter_map(|process| process.ok()?.stat().ok())
+        .map(|stat| (stat.pid as u32, stat.ppid as u32))
         .collect();
     let mut found = vec![pid];
     let mut at = 0;
@@ -219,29 +235,24 @@ fn stat(pid: u32) -> Option<process::Stat> {
 
 /// The groups that `pid` is in, of the hierarchies that a target uses.
 fn groups_of(pid: u32, layout: &Layout) -> Vec<PathBuf> {
-    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let process = procfs::process::Process::new(pid as i32);
+    let groups = process.and_then(|process| process.cgroups());
+    let groups: Vec<_> = groups.into_iter().flatten().collect();
     hierarchies(layout)
         .filter_map(|(controller, hierarchy)| {
-            let path = text.lines().find_map(|line| {
-                let (_, rest) = line.split_once(':')?;
-                let (controllers, path) = rest.split_once(':')?;
-                controllers
-                    .split(',')
-                    .any(|c| c == controller)
-                    .then_some(path)
+            let group = groups.iter().find(|group| match controller {
+                None => group.hierarchy == 0,
+                Some(controller) => group.controllers.iter().any(|it| it == controller),
             })?;
-            Some(
-                hierarchy
-                    .mount
-                    .join(Path::new(path).strip_prefix("/").ok()?),
-            )
+            let below = Path::new(&group.pathname).strip_prefix("/").ok()?;
+            Some(hierarchy.mount.join(below))
         })
         .collect()
 }
 
-/// The hierarchies, with what `/proc/PID/cgroup` calls them.
-fn hierarchies(layout: &Layout) -> impl Iterator<Item = (&'static str, &Hierarchy)> {
-    let v1 = layout.v1_memory.as_ref().map(|h| ("memory", h));
-    let v2 = layout.v2.as_ref().map(|h| ("", h));
+/// The hierarchies, with the controller by which a v1 one is known.
+fn hierarchies(layout: &Layout) -> impl Iterator<Item = (Option<&'static str>, &Hierarchy)> {
+    let v1 = layout.v1_memory.as_ref().map(|h| (Some("memory"), h));
+    let v2 = layout.v2.as_ref().map(|h| (None, h));
     v1.into_iter().chain(v2)
 }

@@ -63,7 +63,7 @@ pub enum Notice {
         /// The target's memory now.
         current_bytes: u64,
     },
-    /// The cgroup is gone, or nobody is left in a cgroup that was only pointed at.
+    /// The cgroup is gone.
     TargetGone,
 }
 
@@ -86,6 +86,8 @@ pub struct Status {
     pub untracked: AtomicU64,
     /// Files that could not be read.
     pub unreadable: AtomicU64,
+    /// Looks that failed as a whole: the target's own files were there and could not be read.
+    pub failed_looks: AtomicU64,
     /// The longest time between two looks that was not asked for, in µs.
     pub longest_delay_us: AtomicU64,
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 /// Where the eyes in the kernel are handed over once they are ready.
 pub type KernelEyesSlot = ArrayQueue<KernelEyes>;
-/// Where events of the BPF programs go on from the deciding thread.
+/// Where events of the BPF programs go on from the deciding thread: the target's, and the machine's.
 pub type Events = ArrayQueue<bpf::Event>;
 
 /// What this process was not allowed.
@@ -77,6 +77,9 @@ fn drain(pass: &mut Pass, events: &Events) -> bool {
         };
         match event {
             bpf::Event::ReclaimStarted { .. } => reclaim = true,
+            // The row is that of whoever asked for memory; the victim may be anybody. Asked at once: a
+            // dying process is listed until it is dead.
+            bpf::Event::OomVictim { pid, .. } if !pass.has_member(pid) => {}
             other => drop(events.force_push(other)),
         }
     }
@@ -179,4 +182,51 @@ fn lock_memory() -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::act::Mode;
+    use crate::agent::guarded::machine_eyes;
+    use crate::agent::members::Members;
+    use crate::agent::pass::TargetEyes;
+    use crate::host::reread::Reread;
+    use crate::watch::{Policy, Response, Settings};
+    use std::path::Path;
+    use std::sync::atomic::Ordering;
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_no_end_of_the_target() {
+        let settings = Settings::default();
+        let channel = Arc::new(Channel::new().expect("descriptors"));
+        let target = TargetEyes {
+            memory: None,
+            pressure: None,
+            io_pressure: None,
+            // Opens, and answers every read with EISDIR.
+            procs: vec![Reread::open(Path::new("/")).expect("a directory")],
+            limit_bytes: None,
+        };
+        let pass = Pass::new(
+            target,
+            machine_eyes().expect("/proc/meminfo"),
+            Members::new(None, settings.growth_window, 4),
+            Policy::new(settings, Response::Warn),
+            Mode::DryRun,
+            Arc::clone(&channel),
+            None,
+        );
+        let (eyes, events) = (KernelEyesSlot::new(1), Events::new(1));
+        let decider = start(pass, Arc::clone(&channel), eyes.into(), events.into());
+        let decider = decider.expect("a thread");
+        let failed = &channel.status.failed_looks;
+        while failed.load(Ordering::Relaxed) < 2 {
+            assert!(!decider.is_finished(), "it looks again");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        channel.stop();
+        decider.join().expect("no panic");
+        assert!(channel.next().is_none(), "nobody was told that it is gone");
+    }
 }

@@ -2,9 +2,9 @@
 //! and written, and the exit code is answered.
 
 use super::adopt;
-use super::guarded::Totals;
+use super::channel::NESTED;
 use super::identity;
-use super::run::{Ended, Run, Running, Subject, TIMEOUT_GRACE};
+use super::run::{Ended, Run, Running, Subject};
 use super::signals::Change;
 use super::starting::undo;
 use super::story::Story;
@@ -12,8 +12,7 @@ use crate::act::{self, Mode};
 use crate::host::cgroup;
 use crate::host::clock;
 use crate::host::layout::Layout;
-use crate::incident::{self, Record, ReportFile, Verdict};
-use anyhow::Context;
+use crate::incident::{self, Record, ReportFile};
 use nix::unistd::Pid;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
@@ -29,7 +28,9 @@ impl Run {
         ended: anyhow::Result<Ended>,
         report: Option<ReportFile>,
     ) -> anyhow::Result<u8> {
+        let over = (clock::now(), SystemTime::now());
         self.hear();
+        self.miss_decider();
         self.channel.stop();
         if let Some(decider) = self.decider.take() {
             self.refused.realtime = decider.join().unwrap_or(None);
@@ -40,24 +41,30 @@ impl Run {
         self.hear();
         self.take_events();
         self.take_guard_kills();
-        let totals = self.guarded.totals();
         let leader = match (&ended, &self.subject) {
             (Ended::Leader(change), Running::Child { pid }) => Some((*pid, *change)),
             _ => None,
         };
         if let Some(recording) = self.recording.take() {
-            let dropped = recording.finish().context("cannot write the recording")?;
-            if dropped > 0 {
-                self.notes
-                    .push(format!("{dropped} looks did not get into the recording"));
+            // As for the report: a full disk does not change how the command ended.
+            let lack = match recording.finish() {
+                Ok(0) => None,
+                Ok(dropped) => Some(format!("{dropped} looks did not get into the recording")),
+                Err(error) => Some(format!(
+                    "the recording is not whole: {error}; replay what there is, or record to another disk"
+                )),
+            };
+            if let Some(lack) = lack {
+                self.terminal.say(&lack);
+                self.notes.push(lack);
             }
         }
-        let mut record = self.record(&totals, leader, matches!(ended, Ended::Detached));
-        match record.verdict {
-            Verdict::Timeout => self.see_off(TIMEOUT_GRACE),
-            Verdict::KilledByMemwatch => self.see_off(self.orders.settings.term_grace),
-            _ => {}
+        let let_go = matches!(ended, Ended::Detached);
+        self.see_off(let_go);
+        if let Some(bytes) = self.guarded.current_bytes() {
+            self.story.settle(bytes);
         }
+        let mut record = self.record(over, leader, let_go);
         self.dissolve(layout, &mut record);
         for note in self.kernel.leave(layout.v2_mount()) {
             self.terminal.warn(&note);
@@ -66,7 +73,7 @@ impl Run {
         if let Some((pid, _)) = leader {
             let _ = nix::sys::wait::waitpid(Pid::from_raw(pid as i32), None);
         }
-        self.terminal.summary(&record);
+        self.terminal.summary(&record, self.orders.line.as_deref());
         if let Some(report) = report
             && let Err(error) = report.write(&record)
         {
@@ -79,13 +86,17 @@ impl Run {
             .unwrap_or(125))
     }
 
-    fn record(&mut self, totals: &Totals, leader: Option<(u32, Change)>, let_go: bool) -> Record {
-        self.story
-            .kernel_oom_count(totals.oom_kills.unwrap_or(0), leader);
+    fn record(
+        &mut self,
+        over: (Duration, SystemTime),
+        leader: Option<(u32, Change)>,
+        let_go: bool,
+    ) -> Record {
+        let totals = self.guarded.totals();
+        self.story.kernel_oom_count(totals.oom_kills, leader);
         let (verdict, exit_code) = self.story.end(leader, let_go);
-        let ended = clock::now();
-        let duration_us = ended.saturating_sub(self.began.0).as_micros() as u64;
-        let mut record = Record::new(self.began.1, SystemTime::now(), duration_us, verdict);
+        let duration_us = over.0.saturating_sub(self.began.0).as_micros() as u64;
+        let mut record = Record::new(self.began.1, over.1, duration_us, verdict);
         record.exit_code = Some(exit_code.into());
         if let Some((_, Change::Killed(signal))) = leader {
             record.leader_signal = Some(incident::Signal::from_number(signal));
@@ -108,7 +119,10 @@ impl Run {
         self.kernel.tell(&mut record);
         record.losses.missed_looks = status.late_looks.load(Ordering::Relaxed);
         record.losses.untracked_processes = status.untracked.load(Ordering::Relaxed);
-        record.losses.unreadable_files = status.unreadable.load(Ordering::Relaxed);
+        record.losses.unreadable_files = [&status.unreadable, &status.failed_looks]
+            .map(|count| count.load(Ordering::Relaxed))
+            .iter()
+            .sum();
         record.dry_run = self.orders.attach.dry_run;
         record.settings = identity::settings(&self.orders.settings);
         record
@@ -120,8 +134,14 @@ impl Run {
                 "{notices_lost} notices of the deciding thread were lost"
             ));
         }
+        if self.nested_left_out > 0 {
+            self.notes.push(format!(
+                "{} cgroups in the target were not looked into: there were more than {NESTED}",
+                self.nested_left_out
+            ));
+        }
         record.notes = self.notes.iter().map(|note| note.as_str().into()).collect();
-        std::mem::replace(&mut self.story, Story::begin(ended)).tell(&mut record);
+        std::mem::replace(&mut self.story, Story::begin(over.0)).tell(&mut record);
         record.kind = record.gravest();
         record
     }
@@ -130,7 +150,7 @@ impl Run {
         let Subject::Program(program) = &self.orders.subject else {
             return match &self.subject {
                 Running::Adopted(adopted) => Some(incident::Command {
-                    program: incident::Text::of_name(&adopted.comm),
+                    program: incident::Text::of_name(incident::Comm::new(&adopted.comm).as_bytes()),
                     arguments: None,
                 }),
                 _ => None,
@@ -146,10 +166,18 @@ impl Run {
         })
     }
 
-    /// Ends what is left of a command that memwatch has ended: forks under way and processes that were
-    /// not looked at got no signal. What was asked to end may take `grace` for it.
-    fn see_off(&self, grace: Duration) {
-        if !self.is_empty_within(grace) {
+    /// Ends what is left of a target that was told to end: the leader may be the first to go and not
+    /// the hog, and forks under way got no signal. What was asked has the rest of its grace for it.
+    fn see_off(&self, let_go: bool) {
+        let now = clock::now();
+        let Some(condemned) = self.condemned else {
+            return;
+        };
+        let pardoned = |at| let_go || now >= at;
+        if condemned.pardoned_at.is_some_and(pardoned) {
+            return;
+        }
+        if !self.is_empty_within(condemned.grace_until.saturating_sub(now)) {
             act::target::kill(&self.guarded.target.dir, Mode::Real);
             self.is_empty_within(DEATH);
         }
@@ -168,10 +196,13 @@ impl Run {
 
     /// What still runs goes back to where it came from, unguarded, and the record says so.
     fn dissolve(&mut self, layout: &Layout, record: &mut Record) {
+        // What was only pointed at may have been frozen by whoever owns it.
+        if self.guarded.target.is_ours() || self.froze {
+            act::target::thaw(&self.guarded.target.dir, Mode::Real);
+        }
         if !self.guarded.target.is_ours() {
             return;
         }
-        act::target::thaw(&self.guarded.target.dir, Mode::Real);
         let dir = self.guarded.target.dir.clone();
         let left = match &self.subject {
             Running::Adopted(adopted) => adopted.give_back(&self.guarded.target),
@@ -192,10 +223,13 @@ impl Run {
         }
         let swept = cgroup::sweep(layout);
         for orphan in &swept.left {
-            self.terminal.warn(&format!(
-                "{} was left by a memwatch that died, and processes still run in it",
-                orphan.display()
-            ));
+            let how = if swept.thawed.contains(orphan) {
+                "frozen by a memwatch that died; what is in it runs again, unguarded"
+            } else {
+                "left by a memwatch that died, and processes still run in it"
+            };
+            self.terminal
+                .warn(&format!("{} was {how}", orphan.display()));
         }
     }
 }

@@ -87,10 +87,13 @@ impl Guarded {
             );
         }
         if left.high_bytes.is_some() {
-            shortcomings.push(
-                "memory.high needs the v2 memory controller, which this target has not: no brake"
-                    .into(),
-            );
+            let why = match (&target.memory, target.is_ours()) {
+                (Some(Controller::V2(_)), false) => {
+                    "memory.high is for cgroups that memwatch makes, and this one is somebody else's"
+                }
+                _ => "memory.high needs the v2 memory controller, which this target has not",
+            };
+            shortcomings.push(format!("{why}: no brake"));
         }
         let pressure = Reread::open(&target.dir.join("memory.pressure")).ok();
         let pressure = pressure.filter(|file| read_psi(file).is_some());
@@ -103,9 +106,9 @@ impl Guarded {
         }
         let own_limit = target.memory.as_ref().and_then(Controller::limit_bytes);
         let limit_bytes = own_limit.into_iter().chain(wanted.max_bytes).min();
-        let enforcer = limit_bytes.map(|_| match left.max_bytes {
-            None => LimitEnforcer::Kernel,
-            Some(_) => LimitEnforcer::Agent,
+        let enforcer = limit_bytes.map(|limit| match own_limit {
+            Some(kernels) if kernels <= limit => LimitEnforcer::Kernel,
+            _ => LimitEnforcer::Agent,
         });
         let high_bytes = wanted.high_bytes.filter(|_| left.high_bytes.is_none());
         let mut guarded = Self {
@@ -148,6 +151,11 @@ impl Guarded {
             procs,
             limit_bytes: self.limit_bytes,
         })
+    }
+
+    /// What the target holds now, where a controller counts it.
+    pub fn current_bytes(&self) -> Option<u64> {
+        self.memory.as_ref()?.current().ok()
     }
 
     /// What was counted since the target was made ready.

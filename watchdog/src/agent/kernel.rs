@@ -152,15 +152,6 @@ impl Kernel {
         }
     }
 
-    /// Whether an OOM victim is the target's: the programs saw it there, or it is there.
-    pub fn is_ours(&self, row: Option<bpf::Row>, pid: u32, target: &Path) -> bool {
-        let ours = match &*self.loaded.state() {
-            Loaded::Yes { row: ours, .. } => Some(*ours),
-            _ => None,
-        };
-        (row.is_some() && row == ours) || is_member(pid, target)
-    }
-
     /// What the guard in the kernel has done since this was last asked.
     pub fn guard_kills(&self) -> Vec<(bpf::Name, bpf::Kill)> {
         match &mut *self.loaded.state() {
@@ -340,9 +331,4 @@ fn told((name, kill): &(bpf::Name, bpf::Kill)) -> String {
         name.tgid,
         incident::duration(kill.stall_ns / 1000),
     )
-}
-
-/// Whether `pid` is in the cgroup, or was: a process that is dying is still listed there.
-fn is_member(pid: u32, target: &Path) -> bool {
-    cgroup::pids(target).contains(&pid)
 }

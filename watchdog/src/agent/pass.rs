@@ -95,6 +95,8 @@ struct Victim {
 
 /// Memory is given this long to come back after a death before the figure is taken.
 const RECOVERY: Duration = Duration::from_millis(500);
+/// After a look that failed.
+const AGAIN: Duration = Duration::from_millis(50);
 /// A look this much later than asked is counted as late.
 const LATE: Duration = Duration::from_millis(50);
 
@@ -148,10 +150,27 @@ impl Pass {
         self.kernel.as_mut()?.reader.next_event()
     }
 
+    /// Whether a process, by the number that the kernel itself gives it, is the target's: it was at the
+    /// last look, or is now.
+    pub fn has_member(&mut self, pid: u32) -> bool {
+        let room = self.text.len();
+        let listed = |procs: &Reread, text: &mut [u8]| {
+            let text = procs.read(text);
+            text.is_ok_and(|text| pids(whole_lines(text, room)).any(|listed| listed == pid))
+        };
+        self.kernel.as_ref().is_some_and(|kernel| kernel.names)
+            && (self.members.views().iter().any(|m| m.pid == pid)
+                || self
+                    .target
+                    .procs
+                    .iter()
+                    .any(|procs| listed(procs, &mut self.text)))
+    }
+
     /// The pass. `woken` means that reclaim has begun in the target: look at everything.
     ///
     /// # Errors
-    /// The target is gone.
+    /// The target is gone. A look that fails for another reason is skipped and counted.
     pub fn once(&mut self, now: Duration, woken: bool) -> io::Result<Duration> {
         self.count_delay(now);
         // Where no controller counts, the members' totals are the target's usage.
@@ -160,13 +179,25 @@ impl Pass {
         } else {
             self.next.depth
         };
-        let target = self.look_at_target(depth)?;
+        let looked = self.look_at_target(depth).and_then(|target| {
+            if depth == Depth::Members {
+                self.look_at_members(now)?;
+            }
+            Ok(target)
+        });
+        let target = match looked {
+            Ok(target) => target,
+            Err(error) if is_gone(&error) => return Err(error),
+            Err(_) => {
+                let status = &self.channel.status;
+                status.failed_looks.fetch_add(1, Ordering::Relaxed);
+                self.due = Some(now + AGAIN);
+                return Ok(AGAIN);
+            }
+        };
         let machine = (depth >= Depth::Stat)
             .then(|| self.look_at_machine())
             .flatten();
-        if depth == Depth::Members {
-            self.look_at_members(now)?;
-        }
         let facts = Facts {
             target: self.without_controller(target),
             machine,
@@ -275,6 +306,8 @@ impl Pass {
             procs_files.push(nested);
         }
         let mut removed = None;
+        let mut left_out = 0;
+        let buffer = self.text.len();
         for (at, procs) in procs_files.iter().enumerate() {
             let text = match procs.read(&mut self.text) {
                 Ok(text) => text,
@@ -286,8 +319,18 @@ impl Pass {
                 }
                 Err(e) => return Err(e),
             };
-            let room = self.pids.capacity() - self.pids.len();
-            self.pids.extend(pids(text).take(room));
+            let is_full = text.len() == buffer;
+            let text = whole_lines(text, buffer);
+            for pid in pids(text) {
+                match self.pids.len() < self.pids.capacity() {
+                    true => self.pids.push(pid),
+                    false => left_out += 1,
+                }
+            }
+            let read = text.len();
+            if is_full {
+                left_out += procs.lines_from(read as u64, &mut self.text).unwrap_or(0);
+            }
         }
         if let Some(at) = removed {
             procs_files.swap_remove(at);
@@ -298,6 +341,9 @@ impl Pass {
                 .and_then(|k| k.reader.process(pid))
                 .map_or(0, |totals| totals.stall_ns)
         });
+        let untracked = self.members.unseen().untracked + left_out;
+        let status = &self.channel.status;
+        status.untracked.fetch_max(untracked, Ordering::Relaxed);
         Ok(())
     }
 
@@ -446,6 +492,11 @@ fn foremost<'m, const N: usize>(
     places
 }
 
+/// Whether a file of the target's own says that the target is no more.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENOENT))
+}
+
 fn pressure(file: &Reread) -> Option<Psi> {
     let mut buf = [0; 256];
     psi::parse(file.read_short(&mut buf).ok()?)
@@ -460,9 +511,59 @@ fn signal_of(rung: Rung) -> Option<i32> {
     }
 }
 
+/// The lines of a text that may have filled its buffer: the last may be cut then, and a pid with it.
+fn whole_lines(text: &[u8], room: usize) -> &[u8] {
+    if text.len() < room {
+        return text;
+    }
+    let end = text.iter().rposition(|&b| b == b'\n');
+    &text[..end.map_or(0, |end| end + 1)]
+}
+
 /// The numbers of a `cgroup.procs`. 0 is a process of another pid namespace: not ours to touch.
 fn pids(text: &[u8]) -> impl Iterator<Item = u32> {
     text.split(|&b| b == b'\n')
         .filter_map(|line| std::str::from_utf8(line).ok()?.parse().ok())
         .filter(|&pid| pid != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::guarded::machine_eyes;
+    use crate::watch::{Response, Settings};
+    use std::io::Write;
+
+    #[test]
+    fn a_long_list_of_processes_is_read_as_far_as_it_goes_and_the_rest_is_counted() {
+        // Numbers beyond what the kernel hands out, and the last one that fits the buffer is cut.
+        let mut list = tempfile::NamedTempFile::new().expect("a file");
+        for pid in 70_000_001..70_003_001 {
+            writeln!(list, "{pid}").expect("room");
+        }
+        let settings = Settings::default();
+        let channel = Arc::new(Channel::new().expect("descriptors"));
+        let target = TargetEyes {
+            memory: None,
+            pressure: None,
+            io_pressure: None,
+            procs: vec![Reread::open(list.path()).expect("it is there")],
+            limit_bytes: None,
+        };
+        let mut pass = Pass::new(
+            target,
+            machine_eyes().expect("/proc/meminfo"),
+            Members::new(None, settings.growth_window, 4),
+            Policy::new(settings, Response::Warn),
+            Mode::DryRun,
+            Arc::clone(&channel),
+            None,
+        );
+        pass.look_at_members(Duration::ZERO).expect("a look");
+        let listed = (16 << 10) / 9;
+        assert_eq!(pass.pids.len(), listed);
+        assert_eq!(pass.pids.last(), Some(&(70_000_000 + listed as u32)));
+        let untracked = channel.status.untracked.load(Ordering::Relaxed);
+        assert_eq!(untracked, 3000 - listed as u64);
+    }
 }

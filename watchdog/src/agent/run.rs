@@ -35,10 +35,11 @@ use nix::sys::signal::Signal;
 use nix::sys::signalfd::{SignalFd, siginfo};
 use nix::unistd::Pid;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -59,6 +60,8 @@ pub enum Subject {
 pub struct Orders {
     /// What.
     pub subject: Subject,
+    /// The line that the user typed for a shell: what the terminal calls the command.
+    pub line: Option<OsString>,
     /// How.
     pub attach: Attach,
     /// By which numbers.
@@ -118,6 +121,19 @@ pub(super) struct Run {
     pub(super) began: (Duration, SystemTime),
     pub(super) notes: Vec<String>,
     pub(super) nested: BTreeSet<u64>,
+    pub(super) condemned: Option<Condemned>,
+    pub(super) froze: bool,
+    /// The most cgroups inside the target that found no place among those looked into.
+    pub(super) nested_left_out: usize,
+}
+
+/// The whole target was told to end: who outlives its leader does not go free.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Condemned {
+    /// Until then it may end by itself.
+    pub(super) grace_until: Duration,
+    /// From then on a target that was only asked, and lives, is judged afresh.
+    pub(super) pardoned_at: Option<Duration>,
 }
 
 /// What runs in the target.
@@ -210,6 +226,9 @@ impl Run {
             began,
             notes,
             nested: BTreeSet::new(),
+            condemned: None,
+            froze: false,
+            nested_left_out: 0,
         })
     }
 
@@ -324,13 +343,17 @@ impl Run {
         while let Some(notice) = self.channel.next() {
             self.story.hear(&notice);
             match &notice {
-                Notice::Ordered { order, .. } => {
+                Notice::Ordered { order, at, .. } => {
                     self.terminal.ordered(order, self.orders.attach.dry_run);
                     let whole = order
                         .victim
                         .is_some_and(|victim| victim.scope == Scope::Target);
+                    if whole && self.mode() == Mode::Real {
+                        self.condemn(order.rung, *at);
+                    }
                     if order.rung == Rung::Freeze {
                         let outcome = act::target::freeze(&self.guarded.target.dir, self.mode());
+                        self.froze |= outcome == Outcome::Delivered;
                         self.story.froze(outcome);
                         self.terminal.frozen(&self.guarded.target.dir, outcome);
                     } else if order.rung == Rung::Sigkill && whole {
@@ -343,6 +366,22 @@ impl Run {
         }
         // A command that was started here ends when it has been reaped, and not before.
         ended.filter(|_| !matches!(self.subject, Running::Child { .. }))
+    }
+
+    fn condemn(&mut self, rung: Rung, at: Duration) {
+        let settings = &self.orders.settings;
+        let asked_until = at + settings.term_grace;
+        self.condemned = match rung {
+            Rung::Sigkill => Some(Condemned {
+                grace_until: at,
+                pardoned_at: None,
+            }),
+            Rung::Sigterm => Some(Condemned {
+                grace_until: asked_until,
+                pardoned_at: Some(asked_until + settings.cooldown),
+            }),
+            Rung::Warn | Rung::Freeze => self.condemned,
+        };
     }
 
     /// The whole target, forks under way included. Waits for the kernel's cgroup lock: beside.
@@ -367,6 +406,12 @@ impl Run {
     /// Asks everybody, as timeout(1) does: a shell alone would end and leave its children running.
     fn ask_all(&mut self, limit: Duration) {
         let (dir, mode) = (&self.guarded.target.dir, self.mode());
+        if mode == Mode::Real {
+            self.condemned = Some(Condemned {
+                grace_until: clock::now() + TIMEOUT_GRACE,
+                pardoned_at: None,
+            });
+        }
         act::target::thaw(dir, mode);
         let ask = |pid| {
             act::signal::pidfd_open(pid).map_or(Outcome::Gone, |pidfd| {
@@ -384,13 +429,44 @@ impl Run {
         self.story.timeout(limit, Rung::Sigterm, outcome);
     }
 
+    /// The deciding thread ends when it is told to, or with the target. Earlier it is missed: whoever
+    /// runs on has no guard, and must know it.
+    pub(super) fn miss_decider(&mut self) {
+        let Some(decider) = self.decider.take_if(|decider| decider.is_finished()) else {
+            return;
+        };
+        let how = match decider.join() {
+            Ok(realtime) => {
+                self.refused.realtime = realtime;
+                // A target that nobody is left in may go; a command's is memwatch's own to remove.
+                if !matches!(self.subject, Running::Child { .. }) {
+                    return;
+                }
+                "the command's cgroup was removed by somebody else"
+            }
+            Err(_) => "the deciding thread has failed",
+        };
+        let note = format!("{how}: what still runs has no guard");
+        self.terminal.warn(&note);
+        self.notes.push(note);
+    }
+
     fn keep_house(&mut self) -> Option<Ended> {
+        self.miss_decider();
         self.take_events();
         self.take_guard_kills();
         self.find_nested();
         let status = &self.channel.status;
         self.kernel
             .heat(status.some_permille.load(Ordering::Relaxed) >= HOT_PERMILLE);
+        let seen = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        tracing::trace!(
+            looks = seen(&status.looks),
+            current_bytes = seen(&status.current_bytes),
+            some_permille = seen(&status.some_permille),
+            full_permille = seen(&status.full_permille),
+            "looked"
+        );
         let limit = self.guarded.limit_bytes;
         self.terminal
             .live(status, limit, clock::now().saturating_sub(self.began.0));
@@ -409,6 +485,7 @@ impl Run {
             .collect();
         // By id: a cgroup that is removed and made again under its old name is another.
         self.nested.retain(|id| found.contains_key(id));
+        self.nested_left_out = self.nested_left_out.max(found.len().saturating_sub(NESTED));
         for (id, dir) in found {
             if self.nested.len() < NESTED
                 && !self.nested.contains(&id)
@@ -434,11 +511,7 @@ impl Run {
         self.kernel.flush_logs();
         while let Some(event) = self.events.pop() {
             match event {
-                bpf::Event::OomVictim { row, pid, comm, .. }
-                    if self.kernel.is_ours(row, pid, &self.guarded.target.dir) =>
-                {
-                    self.story.kernel_oom(pid, &comm);
-                }
+                bpf::Event::OomVictim { pid, comm, .. } => self.story.kernel_oom(pid, &comm),
                 bpf::Event::Hang { tid, comm, .. } => self.story.hung(tid, &comm),
                 _ => {}
             }

@@ -22,6 +22,7 @@ pub struct Story {
     interventions: BTreeMap<u32, Intervention>,
     victims: Vec<Victim>,
     kernel_oom: Vec<KernelOomVictim>,
+    kernel_oom_kills: Option<u64>,
     hung_tasks: Vec<HungTask>,
     timed_out: bool,
     guard_kills: u32,
@@ -41,6 +42,7 @@ impl Story {
             interventions: BTreeMap::new(),
             victims: Vec::new(),
             kernel_oom: Vec::new(),
+            kernel_oom_kills: None,
             hung_tasks: Vec::new(),
             timed_out: false,
             guard_kills: 0,
@@ -281,6 +283,9 @@ impl Story {
             return;
         }
         self.kernel_oom.push(KernelOomVictim { pid, comm, at_us });
+        // Who was only asked to end, and is here to be killed, did not end of that.
+        self.victims
+            .retain(|v| v.process.pid != pid || v.signal == Signal::KILL);
         if self.victims.iter().all(|victim| victim.process.pid != pid) {
             self.victims.push(Victim {
                 process: Process {
@@ -296,16 +301,21 @@ impl Story {
         }
     }
 
-    /// The kernel counted `kills` in the target. Those that no event named are told as what is known:
-    /// a leader that died of SIGKILL with nobody else to blame was one of them.
-    pub fn kernel_oom_count(&mut self, kills: u64, leader: Option<(u32, Change)>) {
-        let unnamed = kills.saturating_sub(self.kernel_oom.len() as u64);
-        if unnamed > 0
+    /// The kernel counted `kills` in the target, if it counts. Those that no event named are told as
+    /// what is known: a leader that died of SIGKILL with nobody else to blame was one of them, and of
+    /// the others there is the number.
+    pub fn kernel_oom_count(&mut self, kills: Option<u64>, leader: Option<(u32, Change)>) {
+        self.kernel_oom_kills = kills;
+        if self.unnamed_kills() > 0
             && let Some((pid, Change::Killed(libc::SIGKILL))) = leader
             && self.victims.iter().all(|victim| victim.process.pid != pid)
         {
             self.kernel_oom(pid, b"");
         }
+    }
+
+    fn unnamed_kills(&self) -> u64 {
+        incident::unnamed_kills(self.kernel_oom_kills, &self.kernel_oom)
     }
 
     /// The kernel reported a task as hung.
@@ -318,15 +328,38 @@ impl Story {
         });
     }
 
+    /// The run is over, and the target holds `current_bytes`: what is known of kills that nobody could
+    /// follow any more.
+    pub fn settle(&mut self, current_bytes: u64) {
+        let now_us = self.since(clock::now());
+        for it in self.interventions.values_mut() {
+            let kills =
+                |taken: &&RungTaken| taken.pid.is_some() && taken.outcome == Outcome::Delivered;
+            let Some(last) = it.rungs.iter().rfind(kills) else {
+                continue;
+            };
+            if it.memory_before_bytes.is_some() && it.memory_after_bytes.is_none() {
+                it.recovery_us = Some(now_us.saturating_sub(last.at_us));
+                it.memory_after_bytes = Some(current_bytes);
+            }
+        }
+    }
+
     /// How the run ended, and the exit code to answer with. `leader` is `None` for a target that was
     /// not started here; that one was emptied by memwatch if its last order spared nobody.
-    pub fn end(&self, leader: Option<(u32, Change)>, let_go: bool) -> (Verdict, u8) {
+    pub fn end(&mut self, leader: Option<(u32, Change)>, let_go: bool) -> (Verdict, u8) {
+        // A leader that answered SIGTERM and died of something else was not ended by whoever asked.
+        if let Some((pid, Change::Killed(signal))) = leader {
+            let fatal = Signal::from_number(signal);
+            self.victims
+                .retain(|v| v.process.pid != pid || v.signal == fatal);
+        }
         let by = |pid: u32, who: KilledBy| {
             self.victims
                 .iter()
                 .any(|v| v.process.pid == pid && v.killed_by == who)
         };
-        let finished = if self.victims.is_empty() {
+        let finished = if self.victims.is_empty() && self.unnamed_kills() == 0 {
             Verdict::Finished
         } else {
             Verdict::FinishedWithKills
@@ -349,6 +382,7 @@ impl Story {
         record.interventions = self.interventions.into_values().collect();
         record.victims = self.victims;
         record.kernel_oom = self.kernel_oom;
+        record.kernel_oom_kills = self.kernel_oom_kills;
         record.hung_tasks = self.hung_tasks;
     }
 

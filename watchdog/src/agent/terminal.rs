@@ -6,6 +6,7 @@ use crate::config::{Live, Verbosity};
 use crate::incident::{self, LiveStatus, Record, Style};
 use crate::watch::{Order, Rung};
 use nix::sys::termios::{LocalFlags, tcgetattr};
+use std::ffi::OsStr;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -93,8 +94,9 @@ impl Terminal {
         line(&text);
     }
 
-    /// The summary at the end. Quiet: only if something was done.
-    pub fn summary(&self, record: &Record) {
+    /// The summary at the end. Quiet: only if something was done. A line `typed` for a shell stands in for
+    /// the shell's name: here, and not in the record, since it may carry secrets.
+    pub fn summary(&self, record: &Record, typed: Option<&OsStr>) {
         if self.verbosity == Verbosity::Quiet
             && record.interventions.is_empty()
             && record.victims.is_empty()
@@ -102,9 +104,13 @@ impl Terminal {
             return;
         }
         let color = self.is_terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+        let mut shown = record.clone();
+        if let (Some(typed), Some(command)) = (typed, &mut shown.command) {
+            command.program = cut(incident::Text::of_name(typed.as_encoded_bytes()));
+        }
         line(
             incident::summary(
-                record,
+                &shown,
                 Style {
                     color,
                     width: width(),
@@ -113,6 +119,16 @@ impl Terminal {
             .trim_end(),
         );
     }
+}
+
+/// As much of a line as a headline has room for.
+fn cut(text: incident::Text) -> incident::Text {
+    const ROOM: usize = 60;
+    if text.as_str().chars().count() <= ROOM {
+        return text;
+    }
+    let kept: String = text.as_str().chars().take(ROOM - 3).collect();
+    format!("{kept}...").into()
 }
 
 /// A terminal in raw mode belongs to a program that draws on it.

@@ -39,7 +39,7 @@ pub struct Common {
     /// Read this configuration file and no other
     #[arg(long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
-    /// Say what is decided and why; twice: every look at the machine too
+    /// Say what is decided and why; twice: also what is seen, four times a second
     #[arg(short, long, action = ArgAction::Count, global = true, conflicts_with = "quiet")]
     pub verbose: u8,
     /// Say errors only, and the summary only if something was done to the target
@@ -95,7 +95,7 @@ pub struct AttachArgs {
     /// What is done to the target under pressure
     #[arg(long, value_name = "ACTION", value_enum, help_heading = ACTION)]
     on_pressure: Option<OnPressure>,
-    /// Decide and report as always, but touch no process
+    /// Decide and report as always, but signal nobody; the limits are set all the same
     #[arg(
         long, help_heading = ACTION, value_name = "BOOL", hide_possible_values = true,
         num_args = 0..=1, require_equals = true, default_missing_value = "true"

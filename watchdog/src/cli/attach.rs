@@ -9,7 +9,12 @@ use crate::config::Config;
 
 /// Runs it; the exit code. What went wrong before the command ran has been said.
 pub fn run(args: &AttachArgs, config: Config) -> u8 {
-    let subject = match args.target() {
+    let target = args.target();
+    let line = match &target {
+        Target::Shell(line) => Some(line.clone()),
+        _ => None,
+    };
+    let subject = match target {
         Target::Shell(line) => Subject::Program(Program::shell(&line)),
         Target::Program { program, arguments } => Subject::Program(Program { program, arguments }),
         Target::Pid(pid) => Subject::Pid(pid.unsigned_abs()),
@@ -17,6 +22,7 @@ pub fn run(args: &AttachArgs, config: Config) -> u8 {
     };
     let orders = Orders {
         subject,
+        line,
         attach: config.attach,
         settings: config.policy,
         with_arguments: args.with_arguments,

@@ -83,7 +83,7 @@ the memory that the machine has; `none` leaves the target bounded by the machine
 /// `--memory-high`.
 pub(super) const MEMORY_HIGH: &str = "\
 Memory from which the target is slowed down by reclaim instead of killed, for example 1536M; below \
---memory-max. `none` (the default) leaves the choice to memwatch.";
+--memory-max. `none` (the default) sets none: there is only the limit.";
 
 /// `--timeout`.
 pub(super) const TIMEOUT: &str = "\

@@ -13,6 +13,7 @@ use crate::host::layout::{Hierarchy, Layout};
 use crate::host::memory::Controller;
 use crate::host::xattr;
 use nix::fcntl::{Flock, FlockArg};
+use std::cell::Cell;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -110,6 +111,8 @@ pub struct Target {
     pub memory: Option<Controller>,
     /// Held while this memwatch owns the target; `None` for one it was only pointed at.
     owner: Option<Flock<File>>,
+    /// A removal was tried: another, at the drop, would only wait once more for who does not go.
+    tried: Cell<bool>,
 }
 
 impl Target {
@@ -202,6 +205,7 @@ impl Target {
             level,
             memory: None,
             owner: None,
+            tried: Cell::new(false),
         })
     }
 
@@ -270,14 +274,16 @@ impl Target {
         if !self.is_ours() {
             return Ok(());
         }
+        self.tried.set(true);
         self.groups().try_for_each(remove_tree)
     }
 }
 
 impl Drop for Target {
     fn drop(&mut self) {
-        // After a remove that was asked for there is nothing left to do, or nothing that would help.
-        let _ = self.remove();
+        if !self.tried.get() {
+            let _ = self.remove();
+        }
     }
 }
 

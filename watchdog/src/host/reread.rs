@@ -6,7 +6,7 @@
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::FromRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -86,8 +86,22 @@ impl Reread {
         Ok(&buf[..n])
     }
 
-    /// The descriptor, for poll(2).
-    pub fn as_raw_fd(&self) -> i32 {
-        self.file.as_raw_fd()
+    /// How many lines there are from `offset` on: those that a buffer had no room for.
+    ///
+    /// # Errors
+    /// As [`Reread::read`].
+    pub fn lines_from(&self, mut offset: u64, buf: &mut [u8]) -> io::Result<u64> {
+        let mut lines = 0;
+        loop {
+            match self.file.read_at(buf, offset) {
+                Ok(0) => return Ok(lines),
+                Ok(n) => {
+                    lines += buf[..n].iter().filter(|&&b| b == b'\n').count() as u64;
+                    offset += n as u64;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
     }
 }

@@ -38,7 +38,7 @@ pub struct Intervention {
     pub rivals: Vec<Rival>,
     /// The target's memory when the rule was met.
     pub memory_before_bytes: Option<u64>,
-    /// The target's memory when the victim's had come back.
+    /// The target's memory when the victim's had come back, or the run was over.
     pub memory_after_bytes: Option<u64>,
     /// From the last rung until the memory was back.
     pub recovery_us: Option<u64>,

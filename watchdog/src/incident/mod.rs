@@ -30,7 +30,7 @@ pub use live::{LiveStatus, live_line};
 pub use paragraph::Style;
 pub use record::{
     Command, Faults, FeatureLost, Host, Kind, LimitEnforcer, Losses, MemoryLayout, ReadError,
-    Reclaim, Record, SCHEMA_VERSION, Target, Verdict,
+    Reclaim, Record, SCHEMA_VERSION, Target, Verdict, unnamed_kills,
 };
 pub use report::{ReportError, ReportFile};
 pub use signal::{Signal, UnknownSignal};

@@ -65,9 +65,11 @@ pub struct Record {
     /// Everybody who was ended for memory or for time, by whomever.
     #[serde(default)]
     pub victims: Vec<Victim>,
-    /// What the kernel's OOM killer did.
+    /// Whom the kernel's OOM killer took, as far as it was told.
     #[serde(default)]
     pub kernel_oom: Vec<KernelOomVictim>,
+    /// How many it took by the memory controller's count, named or not.
+    pub kernel_oom_kills: Option<u64>,
     /// Tasks that the kernel reported as hung.
     #[serde(default)]
     pub hung_tasks: Vec<HungTask>,
@@ -80,7 +82,7 @@ pub struct Record {
     /// What else a reader must know.
     #[serde(default)]
     pub notes: Vec<Text>,
-    /// Whether memwatch was told to touch nothing.
+    /// Whether memwatch was told to signal nobody.
     #[serde(default)]
     pub dry_run: bool,
     /// The settings in force, by their names in the configuration.
@@ -151,7 +153,7 @@ pub struct Command {
 /// The cgroup that was guarded.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
-    /// Its path below the cgroup2 mount.
+    /// Its directory, escaped.
     pub cgroup_path: Option<Text>,
     /// Its id in the kernel.
     pub cgroup_id: Option<u64>,
@@ -223,7 +225,7 @@ pub struct Losses {
     pub untracked_processes: u64,
     /// Looks at the target that came later than they were due.
     pub missed_looks: u64,
-    /// Files that could not be read.
+    /// Files that could not be read, and looks that failed for that.
     pub unreadable_files: u64,
     /// Strings that were cut.
     pub truncated_strings: u64,
@@ -284,6 +286,7 @@ impl Record {
             interventions: Vec::new(),
             victims: Vec::new(),
             kernel_oom: Vec::new(),
+            kernel_oom_kills: None,
             hung_tasks: Vec::new(),
             losses: Losses::default(),
             features_lost: Vec::new(),
@@ -320,6 +323,12 @@ impl Record {
         json
     }
 
+    /// How many processes of the target the kernel killed without anybody having seen whom.
+    #[must_use]
+    pub fn unnamed_kills(&self) -> u64 {
+        unnamed_kills(self.kernel_oom_kills, &self.kernel_oom)
+    }
+
     /// The gravest thing that the record tells of, which `kind` should say. A dry run counts as
     /// what it would have done.
     #[must_use]
@@ -333,7 +342,7 @@ impl Record {
             Kind::Timeout
         } else if took(Rung::Sigkill) || took(Rung::Sigterm) || self.victims.iter().any(ours) {
             Kind::Kill
-        } else if !self.kernel_oom.is_empty() {
+        } else if !self.kernel_oom.is_empty() || self.unnamed_kills() > 0 {
             Kind::KernelOom
         } else if took(Rung::Freeze) {
             Kind::Freeze
@@ -345,4 +354,10 @@ impl Record {
             Kind::Run
         }
     }
+}
+
+/// What a controller's count of kills has beyond those that are named.
+#[must_use]
+pub fn unnamed_kills(counted: Option<u64>, named: &[KernelOomVictim]) -> u64 {
+    counted.unwrap_or(0).saturating_sub(named.len() as u64)
 }

@@ -25,7 +25,7 @@ pub(super) fn quiet() -> Record {
         arguments: None,
     });
     record.target = Target {
-        cgroup_path: Some("/memwatch/run-4242".into()),
+        cgroup_path: Some("/sys/fs/cgroup/memwatch-0123abcd".into()),
         cgroup_id: Some(7_431),
         memory_layout: Some(MemoryLayout::V2),
         limit_enforcer: Some(LimitEnforcer::Kernel),
@@ -128,6 +128,7 @@ pub(super) fn grave() -> Record {
         comm: Comm::new(b"a\nb\x1b[31m\xff"),
         at_us: Some(20_000_000),
     });
+    record.kernel_oom_kills = Some(3);
     let mut victim = record.victims[0].clone();
     victim.process.pid = 4300;
     victim.process.comm = record.kernel_oom[0].comm;

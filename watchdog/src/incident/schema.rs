@@ -232,6 +232,8 @@ fn the_kind_is_the_gravest_thing_in_the_record() {
     record.interventions.remove(0);
     assert_eq!(record.gravest(), Kind::KernelOom);
     record.kernel_oom.clear();
+    assert_eq!(record.gravest(), Kind::KernelOom, "the count tells");
+    record.kernel_oom_kills = Some(0);
     assert_eq!(record.gravest(), Kind::Freeze);
     record.interventions[0].rungs.pop();
     assert_eq!(record.gravest(), Kind::Hang);

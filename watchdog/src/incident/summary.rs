@@ -69,13 +69,17 @@ fn headline(record: &Record) -> (Tone, String) {
         (None, Some(signal)) => format!(" ({signal})"),
         (None, None) => String::new(),
     };
-    let killed = match record.victims.as_slice() {
+    let killed = match (record.victims.as_slice(), record.unnamed_kills()) {
         _ if record.verdict != Verdict::FinishedWithKills => String::new(),
-        [victim] => format!("; {} was killed", named(&victim.process)),
-        victims => format!("; {} of its processes were killed", victims.len()),
+        ([victim], 0) => format!("; {} was killed", named(&victim.process)),
+        ([], 1) => "; 1 of its processes was killed".to_owned(),
+        (victims, unnamed) => format!(
+            "; {} of its processes were killed",
+            victims.len() as u64 + unnamed
+        ),
     };
     let dry = if record.dry_run {
-        "; dry run, nothing was touched"
+        "; dry run, memwatch signalled nobody"
     } else {
         ""
     };
@@ -113,7 +117,7 @@ fn tell_intervention(page: &mut Paragraph, it: &Intervention) {
     if !it.rungs.is_empty() {
         let rungs: Vec<_> = it
             .rungs
-            .iter()
+            .chunk_by(|one, other| (one.rung, one.outcome) == (other.rung, other.outcome))
             .map(|taken| rung_phrase(taken, it.at_us))
             .collect();
         page.row("rungs", &rungs.join(", "));
@@ -155,8 +159,16 @@ fn scope_phrase(scope: Scope) -> &'static str {
     }
 }
 
-/// `SIGKILL after 18ms`, counted from the moment at which the rule was met.
-fn rung_phrase(taken: &RungTaken, met_at_us: u64) -> String {
+/// `SIGKILL after 18ms`, or `SIGTERM to 12 processes after 0s` for what went to many at once, counted
+/// from the moment at which the rule was met.
+fn rung_phrase(alike: &[RungTaken], met_at_us: u64) -> String {
+    let [taken, ..] = alike else {
+        return String::new();
+    };
+    let whom = match alike.len() {
+        1 => String::new(),
+        many => format!(" to {many} processes"),
+    };
     let rung = match taken.rung {
         Rung::Warn => "warning",
         Rung::Freeze => "freeze",
@@ -170,7 +182,7 @@ fn rung_phrase(taken: &RungTaken, met_at_us: u64) -> String {
         Outcome::DryRun => " (dry run)".to_owned(),
     };
     let after = human::duration(taken.at_us.saturating_sub(met_at_us));
-    format!("{rung} after {after}{outcome}")
+    format!("{rung}{whom} after {after}{outcome}")
 }
 
 /// Those who were killed without having been chosen, and tasks that the kernel reported as hung.
@@ -197,6 +209,16 @@ fn tell_bystanders(page: &mut Paragraph, record: &Record) {
     }
     if let Some(more @ 1..) = others.count().checked_sub(TOLD) {
         page.row("", &format!("and {more} more"));
+    }
+    if let unnamed @ 1.. = record.unnamed_kills() {
+        let who = if unnamed == 1 { "process" } else { "processes" };
+        page.row(
+            "killed",
+            &format!(
+                "{} {who} by the kernel's OOM killer, unseen",
+                human::count(unnamed)
+            ),
+        );
     }
     for task in record.hung_tasks.iter().take(TOLD) {
         let at = optional(task.at_us, |us| format!(" at {}", human::duration(us)));

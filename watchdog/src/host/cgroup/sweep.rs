@@ -1,7 +1,7 @@
 //! Removes what dead memwatches left behind: what is theirs by name, by owner and by a lock that nobody
 //! holds. How targets are made and locked is `super`'s.
 
-use super::{MEMORY_XATTR, is_target_name, lock, nested, pids, remove_tree};
+use super::{MEMORY_XATTR, is_target_name, lock, nested, pids, remove_tree, write_text};
 use crate::host::layout::Layout;
 use crate::host::xattr;
 use std::fs;
@@ -13,11 +13,13 @@ use std::path::{Component, Path, PathBuf};
 pub struct Sweep {
     /// Orphaned targets that were empty and are gone now.
     pub removed: Vec<PathBuf>,
-    /// Orphaned targets in which something still runs: left alone.
+    /// Orphaned targets in which something still runs: left where it is.
     pub left: Vec<PathBuf>,
+    /// Those of `left` that their memwatch had frozen, and that run again.
+    pub thawed: Vec<PathBuf>,
 }
 
-/// Removes the empty targets of memwatches that are dead.
+/// Removes the empty targets of memwatches that are dead, and thaws the others.
 pub fn sweep(layout: &Layout) -> Sweep {
     let mut found = Sweep::default();
     if let Some(v2) = &layout.v2 {
@@ -39,6 +41,12 @@ fn sweep_below(dir: &Path, layout: &Layout, found: &mut Sweep) {
         // Its owner lives, or another sweep is at it.
         let Ok(_orphan) = lock(&below) else { continue };
         if !pids(&below).is_empty() {
+            // Who knows how to thaw it is dead.
+            let freeze = below.join("cgroup.freeze");
+            let frozen = fs::read(&freeze).is_ok_and(|text| text.starts_with(b"1"));
+            if frozen && write_text(&freeze, "0").is_ok() {
+                found.thawed.push(below.clone());
+            }
             found.left.push(below);
             continue;
         }

@@ -1,3 +1,5 @@
+//! Summaries of made-up records, word for word.
+
 use super::*;
 use crate::incident::{Process, Rival, Text, sample};
 
@@ -75,6 +77,7 @@ memwatch:   rivals   python3 (pid 4251): grew 1.0 MiB, the victim 800 MiB
 memwatch:   rungs    warning after 100us (dry run), freeze after 100us (refused: Operation not permitted)
 memwatch:
 memwatch:   killed   a\nb\x1b[31m\xff (pid 4300) by the kernel's OOM killer at 20.0s
+memwatch:   killed   2 processes by the kernel's OOM killer, unseen
 memwatch:   hung     txg_sync (tid 611), reported by the kernel at 2m 10s
 memwatch:   memory   peak 2.0 GiB of 2.0 GiB (98%); stalled for 412ms (0.3%)
 memwatch:   faults   1.2M minor, 312 major; reclaimed 14 times in 38ms
@@ -118,7 +121,7 @@ fn each_end_has_a_headline_of_its_own() {
         assert_eq!(told(verdict), headline);
     }
     record.dry_run = true;
-    assert!(summary(&record, style(None)).contains("; dry run, nothing was touched\n"));
+    assert!(summary(&record, style(None)).contains("; dry run, memwatch signalled nobody\n"));
 }
 
 #[test]
@@ -126,6 +129,8 @@ fn a_crowd_is_counted_and_not_listed() {
     let mut record = sample::killed();
     let rival = record.interventions[0].rivals[0].clone();
     record.interventions[0].rivals = vec![rival; 9];
+    let asked = record.interventions[0].rungs[0].clone();
+    record.interventions[0].rungs.splice(..1, vec![asked; 12]);
     let one = record.interventions[0].clone();
     record.interventions = vec![one; 7];
     let victim = record.victims[0].clone();
@@ -137,6 +142,10 @@ fn a_crowd_is_counted_and_not_listed() {
     let told = summary(&record, style(None));
     assert!(
         told.contains("memwatch:            and 6 more, further behind\n"),
+        "{told}"
+    );
+    assert!(
+        told.contains("rungs    SIGTERM to 12 processes after 400us, SIGKILL after 18ms\n"),
         "{told}"
     );
     assert!(
