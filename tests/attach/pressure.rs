@@ -208,6 +208,7 @@ while True:
     let ran = ran.expect_verdict("finished_with_kills", 7);
     assert!(rungs(&ran.report).contains(&"sigterm"), "{ran:#?}");
     assert!(!ran.err.contains("without a guard"), "{}", ran.err);
+    assert!(ran.err.contains("was killed with it"), "{}", ran.err);
     assert!(lab.pair.pids().is_empty(), "nobody stayed");
 }
 

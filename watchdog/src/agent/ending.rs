@@ -168,7 +168,7 @@ impl Run {
 
     /// Ends what is left of a target that was told to end: the leader may be the first to go and not
     /// the hog, and forks under way got no signal. What was asked has the rest of its grace for it.
-    fn see_off(&self, let_go: bool) {
+    fn see_off(&mut self, let_go: bool) {
         let now = clock::now();
         let Some(condemned) = self.condemned else {
             return;
@@ -180,6 +180,8 @@ impl Run {
         if !self.is_empty_within(condemned.grace_until.saturating_sub(now)) {
             act::target::kill(&self.guarded.target.dir, Mode::Real);
             self.is_empty_within(DEATH);
+            self.notes
+                .push("what outlived the end of the command was killed with it".into());
         }
     }
 

@@ -116,7 +116,7 @@ pub enum Kind {
 pub enum Verdict {
     /// By itself, and nobody was killed.
     Finished,
-    /// By itself, after memwatch had ended a part of it.
+    /// By itself, after a part of it had been killed for memory.
     FinishedWithKills,
     /// Its time was up.
     Timeout,
