@@ -97,6 +97,6 @@ fn with_the_last_memwatch_everything_goes() {
     first.wait().expect(0);
     second.wait().expect(0);
     // Other runs on this machine would keep it; of ours none is left.
-    let owners = || std::fs::read_dir(home.join("bpf-1/owners")).map_or(0, Iterator::count);
-    wait_until("an end of it", || !home.exists() || owners() > 0);
+    let standing = || memwatch::bpf::standing(home).is_ok_and(|rows| !rows.is_empty());
+    wait_until("an end of it", || !home.exists() || standing());
 }

@@ -1,7 +1,8 @@
 //! Where loaded programs live: a BPF file system of our own, in which maps, links and programs are pinned.
 //!
-//! *Shared*: mounted at `/run/memwatch/bpf-N`, N being the version of the ABI, root's and 0700. What is
-//! pinned there outlives whoever pinned it; the next memwatch finds it. *Private*: mounted nowhere and
+//! *Shared*: mounted at `/run/memwatch/bpf-N-HASH`, root's and 0700; N is the version of the ABI, and the
+//! hash is the object's, so that no two builds of memwatch meet in one. What is pinned there outlives whoever
+//! pinned it; the next memwatch finds it. *Private*: mounted nowhere and
 //! gone with this process. `/sys/fs/bpf` is not used: anybody may have made what lies there.
 //!
 //! Owners of the programs are directories here, with flock(2) held on them as long as the owner lives.
@@ -116,7 +117,7 @@ impl Home {
             }
         };
         check_ours(base)?;
-        let root = base.join(format!("bpf-{ABI_VERSION}"));
+        let root = base.join(own_name());
         if !root.exists() {
             DirBuilder::new()
                 .mode(0o700)
@@ -138,6 +139,21 @@ impl Home {
             kind: Kind::Shared { base },
         };
         Ok((home, lock))
+    }
+
+    /// The places below `base` of other builds. The caller holds the lock.
+    pub(super) fn others(base: &Path) -> Vec<Self> {
+        let entries = fs::read_dir(base).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        names
+            .filter(|name| name.starts_with("bpf-") && *name != own_name())
+            .map(|name| Self {
+                root: base.join(name),
+                kind: Kind::Shared {
+                    base: base.to_owned(),
+                },
+            })
+            .collect()
     }
 
     /// The lock, for a change later on. A private home needs none.
@@ -196,9 +212,9 @@ impl Home {
 
     /// Takes the home itself away, if it is shared and empty.
     pub(super) fn leave(&self) {
-        if let Kind::Shared { base } = &self.kind
-            && nix::mount::umount2(&self.root, nix::mount::MntFlags::MNT_DETACH).is_ok()
-        {
+        if let Kind::Shared { base } = &self.kind {
+            // Where nothing is mounted (its memwatch died over it) only the directory is left.
+            let _ = nix::mount::umount2(&self.root, nix::mount::MntFlags::MNT_DETACH);
             let _ = fs::remove_dir(&self.root);
             let _ = fs::remove_dir(base);
         }
@@ -264,6 +280,17 @@ fn lock_base(base: &Path) -> io::Result<Lock> {
             other => return other,
         }
     }
+}
+
+/// What this build's place is called.
+fn own_name() -> String {
+    // FNV-1a: enough to tell builds apart, and the same on every machine.
+    let hash = memwatch_ebpf::OBJECT
+        .iter()
+        .fold(0x811c_9dc5_u32, |hash, &byte| {
+            (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+        });
+    format!("bpf-{ABI_VERSION}-{hash:08x}")
 }
 
 fn lock_dir(path: &Path, how: FlockArg) -> io::Result<Flock<File>> {

@@ -453,34 +453,55 @@ impl Programs {
     }
 }
 
-/// Takes away a set that nobody alive uses and that guards nobody: of memwatches that died. What its guard
-/// did and nobody has read is returned. For those that have not joined it.
+/// Takes away sets that nobody alive uses and that guard nobody: of memwatches that died, those of other
+/// builds too. What the guard of this build's set did and nobody has read is returned. For those that have
+/// not joined it.
 ///
 /// # Errors
-/// It cannot be locked or read.
+/// One cannot be locked or read.
 pub fn tidy(base: &Path, populated: impl Fn(u64) -> bool) -> Result<Vec<(Name, Kill)>, LoadError> {
     if !base.exists() {
         return Ok(Vec::new());
     }
-    let (home, _lock) = Home::shared(base)?;
-    if in_use(&home) {
+    let (own, _lock) = Home::shared(base)?;
+    for other in Home::others(base) {
+        if !in_use(&other) && !guards_somebody(&other, &populated)? {
+            take_away(&other);
+        }
+    }
+    if in_use(&own) || guards_somebody(&own, &populated)? {
         return Ok(Vec::new());
     }
-    let mut left_behind = Vec::new();
-    if home.path(COMPLETE).exists() {
-        let map = |name: &str| MapData::from_pin(home.path(MAPS).join(name));
-        let rows: Array<_, TargetRow> = Array::try_from(Map::Array(map("ROWS")?))?;
-        for row in 0..MAX_TARGETS {
-            let target = rows.get(&row, 0)?;
-            if !is_free(&target) && populated(target.cgroup_id) {
-                return Ok(Vec::new());
-            }
-        }
-        let kills: HashMap<_, Name, Kill> = HashMap::try_from(Map::HashMap(map("KILLS")?))?;
-        left_behind = kills.iter().collect::<Result<_, _>>()?;
-    }
-    take_away(&home);
+    let kills = MapData::from_pin(own.path(MAPS).join("KILLS"));
+    let left_behind = match kills {
+        Ok(kills) => HashMap::try_from(Map::HashMap(kills))?
+            .iter()
+            .collect::<Result<_, _>>()?,
+        Err(_) => Vec::new(), // half of a set
+    };
+    take_away(&own);
     Ok(left_behind)
+}
+
+/// Whether a target in a set's rows still has processes. A row begins with the target's id, whatever the
+/// layout of the build that made it.
+fn guards_somebody(home: &Home, populated: impl Fn(u64) -> bool) -> Result<bool, LoadError> {
+    let Ok(rows) = MapData::from_pin(home.path(MAPS).join("ROWS")) else {
+        return Ok(false); // half of a set
+    };
+    let info = rows.info()?;
+    let mut value = vec![0; info.value_size() as usize];
+    for row in 0..info.max_entries() {
+        // SAFETY: the buffer was made as long as the map's values.
+        unsafe { sys::look_up_bytes(rows.fd().as_fd(), &row, &mut value) }?;
+        let id = value
+            .first_chunk()
+            .map_or(0, |bytes| u64::from_ne_bytes(*bytes));
+        if id != 0 && populated(id) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// A target that has a row.

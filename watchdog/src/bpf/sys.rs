@@ -145,6 +145,23 @@ pub(super) fn remove_map(outer: BorrowedFd<'_>, place: u32) -> io::Result<()> {
     unsafe { bpf(BPF_MAP_DELETE_ELEM, &element) }.map(drop)
 }
 
+/// Looks `key` up in an array.
+///
+/// # Errors
+/// What the kernel says.
+///
+/// # Safety
+/// The buffer is as long as the map's values.
+pub(super) unsafe fn look_up_bytes(
+    map: BorrowedFd<'_>,
+    key: &u32,
+    value: &mut [u8],
+) -> io::Result<()> {
+    let element = Element::new(map, key, value.as_mut_ptr());
+    // SAFETY: the key is that of an array, the buffer by the caller; both outlive the call.
+    unsafe { bpf(BPF_MAP_LOOKUP_ELEM, &element) }.map(drop)
+}
+
 /// Looks `key` up; no allocation. `None` if it is not there.
 ///
 /// # Safety

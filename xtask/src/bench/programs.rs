@@ -4,14 +4,24 @@
 use std::ffi::CString;
 use std::fs;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-/// Where all memwatches of this machine have them.
-const HOME: &str = "/run/memwatch/bpf-1";
+/// Where the memwatches of this machine have them, each build in a directory of its own.
+const HOMES: &str = "/run/memwatch";
+
+/// The one that is there: the machine is the bench's alone.
+fn home() -> Option<PathBuf> {
+    let mut homes = fs::read_dir(HOMES)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path());
+    homes.find(|home| home.join("complete").exists())
+}
 
 /// What holds a program to a place in the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,8 +111,7 @@ pub(crate) fn wait_for_links(pid: u32, patience: Duration) -> Result<()> {
             .flatten()
             .flatten();
         let mut targets = fds.filter_map(|fd| fs::read_link(fd.path()).ok());
-        let whole = Path::new(HOME).join("complete").exists();
-        whole && targets.any(|to| to.as_os_str() == "anon_inode:bpf-map")
+        home().is_some() && targets.any(|to| to.as_os_str() == "anon_inode:bpf-map")
     };
     while !joined() {
         ensure!(
@@ -165,9 +174,9 @@ pub(crate) fn count_costs() -> Result<OwnedFd> {
 
 /// What is pinned in a directory of the home: its names, with the kernel's description of each.
 fn pinned(directory: &str) -> Result<Vec<(String, String)>> {
-    let directory = Path::new(HOME).join(directory);
-    let entries = fs::read_dir(&directory)
-        .with_context(|| format!("no {}: no memwatch runs", directory.display()))?;
+    let directory = home().context("no memwatch runs")?.join(directory);
+    let entries =
+        fs::read_dir(&directory).with_context(|| format!("cannot read {}", directory.display()))?;
     let mut pinned = Vec::new();
     for entry in entries {
         let path = entry?.path();
