@@ -27,7 +27,8 @@ pub struct RecordedLook {
 
 /// Drives a fresh policy through the recording at the times that the policy itself asks for, each
 /// moved by what `jitter_us` gives (a delay, as a busy machine makes them), and returns its orders with
-/// the times.
+/// the times. Without a delay a look that was recorded just after the time asked for is that look: a
+/// slope at the edge is then judged as it was.
 ///
 /// Between two recorded looks the counters are on their way from one to the other in a straight line;
 /// the breakdown, the machine and the processes are those of the last look that read them.
@@ -63,12 +64,20 @@ pub fn replay(
         let decision = policy.step(Duration::from_micros(at_us), &facts);
         orders.extend(decision.order.map(|order| (at_us, order)));
         let pause = u64::try_from(decision.next.after.as_micros()).unwrap_or(u64::MAX);
-        at_us = at_us
-            .saturating_add(pause.max(1))
-            .saturating_add(jitter_us());
+        let asked_us = at_us.saturating_add(pause.max(1));
+        let jitter = jitter_us();
+        let recorded = looks[next..].iter().map(|look| look.at_us);
+        at_us = recorded
+            .take_while(|&us| us <= asked_us.saturating_add(PUNCTUAL_US))
+            .find(|&us| jitter == 0 && us >= asked_us)
+            .unwrap_or(asked_us.saturating_add(jitter));
     }
     orders
 }
+
+/// A look that comes this much after it was asked for came when it was asked for: half of the shortest
+/// pause between two.
+const PUNCTUAL_US: u64 = 1000;
 
 #[derive(Default)]
 struct Latest<'a> {
