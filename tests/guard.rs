@@ -5,7 +5,7 @@ use std::{
     fs,
     os::unix::process::ExitStatusExt,
     path::Path,
-    process::Child,
+    process::{Child, Command},
     thread,
     time::{Duration, Instant},
 };
@@ -95,6 +95,11 @@ fn thrash() -> String {
         "exec {workload} thrash --seconds 60 --dir {}",
         env!("CARGO_TARGET_TMPDIR")
     )
+}
+
+/// A shell script outside of any target.
+fn elsewhere(script: &str) -> Child {
+    Command::new("sh").args(["-c", script]).spawn().expect("sh")
 }
 
 /// Ends a child of this test.
@@ -201,8 +206,9 @@ fn another_users_process_is_not_hit_on_a_users_behalf() {
     end(child);
 }
 
-/// The stall was there, and whoever is left sleeps.
-fn after_a_thrash(name: impl FnOnce(&Child) -> (u32, u64)) -> (Guarded, Child) {
+/// The stall was there, and whoever is left in the target sleeps. Somebody else is busy: a signal to another
+/// task goes out from a tick that interrupts a running one.
+fn after_a_thrash(name: impl FnOnce(&Child) -> (u32, u64)) -> (Guarded, Child, Child) {
     let mut guarded = Guarded::new();
     let sleeper = guarded.sandbox.start("exec sleep 60");
     guarded.arm(&Terms {
@@ -221,13 +227,14 @@ fn after_a_thrash(name: impl FnOnce(&Child) -> (u32, u64)) -> (Guarded, Child) {
         .name_victims(guarded.row, [Some(name(&sleeper)), None, None, None]);
     guarded.beat();
     end(thrasher);
-    (guarded, sleeper)
+    (guarded, sleeper, elsewhere("while :; do :; done"))
 }
 
 #[test]
 fn a_sleeper_is_reached_by_its_name() {
-    let (mut guarded, mut sleeper) = after_a_thrash(name_of);
+    let (mut guarded, mut sleeper, busy) = after_a_thrash(name_of);
     left_alone(&mut sleeper, PATIENCE).expect("the guard reaches it");
+    end(busy);
     let kills = guarded.kills();
     let [(name, kill)] = kills[..] else {
         panic!("{kills:?}")
@@ -238,18 +245,19 @@ fn a_sleeper_is_reached_by_its_name() {
 
 #[test]
 fn a_name_that_somebody_else_has_now_reaches_nobody() {
-    let (mut guarded, mut sleeper) = after_a_thrash(|sleeper| {
+    let (mut guarded, mut sleeper, busy) = after_a_thrash(|sleeper| {
         let (pid, start_ticks) = name_of(sleeper);
         (pid, start_ticks - 1)
     });
     assert_eq!(left_alone(&mut sleeper, 3 * TERMS.stale_after), None);
     assert_eq!(guarded.kills(), []);
     end(sleeper);
+    end(busy);
 }
 
 #[test]
 fn who_was_named_and_has_left_is_not_reached() {
-    let (mut guarded, mut sleeper) = after_a_thrash(|sleeper| {
+    let (mut guarded, mut sleeper, busy) = after_a_thrash(|sleeper| {
         let own = fs::read_to_string("/proc/self/cgroup").expect("own groups");
         let own = own
             .lines()
@@ -264,4 +272,5 @@ fn who_was_named_and_has_left_is_not_reached() {
     assert_eq!(left_alone(&mut sleeper, 3 * TERMS.stale_after), None);
     assert_eq!(guarded.kills(), []);
     end(sleeper);
+    end(busy);
 }

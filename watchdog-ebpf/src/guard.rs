@@ -215,12 +215,14 @@ fn strike_named(row: u32) {
         };
         let start_ns: u64 = task.read(layout().task_start_boottime);
         let comm = task.read(layout().task_comm);
-        let ours = ticks(start_ns) == name.start_ticks
-            && kfuncs::is_under(&task, overdue.cgroup_id)
-            && take_turn(row, &overdue);
+        let ours =
+            ticks(start_ns) == name.start_ticks && kfuncs::is_under(&task, overdue.cgroup_id);
+        // No turn is taken before it is known to work: from an idle CPU it never does, and the next tick
+        // may find one that is not. Two CPUs at once kill the same process.
         let sent = ours && task.kill();
         task.release();
         if sent {
+            take_turn(row, &overdue);
             write_down(name, comm, &overdue, Reach::Named);
         }
         if ours {
