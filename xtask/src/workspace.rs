@@ -67,3 +67,40 @@ impl Release {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::root;
+
+    /// All source of the repository that is not below a build directory.
+    fn source(dir: &std::path::Path, into: &mut String) {
+        for entry in fs::read_dir(dir).expect("a directory").flatten() {
+            let (path, name) = (entry.path(), entry.file_name());
+            if path.is_dir() && name != "target" && name != ".git" {
+                source(&path, into);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                into.push_str(&fs::read_to_string(&path).expect("text"));
+            }
+        }
+    }
+
+    #[test]
+    fn every_test_that_the_specification_names_is_there() {
+        let specification = fs::read_to_string(root().join("docs/SPECIFICATION.md")).expect("text");
+        let mut code = String::new();
+        source(root(), &mut code);
+        let is_test = |word: &&str| word.matches('_').count() >= 3 && !word.contains(['/', '.']);
+        let named: Vec<_> = specification
+            .split('`')
+            .skip(1)
+            .step_by(2)
+            .filter(is_test)
+            .collect();
+        assert!(named.len() > 10, "{named:?}");
+        for name in named {
+            assert!(code.contains(&format!("fn {name}(")), "no test {name}");
+        }
+    }
+}

@@ -115,6 +115,7 @@ impl Run {
                 .stat
                 .map(|stat| stat.faults.saturating_sub(stat.major_faults)),
             major: totals.stat.map(|stat| stat.major_faults),
+            ..incident::Faults::default()
         };
         self.kernel.tell(&mut record);
         record.losses.missed_looks = status.late_looks.load(Ordering::Relaxed);

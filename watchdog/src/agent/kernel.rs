@@ -208,6 +208,8 @@ impl Kernel {
                 record.reclaim.scanned_pages = Some(totals.scanned_pages);
                 record.reclaim.reclaimed_pages = Some(totals.reclaimed_pages);
                 record.reclaim.kswapd_wakeups = Some(totals.kswapd_wakeups);
+                record.faults.pressed_minor = Some(totals.minor_faults);
+                record.faults.pressed_major = Some(totals.major_faults);
                 record.losses.ring_drops = counters.dropped_events();
                 record.features_lost.extend_from_slice(losses);
             }

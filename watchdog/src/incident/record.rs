@@ -196,6 +196,10 @@ pub struct Faults {
     pub minor: Option<u64>,
     /// Those that waited for a disk.
     pub major: Option<u64>,
+    /// Minor faults while the target was under pressure, estimated from samples (one in 256).
+    pub pressed_minor: Option<u64>,
+    /// Major faults while the target was under pressure, estimated from samples (one in 16).
+    pub pressed_major: Option<u64>,
 }
 
 /// Reclaim.

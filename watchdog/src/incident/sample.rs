@@ -39,6 +39,8 @@ pub(super) fn quiet() -> Record {
     record.faults = Faults {
         minor: Some(1_234_567),
         major: Some(312),
+        pressed_minor: Some(51_200),
+        pressed_major: Some(304),
     };
     record.reclaim = Reclaim {
         direct: Some(0),

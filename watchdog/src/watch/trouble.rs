@@ -289,12 +289,15 @@ impl Signals {
             .min()
     }
 
-    /// Share of the stall window stalled (`full`, `some`), in permille; `None` until a window was seen.
+    /// Share of the stall window stalled (`full`, `some`), in permille, or of as much of it as was seen:
+    /// no verdict, but a reason to look closely.
     pub fn stall_permille(&self) -> Option<(u32, u32)> {
-        Some((
-            self.stalled_permille(&self.full)?,
-            self.stalled_permille(&self.some)?,
-        ))
+        let lately = |stall: &Window| {
+            stall
+                .change_up_to(self.settings.stall_window)
+                .map(share_permille)
+        };
+        Some((lately(&self.full)?, lately(&self.some)?))
     }
 
     /// The most urgent rule that holds.
