@@ -7,7 +7,7 @@
 //!
 //! | map | key → value | written by | read by |
 //! |---|---|---|---|
-//! | `LEVELS` | 0 → bit mask of cgroup depths that hold a target | agent | programs |
+//! | `DEPTHS` | 0 → [`Depths`] | agent | programs |
 //! | `TARGETS` | cgroup id → row | agent | programs |
 //! | `ROWS` | row → [`TargetRow`] | agent | programs |
 //! | `HEARTBEATS` | slot → [`Heartbeat`], mapped | agent | guard |
@@ -30,8 +30,8 @@ mod totals;
 pub use event::{Comm, EventHeader, EventKind, Hang, OomVictim, ReclaimStarted};
 pub use layout::{KernelLayout, VICTIM_IS_PID, VICTIM_IS_TASK};
 pub use terms::{
-    ANY_LEVEL, ANY_USER, BUCKETS, GuardTerms, Heartbeat, Kill, Name, Reach, StallWindow, TargetRow,
-    VICTIMS,
+    ANY_LEVEL, ANY_USER, BUCKETS, Depths, GuardTerms, Heartbeat, Kill, Name, Reach, StallWindow,
+    TargetRow, VICTIMS,
 };
 pub use totals::{MachineTotals, ProcessTotals, ReclaimStart, TargetTotals};
 
@@ -44,8 +44,8 @@ pub const MAX_TARGETS: u32 = 1024;
 /// Slots in `HEARTBEATS`: agents on one machine.
 pub const MAX_OWNERS: u32 = 64;
 
-/// Cgroup depths that can hold a target; `LEVELS` is one word of so many bits.
-pub const MAX_LEVELS: u32 = 64;
+/// Different depths below the root of the cgroups that hold targets at one time.
+pub const MAX_DEPTHS: usize = 4;
 
 /// Targets that the guard may reach by name; more are guarded, but only by who is at hand. The verifier
 /// walks the loop over them place by place: its own loop (`bpf_loop`) asks for BTF in the object.

@@ -2,7 +2,7 @@
 //! `lib.rs`; who reads it is the agent's `bpf` module.
 #![no_std]
 #![no_main]
-#![feature(core_intrinsics)]
+#![feature(asm_experimental_arch, core_intrinsics)]
 #![allow(
     internal_features,
     reason = "core offers BPF's atomic add in no other way"

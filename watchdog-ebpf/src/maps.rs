@@ -11,13 +11,13 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap},
 };
 use memwatch_ebpf::{
-    EventHeader, EventKind, Heartbeat, KernelLayout, Kill, MAX_ARMED, MAX_KILLS, MAX_OWNERS,
-    MAX_PROCESSES, MAX_TARGETS, MachineTotals, Name, ProcessTotals, ReclaimStart, StallWindow,
-    TargetRow, TargetTotals,
+    Depths, EventHeader, EventKind, Heartbeat, KernelLayout, Kill, MAX_ARMED, MAX_KILLS,
+    MAX_OWNERS, MAX_PROCESSES, MAX_TARGETS, MachineTotals, Name, ProcessTotals, ReclaimStart,
+    StallWindow, TargetRow, TargetTotals,
 };
 
 #[map]
-pub(crate) static LEVELS: Array<u64> = Array::with_max_entries(1, 0);
+pub(crate) static DEPTHS: Array<Depths> = Array::with_max_entries(1, 0);
 
 #[map]
 pub(crate) static TARGETS: HashMap<u64, u32> = HashMap::with_max_entries(MAX_TARGETS, 0);

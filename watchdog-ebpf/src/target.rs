@@ -3,38 +3,44 @@
 
 use aya_ebpf::{
     EbpfContext,
-    helpers::{bpf_probe_read_kernel, generated::bpf_get_current_ancestor_cgroup_id},
+    helpers::{
+        bpf_probe_read_kernel,
+        generated::{bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id},
+    },
 };
 use aya_log_ebpf::warn;
-use memwatch_ebpf::{Comm, MAX_LEVELS, NO_ROW};
+use memwatch_ebpf::{Comm, MAX_DEPTHS, NO_ROW};
 
-use crate::maps::{LEVELS, ROWS, TARGETS, layout};
+use crate::maps::{DEPTHS, ROWS, TARGETS, layout};
 
 /// The row of the innermost target that holds the current task.
 ///
-/// Only the depths that hold a target are looked at. With one target that is one helper call and
-/// one hash lookup, for its members and for everybody else.
+/// The task's own cgroup first, then its ancestors at the few depths that hold targets: for nearly
+/// everybody one or two helper calls and look-ups. A loop over all depths would be more than verifiers
+/// before 6.6 walk to the end of.
 #[inline(always)]
 pub(crate) fn current_row(ctx: &impl EbpfContext) -> Option<u32> {
-    let mut levels = *LEVELS.get(0)?;
     let mut row = NO_ROW;
-    let mut cgroup_id = 0;
-    for _ in 0..MAX_LEVELS {
-        if levels == 0 {
-            break;
-        }
-        let level = levels.trailing_zeros();
-        levels &= levels - 1;
-        // SAFETY: any level is allowed; one deeper than the task's own gives 0.
-        let ancestor = unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) };
-        if ancestor == 0 {
-            break;
-        }
-        // SAFETY: copied at once; a removed target's slot can at worst yield another row, which
-        // the check below finds out.
-        if let Some(found) = unsafe { TARGETS.get(ancestor) } {
-            row = *found;
-            cgroup_id = ancestor;
+    // SAFETY: a helper without arguments.
+    let mut cgroup_id = unsafe { bpf_get_current_cgroup_id() };
+    // SAFETY: copied at once; a removed target's slot can at worst yield another row, which the check
+    // below finds out. So for the look-ups further down.
+    if let Some(found) = unsafe { TARGETS.get(cgroup_id) } {
+        row = *found;
+    } else {
+        let depths = DEPTHS.get(0)?;
+        for place in 0..MAX_DEPTHS {
+            let depth = depths.after_root[place];
+            if depth == 0 {
+                break;
+            }
+            // SAFETY: any depth is allowed; one deeper than the task's own gives 0, which is no cgroup.
+            let ancestor = unsafe { bpf_get_current_ancestor_cgroup_id(depth as i32) };
+            // SAFETY: as above.
+            if let Some(found) = unsafe { TARGETS.get(ancestor) } {
+                row = *found;
+                cgroup_id = ancestor;
+            }
         }
     }
     let expected = ROWS.get(row)?.cgroup_id;

@@ -14,6 +14,15 @@ pub const VICTIMS: usize = 4;
 /// Parts of a guard's window. The window slides by one of them.
 pub const BUCKETS: usize = 16;
 
+/// The depths of targets below the root, in ascending order; zeros follow the last.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Depths {
+    /// 1 is a child of the root. The root itself is no target.
+    pub after_root: [u32; crate::MAX_DEPTHS],
+}
+const _: () = assert!(size_of::<Depths>() == 16);
+
 /// What the agent tells the programs about one target.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,7 +59,8 @@ pub struct GuardTerms {
 }
 const _: () = assert!(size_of::<GuardTerms>() == 72);
 
-/// Any depth: in a cgroup namespace nobody can tell how deep the namespace lies.
+/// Not known: in a cgroup namespace nobody can tell how deep the namespace lies. Cgroups inside such a
+/// target are not found.
 pub const ANY_LEVEL: u32 = u32::MAX;
 
 /// No restriction by user.
@@ -141,6 +151,8 @@ mod pod {
 
     // SAFETY: repr(C), integers only, and the size asserts above leave no room for padding.
     unsafe impl aya::Pod for TargetRow {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Depths {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Heartbeat {}
     // SAFETY: as above.

@@ -141,7 +141,8 @@ impl Run {
                 self.nested_left_out
             ));
         }
-        record.notes = self.notes.iter().map(|note| note.as_str().into()).collect();
+        let notes = self.notes.iter().map(|note| note.as_str().into());
+        record.notes.extend(notes);
         std::mem::replace(&mut self.story, Story::begin(over.0)).tell(&mut record);
         record.kind = record.gravest();
         record

@@ -13,7 +13,7 @@ use aya::programs::perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, S
 use aya::programs::{PerfEvent, ProgramError, RawTracePoint};
 use aya::util::online_cpus;
 use aya::{Ebpf, EbpfError, EbpfLoader};
-use memwatch_ebpf::{EVENT_RING_BYTES, GUARD_TICKS_PER_S, MAX_LEVELS, MAX_OWNERS, MAX_TARGETS};
+use memwatch_ebpf::{EVENT_RING_BYTES, GUARD_TICKS_PER_S, MAX_DEPTHS, MAX_OWNERS, MAX_TARGETS};
 use std::io;
 use std::os::fd::AsFd;
 
@@ -44,9 +44,9 @@ pub enum LoadError {
     /// All rows are taken.
     #[error("all {MAX_TARGETS} places for targets are taken")]
     Full,
-    /// A cgroup too deep to be guarded.
-    #[error("the cgroup lies {0} levels deep; memwatch guards up to {MAX_LEVELS}")]
-    TooDeep(u32),
+    /// The programs look for targets at a few depths.
+    #[error("targets lie at more than {MAX_DEPTHS} different depths below the root of the cgroups")]
+    TooManyDepths,
 }
 
 /// Directories of a home.
@@ -58,7 +58,7 @@ pub(super) const COMPLETE: &str = "complete";
 
 /// What is pinned by its name, and how the agent calls it.
 const PINNED_MAPS: [&str; 11] = [
-    "LEVELS",
+    "DEPTHS",
     "TARGETS",
     "ROWS",
     "HEARTBEATS",

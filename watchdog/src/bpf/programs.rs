@@ -20,10 +20,11 @@ use aya::util::online_cpus;
 use aya_log::EbpfLogger;
 use log::Log;
 use memwatch_ebpf::{
-    ANY_LEVEL, ANY_USER, BUCKETS, EVENT_RING_BYTES, GuardTerms, Kill, MAJOR_FAULT_PERIOD,
-    MAX_ARMED, MAX_LEVELS, MAX_TARGETS, MINOR_FAULT_PERIOD, Name, StallWindow, TargetRow,
+    ANY_LEVEL, ANY_USER, BUCKETS, Depths, EVENT_RING_BYTES, GuardTerms, Kill, MAJOR_FAULT_PERIOD,
+    MAX_ARMED, MAX_DEPTHS, MAX_TARGETS, MINOR_FAULT_PERIOD, Name, StallWindow, TargetRow,
     TargetTotals,
 };
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
@@ -36,7 +37,7 @@ pub struct Programs {
     slot: u32,
     targets: HashMap<MapData, u64, u32>,
     rows: Array<MapData, TargetRow>,
-    levels: Array<MapData, u64>,
+    depths: Array<MapData, Depths>,
     armed: Array<MapData, u32>,
     kills: HashMap<MapData, Name, Kill>,
     stalls: Array<MapData, StallWindow>,
@@ -131,7 +132,7 @@ impl Programs {
             owner: Some(owner),
             targets: HashMap::try_from(Map::HashMap(map("TARGETS")?))?,
             rows,
-            levels: Array::try_from(Map::Array(map("LEVELS")?))?,
+            depths: Array::try_from(Map::Array(map("DEPTHS")?))?,
             armed: Array::try_from(Map::Array(map("ARMED")?))?,
             kills: HashMap::try_from(Map::HashMap(map("KILLS")?))?,
             stalls: Array::try_from(Map::Array(map("STALLS")?))?,
@@ -164,17 +165,19 @@ impl Programs {
     }
 
     /// Counts a cgroup, and those below it, from now on. `level` is its depth below the v2 root, as far
-    /// as that can be known: without, the programs try every depth.
+    /// as that can be known: without, cgroups inside of it are not found.
     ///
     /// # Errors
-    /// No row is free, or the cgroup lies too deep.
+    /// No row is free, or the targets lie at too many different depths.
     pub fn add_target(&mut self, cgroup_id: u64, level: Option<u32>) -> Result<Row, LoadError> {
-        if let Some(level) = level.filter(|&level| level >= MAX_LEVELS) {
-            return Err(LoadError::TooDeep(level));
-        }
         let _lock = self.home.lock()?;
-        let row = self
-            .taken_rows()?
+        let rows = self.taken_rows()?;
+        let taken = rows.iter().filter(|target| !is_free(target));
+        let depths: BTreeSet<u32> = taken.map(|target| target.level).chain(level).collect();
+        if depths.iter().filter(|&&depth| depth != ANY_LEVEL).count() > MAX_DEPTHS {
+            return Err(LoadError::TooManyDepths);
+        }
+        let row = rows
             .iter()
             .zip(0..)
             .find_map(|(target, row)| (target.cgroup_id == 0).then_some(row))
@@ -190,7 +193,7 @@ impl Programs {
         self.stalls.set(row, StallWindow::default(), 0)?;
         self.rows.set(row, target, 0)?;
         self.targets.insert(cgroup_id, row, 0)?;
-        self.tell_levels()?;
+        self.tell_depths()?;
         Ok(Row(row))
     }
 
@@ -214,7 +217,7 @@ impl Programs {
             self.targets.remove(&target.cgroup_id)?;
         }
         self.rows.set(row.0, TargetRow::default(), 0)?;
-        self.tell_levels()
+        self.tell_depths()
     }
 
     /// Puts a target under the guard: if the owner of its heartbeat goes silent, the kernel acts on
@@ -326,14 +329,18 @@ impl Programs {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    fn tell_levels(&mut self) -> Result<(), LoadError> {
+    fn tell_depths(&mut self) -> Result<(), LoadError> {
         let taken = self.taken_rows()?;
-        let taken = taken.iter().filter(|target| target.cgroup_id != 0);
-        let levels = taken.fold(0, |mask, target| match target.level {
-            ANY_LEVEL => u64::MAX,
-            level => mask | 1u64 << level,
-        });
-        Ok(self.levels.set(0, levels, 0)?)
+        let taken = taken.iter().filter(|target| !is_free(target));
+        let known: BTreeSet<u32> = taken
+            .map(|target| target.level)
+            .filter(|&level| level != ANY_LEVEL)
+            .collect();
+        let mut depths = Depths::default();
+        for (place, depth) in depths.after_root.iter_mut().zip(known) {
+            *place = depth;
+        }
+        Ok(self.depths.set(0, depths, 0)?)
     }
 
     /// The counters.

@@ -45,7 +45,7 @@ pub struct Settings {
     /// The fastest that memory can fill: bounds how long the deciding thread may look away. 8 GiB/s:
     /// measured 2.5 GiB/s a core with 4 KiB pages and about three times that with huge ones.
     pub fastest_fill_bytes_per_s: u64,
-    /// The shortest time between two looks. 2 ms: a look costs about 30 µs, so the worst case is 1.5 %
+    /// The shortest time between two looks. 2 ms: a look costs 30 to 60 µs, so the worst case is 3 %
     /// of a core.
     pub shortest_look: Duration,
     /// The longest time between two looks.
