@@ -16,6 +16,7 @@ mod load;
 mod plan;
 mod programs;
 mod reader;
+mod standing;
 mod sys;
 
 pub use event::Event;
@@ -24,5 +25,6 @@ pub use home::{HomeError, SHARED};
 pub use load::LoadError;
 pub use memwatch_ebpf::{Kill, Name};
 pub use plan::{Feature, GuardClock, Loss, Plan, plan};
-pub use programs::{Programs, Standing, Statistics, Terms, disarm_dead, standing, tidy};
+pub use programs::{Programs, Statistics, Terms};
 pub use reader::{Reader, Row, Totals};
+pub use standing::{Standing, disarm_dead, standing, tidy};

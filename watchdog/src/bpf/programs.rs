@@ -5,10 +5,11 @@
 //! whoever goes takes its rows with it, and the last one takes the set away. An agent that dies takes
 //! nothing: its targets stay under the guard, and the next one to come removes what has no target.
 
-use super::home::{Home, OWNERS, Owner};
+use super::home::{Home, Owner};
 use super::load::{COMPLETE, LINKS, LoadError, MAPS, PROGRAMS, SAMPLERS, load_into};
 use super::plan::{Loss, Plan};
 use super::reader::{Reader, Row, Totals};
+use super::standing::{clear, in_use, is_free, take_away};
 use super::sys;
 use crate::host::clock;
 use aya::maps::{Array, HashMap, Map, MapData, RingBuf};
@@ -104,7 +105,7 @@ impl Programs {
     }
 
     /// Opens what is pinned and finds a place in it. The caller holds the lock.
-    fn take_part(home: Home, losses: Vec<Loss>) -> Result<Self, LoadError> {
+    pub(super) fn take_part(home: Home, losses: Vec<Loss>) -> Result<Self, LoadError> {
         let map = |name: &str| MapData::from_pin(home.path(MAPS).join(name));
         let fd = |name: &str| -> Result<OwnedFd, LoadError> {
             Ok(map(name)?.fd().as_fd().try_clone_to_owned()?)
@@ -307,7 +308,7 @@ impl Programs {
     }
 
     /// Removes the rows of the dead that have no target any more, and takes in what the guard did there.
-    fn sweep(&mut self, populated: impl Fn(u64) -> bool) -> Result<(), LoadError> {
+    pub(super) fn sweep(&mut self, populated: impl Fn(u64) -> bool) -> Result<(), LoadError> {
         for (target, row) in self.taken_rows()?.iter().zip(0..) {
             let dead = target.cgroup_id != 0 && !self.home.lives(target.heartbeat_slot);
             if dead && !populated(target.cgroup_id) {
@@ -460,141 +461,11 @@ impl Programs {
     }
 }
 
-/// Takes away sets that nobody alive uses and that guard nobody: of memwatches that died, those of other
-/// builds too. What the guard of this build's set did and nobody has read is returned. For those that have
-/// not joined it.
-///
-/// # Errors
-/// One cannot be locked or read.
-pub fn tidy(base: &Path, populated: impl Fn(u64) -> bool) -> Result<Vec<(Name, Kill)>, LoadError> {
-    if !base.exists() {
-        return Ok(Vec::new());
-    }
-    let (own, _lock) = Home::shared(base)?;
-    for other in Home::others(base) {
-        if !in_use(&other) && !guards_somebody(&other, &populated)? {
-            take_away(&other);
-        }
-    }
-    if in_use(&own) || guards_somebody(&own, &populated)? {
-        return Ok(Vec::new());
-    }
-    let kills = MapData::from_pin(own.path(MAPS).join("KILLS"));
-    let left_behind = match kills {
-        Ok(kills) => HashMap::try_from(Map::HashMap(kills))?
-            .iter()
-            .collect::<Result<_, _>>()?,
-        Err(_) => Vec::new(), // half of a set
-    };
-    take_away(&own);
-    Ok(left_behind)
-}
-
-/// Whether a target in a set's rows still has processes. A row begins with the target's id, whatever the
-/// layout of the build that made it.
-fn guards_somebody(home: &Home, populated: impl Fn(u64) -> bool) -> Result<bool, LoadError> {
-    let Ok(rows) = MapData::from_pin(home.path(MAPS).join("ROWS")) else {
-        return Ok(false); // half of a set
-    };
-    let info = rows.info()?;
-    let mut value = vec![0; info.value_size() as usize];
-    for row in 0..info.max_entries() {
-        // SAFETY: the buffer was made as long as the map's values.
-        unsafe { sys::look_up_bytes(rows.fd().as_fd(), &row, &mut value) }?;
-        let id = value
-            .first_chunk()
-            .map_or(0, |bytes| u64::from_ne_bytes(*bytes));
-        if id != 0 && populated(id) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-/// A target that has a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standing {
-    /// The target.
-    pub cgroup_id: u64,
-    /// Whether the guard may act there.
-    pub armed: bool,
-    /// Whether its memwatch lives.
-    pub owner_lives: bool,
-}
-
-/// The targets of all memwatches, living and dead. Changes nothing.
-///
-/// # Errors
-/// The set cannot be locked or read.
-pub fn standing(base: &Path) -> Result<Vec<Standing>, LoadError> {
-    if !base.exists() {
-        return Ok(Vec::new());
-    }
-    let (home, _lock) = Home::shared(base)?;
-    if !home.path(COMPLETE).exists() {
-        return Ok(Vec::new());
-    }
-    let rows: Array<_, TargetRow> =
-        Array::try_from(Map::Array(MapData::from_pin(home.path(MAPS).join("ROWS"))?))?;
-    let mut standing = Vec::new();
-    for row in 0..MAX_TARGETS {
-        let target = rows.get(&row, 0)?;
-        if !is_free(&target) {
-            standing.push(Standing {
-                cgroup_id: target.cgroup_id,
-                armed: target.guard.stale_after_ns != 0,
-                owner_lives: home.lives(target.heartbeat_slot),
-            });
-        }
-    }
-    Ok(standing)
-}
-
-/// Lifts the guard from the targets of the dead, whether something runs in them or not. What stands after
-/// that is returned.
-///
-/// # Errors
-/// The set cannot be locked or changed.
-pub fn disarm_dead(base: &Path) -> Result<Vec<Standing>, LoadError> {
-    if base.exists() {
-        let (home, lock) = Home::shared(base)?;
-        if home.path(COMPLETE).exists() {
-            let mut programs = Programs::take_part(home, Vec::new())?;
-            programs.sweep(|_| false)?;
-            drop(lock);
-            drop(programs);
-        }
-    }
-    standing(base)
-}
-
-fn is_free(target: &TargetRow) -> bool {
-    target.cgroup_id == 0
-}
-
-fn in_use(home: &Home) -> bool {
-    let slots = home
-        .names(OWNERS)
-        .into_iter()
-        .filter_map(|name| name.parse().ok());
-    slots.into_iter().any(|slot| home.lives(slot))
-}
-
-fn take_away(home: &Home) {
-    clear(home);
-    home.leave();
-}
-
 impl Drop for Programs {
     fn drop(&mut self) {
         // What cannot be taken away now the next memwatch takes away.
         let _ = self.leave();
     }
-}
-
-fn clear(home: &Home) {
-    let _ = std::fs::remove_dir(home.path(COMPLETE));
-    home.clear(&[LINKS, PROGRAMS, MAPS, OWNERS]);
 }
 
 /// Names of the attached programs: a clock has a link on each CPU.
