@@ -35,16 +35,17 @@ pub(crate) struct StallRule {
 /// # Errors
 /// If a line is no look.
 pub(crate) fn looks(recording: &str) -> Result<Vec<Look>> {
-    let mut refault_pages = 0.0;
+    let (mut refault_pages, mut io_full_us) = (0.0, 0.0);
     recording
         .lines()
         .map(|line| {
             let look: Value = serde_json::from_str(line)?;
             let target = &look["target"];
-            // Not every look reads the breakdown: what it said last stands.
+            // Not every look reads the breakdown and I/O pressure: what they said last stands.
             refault_pages = target["stat"]["refault_pages"]
                 .as_f64()
                 .unwrap_or(refault_pages);
+            io_full_us = target["io_psi"]["full_us"].as_f64().unwrap_or(io_full_us);
             let number = |value: &Value| value.as_f64().context("a look without a figure");
             Ok(Look {
                 at_us: look["at_us"].as_u64().context("a look without a time")?,
@@ -52,7 +53,7 @@ pub(crate) fn looks(recording: &str) -> Result<Vec<Look>> {
                 limit_bytes: number(&target["limit_bytes"])?,
                 full_us: number(&target["psi"]["full_us"])?,
                 some_us: number(&target["psi"]["some_us"])?,
-                io_full_us: number(&target["io_psi"]["full_us"])?,
+                io_full_us,
                 refault_pages,
             })
         })
