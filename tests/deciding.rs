@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 
 use memwatch::act::{Mode, Outcome};
 use memwatch::agent::channel::{Channel, Notice};
+use memwatch::agent::eyes::{Eyes, KernelEyes};
 use memwatch::agent::guarded::{self, Guarded};
 use memwatch::agent::inheritance::Inheritance;
 use memwatch::agent::launch::{self, Program};
 use memwatch::agent::members::Members;
-use memwatch::agent::pass::{KernelEyes, Pass};
+use memwatch::agent::pass::Pass;
 use memwatch::agent::signals;
 use memwatch::bpf::{Facts, Programs, plan};
 use memwatch::host::cgroup::{Limits, Target};
@@ -78,8 +79,10 @@ fn not_one_allocation_from_the_first_pass_to_the_kill() {
     let channel = Arc::new(Channel::new().expect("descriptors"));
     let settings = Settings::default();
     let mut pass = Pass::new(
-        guarded.eyes().expect("the target's files"),
-        guarded::machine_eyes().expect("/proc/meminfo"),
+        Eyes::new(
+            guarded.eyes().expect("the target's files"),
+            guarded::machine_eyes().expect("/proc/meminfo"),
+        ),
         Members::new(Some(child.id()), settings.growth_window, 100),
         Policy::new(settings, Response::Kill),
         Mode::Real,
@@ -91,7 +94,7 @@ fn not_one_allocation_from_the_first_pass_to_the_kill() {
         .add_target(guarded.target.id, Some(guarded.target.level))
         .expect("a row");
     let reader = programs.reader().expect("a reader");
-    pass.open_kernel_eyes(KernelEyes {
+    pass.eyes().open_kernel(KernelEyes {
         reader,
         row,
         slot: 0,
@@ -102,7 +105,7 @@ fn not_one_allocation_from_the_first_pass_to_the_kill() {
     let (mut recovered, mut killed, mut looks) = (false, 0, 0);
     let before = CALLS.get();
     while !recovered && Instant::now() < patience {
-        let woken = pass.next_event().is_some();
+        let woken = pass.eyes().next_event().is_some();
         let pause = pass.once(clock::now(), woken).expect("the target is there");
         looks += 1;
         while let Some(notice) = channel.next() {

@@ -4,7 +4,8 @@
 //! What is refused is returned, for the record to say.
 
 use super::channel::{Channel, Notice};
-use super::pass::{KernelEyes, Pass};
+use super::eyes::KernelEyes;
+use super::pass::Pass;
 use crate::bpf;
 use crate::host::clock;
 use crossbeam_queue::ArrayQueue;
@@ -55,7 +56,7 @@ fn decide(pass: &mut Pass, channel: &Channel, eyes: &KernelEyesSlot, events: &Ev
     let mut woken = false;
     while !channel.is_stopped() {
         if let Some(ready) = eyes.pop() {
-            pass.open_kernel_eyes(ready);
+            pass.eyes().open_kernel(ready);
         }
         let Ok(pause) = pass.once(clock::now(), woken) else {
             channel.tell(Notice::TargetGone);
@@ -72,7 +73,7 @@ fn drain(pass: &mut Pass, events: &Events) -> bool {
     let mut reclaim = false;
     // Bounded: a storm of exits must not keep this thread from its looks.
     for _ in 0..256 {
-        let Some(event) = pass.next_event() else {
+        let Some(event) = pass.eyes().next_event() else {
             break;
         };
         match event {
@@ -188,9 +189,9 @@ fn lock_memory() -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::act::Mode;
+    use crate::agent::eyes::{Eyes, TargetEyes};
     use crate::agent::guarded::machine_eyes;
     use crate::agent::members::Members;
-    use crate::agent::pass::TargetEyes;
     use crate::host::reread::Reread;
     use crate::watch::{Policy, Response, Settings};
     use std::path::Path;
@@ -209,8 +210,7 @@ mod tests {
             limit_bytes: None,
         };
         let pass = Pass::new(
-            target,
-            machine_eyes().expect("/proc/meminfo"),
+            Eyes::new(target, machine_eyes().expect("/proc/meminfo")),
             Members::new(None, settings.growth_window, 4),
             Policy::new(settings, Response::Warn),
             Mode::DryRun,

@@ -4,7 +4,7 @@
 //! [`super::launch`]'s and [`super::adopt`]'s.
 
 use super::channel::NESTED;
-use super::pass::{MachineEyes, TargetEyes};
+use super::eyes::{MachineEyes, TargetEyes};
 use crate::config::Limit;
 use crate::host::cgroup::{CgroupError, Limits, Target};
 use crate::host::layout::Layout;

@@ -1,10 +1,10 @@
 //! The slow side of the BPF programs: loading them beside a command that has already started, and what
 //! they say at the end.
 //!
-//! What they count while it runs is read by the deciding thread ([`super::pass::KernelEyes`]).
+//! What they count while it runs is read by the deciding thread ([`super::eyes::KernelEyes`]).
 
 use super::deciding::{self, KernelEyesSlot};
-use super::pass::KernelEyes;
+use super::eyes::KernelEyes;
 use crate::bpf;
 use crate::causes::with_causes;
 use crate::host::cgroup::{self, Target};

@@ -10,21 +10,25 @@
 mod btf;
 mod event;
 mod facts;
+mod guarding;
 mod home;
 mod kfuncs;
 mod load;
 mod plan;
 mod programs;
 mod reader;
+mod sampling;
 mod standing;
 mod sys;
 
 pub use event::Event;
 pub use facts::{Facts, KernelTypes, Kfuncs, Probe};
+pub use guarding::Terms;
 pub use home::{HomeError, SHARED};
 pub use load::LoadError;
 pub use memwatch_ebpf::{Kill, Name};
 pub use plan::{Feature, GuardClock, Loss, Plan, plan};
-pub use programs::{Programs, Statistics, Terms};
+pub use programs::Programs;
 pub use reader::{Reader, Row, Totals};
+pub use sampling::Statistics;
 pub use standing::{Standing, disarm_dead, standing, tidy};

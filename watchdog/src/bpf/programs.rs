@@ -4,52 +4,47 @@
 //! What is shared is changed under the home's lock. Whoever comes finds the set or loads it (`load`);
 //! whoever goes takes its rows with it, and the last one takes the set away. An agent that dies takes
 //! nothing: its targets stay under the guard, and the next one to come removes what has no target.
+//! The guard is `guarding`'s, what is looked at only sometimes `sampling`'s.
 
 use super::home::{Home, Owner};
-use super::load::{COMPLETE, LINKS, LoadError, MAPS, PROGRAMS, SAMPLERS, load_into};
+use super::load::{COMPLETE, LINKS, LoadError, MAPS, PROGRAMS, load_into};
 use super::plan::{Loss, Plan};
 use super::reader::{Reader, Row, Totals};
 use super::standing::{clear, in_use, is_free, take_away};
 use super::sys;
-use crate::host::clock;
 use aya::maps::{Array, HashMap, Map, MapData, RingBuf};
-use aya::programs::perf_event::{
-    PerfEventConfig, PerfEventLinkId, PerfEventScope, SamplePolicy, SoftwareEvent,
-};
+use aya::programs::perf_event::PerfEventLinkId;
 use aya::programs::{PerfEvent, ProgramInfo};
-use aya::util::online_cpus;
 use aya_log::EbpfLogger;
 use log::Log;
 use memwatch_ebpf::{
-    ANY_LEVEL, ANY_USER, BUCKETS, Depths, EVENT_RING_BYTES, GuardTerms, Kill, MAJOR_FAULT_PERIOD,
-    MAX_ARMED, MAX_DEPTHS, MAX_TARGETS, MINOR_FAULT_PERIOD, Name, StallWindow, TargetRow,
-    TargetTotals,
+    ANY_LEVEL, Depths, EVENT_RING_BYTES, Kill, MAX_DEPTHS, MAX_TARGETS, Name, StallWindow,
+    TargetRow, TargetTotals,
 };
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::time::Duration;
 
 /// The programs, and this agent's part in them.
 pub struct Programs {
-    home: Home,
+    pub(super) home: Home,
     /// `None` once it has left.
     owner: Option<Owner>,
     slot: u32,
     targets: HashMap<MapData, u64, u32>,
-    rows: Array<MapData, TargetRow>,
+    pub(super) rows: Array<MapData, TargetRow>,
     depths: Array<MapData, Depths>,
-    armed: Array<MapData, u32>,
-    kills: HashMap<MapData, Name, Kill>,
-    stalls: Array<MapData, StallWindow>,
+    pub(super) armed: Array<MapData, u32>,
+    pub(super) kills: HashMap<MapData, Name, Kill>,
+    pub(super) stalls: Array<MapData, StallWindow>,
     row_totals: Array<MapData, TargetTotals>,
     totals: Totals,
     rings: OwnedFd,
     ring: Option<RingBuf<MapData>>,
     attached: Vec<String>,
     losses: Vec<Loss>,
-    samplers: Vec<(PerfEvent, Vec<PerfEventLinkId>)>,
-    left_behind: Vec<(Name, Kill)>,
+    pub(super) samplers: Vec<(PerfEvent, Vec<PerfEventLinkId>)>,
+    pub(super) left_behind: Vec<(Name, Kill)>,
     logger: Option<EbpfLogger<&'static dyn Log>>,
 }
 
@@ -207,7 +202,7 @@ impl Programs {
         self.remove_row(row)
     }
 
-    fn remove_row(&mut self, row: Row) -> Result<(), LoadError> {
+    pub(super) fn remove_row(&mut self, row: Row) -> Result<(), LoadError> {
         let target = self.rows.get(&row.0, 0)?;
         if target.cgroup_id == 0 {
             return Ok(());
@@ -221,111 +216,7 @@ impl Programs {
         self.tell_depths()
     }
 
-    /// Puts a target under the guard: if the owner of its heartbeat goes silent, the kernel acts on
-    /// these terms. The heartbeat must have been given before.
-    ///
-    /// # Errors
-    /// The kernel refuses, which it does not.
-    pub fn arm(&mut self, row: Row, terms: &Terms) -> Result<(), LoadError> {
-        let _lock = self.home.lock()?;
-        let mut target = self.rows.get(&row.0, 0)?;
-        target.guard = terms.for_kernel();
-        self.rows.set(row.0, target, 0)?;
-        for place in 0..MAX_ARMED {
-            if self.armed.get(&place, 0)? == 0 {
-                return Ok(self.armed.set(place, row.0 + 1, 0)?);
-            }
-        }
-        // More than the clock has places for: guarded all the same, by who is at hand.
-        Ok(())
-    }
-
-    /// Takes a target from under the guard.
-    ///
-    /// # Errors
-    /// The kernel refuses, which it does not.
-    pub fn disarm(&mut self, row: Row) -> Result<(), LoadError> {
-        let _lock = self.home.lock()?;
-        let mut target = self.rows.get(&row.0, 0)?;
-        target.guard = GuardTerms::default();
-        self.rows.set(row.0, target, 0)?;
-        self.clear_place(row)
-    }
-
-    fn clear_place(&mut self, row: Row) -> Result<(), LoadError> {
-        for place in 0..MAX_ARMED {
-            if self.armed.get(&place, 0)? == row.0 + 1 {
-                self.armed.set(place, 0, 0)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The stall that the guard's window of a target holds, a reclaim under way left out.
-    ///
-    /// # Errors
-    /// The kernel refuses, which it does not.
-    pub fn guarded_stall(&self, row: Row) -> Result<Duration, LoadError> {
-        let window: StallWindow = self.stalls.get(&row.0, 0)?;
-        let bucket_ns = self.rows.get(&row.0, 0)?.guard.bucket_ns.max(1);
-        let epoch = clock::now().as_nanos() as u64 / bucket_ns;
-        let fresh = |&(counted, _): &(u64, u64)| epoch.saturating_sub(counted) < BUCKETS as u64;
-        let buckets = window.epochs.into_iter().zip(window.stall_ns);
-        let stall_ns = buckets.filter(fresh).map(|(_, stall_ns)| stall_ns).sum();
-        Ok(Duration::from_nanos(stall_ns))
-    }
-
-    /// What the guard has done in a target and nobody has read yet; each kill is returned once.
-    ///
-    /// # Errors
-    /// The kernel refuses, which it does not.
-    pub fn take_kills(&mut self, cgroup_id: u64) -> Result<Vec<(Name, Kill)>, LoadError> {
-        self.take_kills_of(|kill| kill.cgroup_id == cgroup_id)
-    }
-
-    /// What the guard did in targets whose memwatch had died, as found when this one came.
-    /// Once.
-    pub fn take_left_behind(&mut self) -> Vec<(Name, Kill)> {
-        std::mem::take(&mut self.left_behind)
-    }
-
-    fn take_kills_of(
-        &mut self,
-        wanted: impl Fn(&Kill) -> bool,
-    ) -> Result<Vec<(Name, Kill)>, LoadError> {
-        let names: Vec<Name> = self.kills.keys().collect::<Result<_, _>>()?;
-        let mut taken = Vec::new();
-        for name in names {
-            if let Ok(kill) = self.kills.get(&name, 0)
-                && wanted(&kill)
-                && self.kills.remove(&name).is_ok()
-            {
-                taken.push((name, kill));
-            }
-        }
-        taken.sort_by_key(|(_, kill)| kill.time_ns);
-        Ok(taken)
-    }
-
-    /// Removes the rows of the dead that have no target any more, and takes in what the guard did there.
-    pub(super) fn sweep(&mut self, populated: impl Fn(u64) -> bool) -> Result<(), LoadError> {
-        for (target, row) in self.taken_rows()?.iter().zip(0..) {
-            let dead = target.cgroup_id != 0 && !self.home.lives(target.heartbeat_slot);
-            if dead && !populated(target.cgroup_id) {
-                self.remove_row(Row(row))?;
-            }
-        }
-        let living: Vec<u64> = self
-            .taken_rows()?
-            .iter()
-            .filter(|target| self.home.lives(target.heartbeat_slot))
-            .map(|target| target.cgroup_id)
-            .collect();
-        self.left_behind = self.take_kills_of(|kill| !living.contains(&kill.cgroup_id))?;
-        Ok(())
-    }
-
-    fn taken_rows(&self) -> Result<Vec<TargetRow>, LoadError> {
+    pub(super) fn taken_rows(&self) -> Result<Vec<TargetRow>, LoadError> {
         let rows = (0..MAX_TARGETS).map(|row| self.rows.get(&row, 0));
         Ok(rows.collect::<Result<_, _>>()?)
     }
@@ -368,79 +259,11 @@ impl Programs {
         )?)
     }
 
-    /// Samples the page faults of all CPUs, or stops that. Only members of targets are counted, but
-    /// every fault on the machine passes the sampling: only while a target is hot. One agent samples for
-    /// all.
-    ///
-    /// # Errors
-    /// The events cannot be opened.
-    pub fn heat(&mut self, hot: bool) -> Result<(), LoadError> {
-        if hot != self.samplers.is_empty() {
-            return Ok(());
-        }
-        if !hot {
-            for (mut program, links) in std::mem::take(&mut self.samplers) {
-                for link in links {
-                    program.detach(link)?;
-                }
-            }
-            return Ok(());
-        }
-        let kinds = [
-            (
-                SAMPLERS[0],
-                SoftwareEvent::PageFaultsMin,
-                MINOR_FAULT_PERIOD,
-            ),
-            (
-                SAMPLERS[1],
-                SoftwareEvent::PageFaultsMaj,
-                MAJOR_FAULT_PERIOD,
-            ),
-        ];
-        let cpus = online_cpus().map_err(|(_, error)| error)?;
-        for (name, event, period) in kinds {
-            let pin = self.home.path(PROGRAMS).join(name);
-            if !pin.exists() {
-                continue;
-            }
-            let mut program = PerfEvent::from_pin(pin)?;
-            let mut links = Vec::new();
-            for &cpu in &cpus {
-                links.push(program.attach(
-                    PerfEventConfig::Software(event),
-                    PerfEventScope::AllProcessesOneCpu { cpu },
-                    SamplePolicy::Period(period),
-                    false,
-                )?);
-            }
-            self.samplers.push((program, links));
-        }
-        Ok(())
-    }
-
     /// Lets log lines of the programs out. Where several share them, each line comes out of one.
     pub fn flush_logs(&mut self) {
         if let Some(logger) = &mut self.logger {
             logger.flush();
         }
-    }
-
-    /// Verified instructions of each loaded program, and its run time and count where
-    /// `kernel.bpf_stats_enabled` is on.
-    pub fn statistics(&self) -> Vec<Statistics> {
-        let names = self.home.names(PROGRAMS).into_iter();
-        names
-            .filter_map(|program| {
-                let info = ProgramInfo::from_pin(self.home.path(PROGRAMS).join(&program)).ok()?;
-                Some(Statistics {
-                    program,
-                    verified_instructions: info.verified_instruction_count(),
-                    run_ns: u64::try_from(info.run_time().as_nanos()).unwrap_or(u64::MAX),
-                    runs: info.run_count(),
-                })
-            })
-            .collect()
     }
 
     /// Takes this agent's rows and ring away, and the set with them if nobody else needs it.
@@ -494,46 +317,4 @@ fn missing_links(home: &Home, plan: &Plan) -> Vec<Loss> {
         }
     }
     losses
-}
-
-/// When the guard may act in a target, and how soon again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Terms {
-    /// A heartbeat older than this is stale.
-    pub stale_after: Duration,
-    /// Stall within the window from which the guard acts.
-    pub budget: Duration,
-    /// The window.
-    pub window: Duration,
-    /// The least time between two kills.
-    pub pause: Duration,
-    /// The user on whose behalf, whose processes alone may be hit; `None` for any.
-    pub uid: Option<u32>,
-}
-
-impl Terms {
-    fn for_kernel(&self) -> GuardTerms {
-        let ns = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
-        GuardTerms {
-            stale_after_ns: ns(self.stale_after).max(1),
-            budget_ns: ns(self.budget),
-            bucket_ns: (ns(self.window) / BUCKETS as u64).max(1),
-            pause_ns: ns(self.pause),
-            uid: self.uid.unwrap_or(ANY_USER),
-            ..GuardTerms::default()
-        }
-    }
-}
-
-/// What the kernel tells about one program.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Statistics {
-    /// Its name in the object.
-    pub program: String,
-    /// Instructions that the verifier walked; `None` before 5.16.
-    pub verified_instructions: Option<u32>,
-    /// Time spent in it, in ns.
-    pub run_ns: u64,
-    /// How often it ran.
-    pub runs: u64,
 }
