@@ -1,7 +1,13 @@
 //! memwatch dead: its target stays under the guard, whoever else lives, and the next memwatch tells what
 //! the guard did and takes away what has no target any more.
 
-use std::{path::Path, thread, time::Duration};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
 
 use super::lab::{Lab, MEMWATCH, Started, is_alive, wait_for, wait_until, workload};
 
@@ -9,14 +15,16 @@ use super::lab::{Lab, MEMWATCH, Started, is_alive, wait_for, wait_until, workloa
 const LOADED: Duration = Duration::from_secs(2);
 
 /// A memwatch that is dead before its target begins to thrash; the thrasher.
-fn orphan(lab: &Lab) -> (Started, u32) {
+fn orphan(lab: &Lab, program: &Path) -> (Started, u32) {
     let culprit = lab.file("culprit").display().to_string();
     let dir = env!("CARGO_TARGET_TMPDIR");
     let hog = format!(
         "sleep 3; exec {} thrash --culprit {culprit} --dir {dir}",
         workload()
     );
-    let mut memwatch = lab.start(lab.memwatch(&["--memory-max", "64M", "--cmd", &hog]));
+    let mut command = lab.command(program);
+    command.args(["attach", "--memory-max", "64M", "--cmd", &hog]);
+    let mut memwatch = lab.start(command);
     wait_until("a target", || !lab.targets().is_empty());
     thread::sleep(LOADED);
     memwatch.child.kill().expect("ours");
@@ -25,10 +33,39 @@ fn orphan(lab: &Lab) -> (Started, u32) {
     (memwatch, hog)
 }
 
+/// memwatch of another build: its programs differ in a word of a log line, which makes them another set.
+fn another_build(lab: &Lab) -> PathBuf {
+    let mut program = fs::read(MEMWATCH).expect("the program");
+    let (ours, theirs) = (b", which belongs to cgroup ", b", which adheres to cgroup ");
+    let at: Vec<usize> = (0..program.len() - ours.len())
+        .filter(|&at| program[at..].starts_with(ours))
+        .collect();
+    assert!(!at.is_empty(), "the programs have no such log line");
+    for at in at {
+        program[at..at + theirs.len()].copy_from_slice(theirs);
+    }
+    let path = lab.file("memwatch");
+    fs::write(&path, program).expect("room");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("ours");
+    path
+}
+
+#[test]
+fn an_upgrade_leaves_the_guard_in_place_and_tells_what_it_did() {
+    let lab = Lab::new();
+    let (_memwatch, hog) = orphan(&lab, &another_build(&lab));
+    lab.attach(&["--", "true"]).expect(0);
+    assert!(is_alive(hog), "the newer build came in time");
+    wait_until("the guard's kill", || !is_alive(hog));
+    let ran = lab.attach(&["--", "true"]).expect(0);
+    let told = format!("the guard in the kernel killed workload (pid {hog})");
+    assert!(ran.err.contains(&told), "{}", ran.err);
+}
+
 #[test]
 fn the_target_of_a_dead_memwatch_is_guarded_and_the_next_one_tells_and_cleans_up() {
     let lab = Lab::new();
-    let (_memwatch, hog) = orphan(&lab);
+    let (_memwatch, hog) = orphan(&lab, Path::new(MEMWATCH));
     wait_until("the guard's kill", || !is_alive(hog));
     let next = ["--", "sleep", "2"];
     let ran = lab.attach(&next).expect_verdict("finished", 0);
@@ -47,7 +84,7 @@ fn the_target_of_a_dead_memwatch_is_guarded_and_the_next_one_tells_and_cleans_up
 fn the_death_of_one_is_seen_although_another_lives() {
     let (dead, alive) = (Lab::new(), Lab::new());
     let other = alive.start(alive.reporting(&["--memory-max", "64M", "--", "sleep", "12"]));
-    let (_memwatch, hog) = orphan(&dead);
+    let (_memwatch, hog) = orphan(&dead, Path::new(MEMWATCH));
     wait_until("the guard's kill", || !is_alive(hog));
     let ran = other.wait().expect_verdict("finished", 0);
     assert_eq!(ran.report["victims"], serde_json::json!([]));

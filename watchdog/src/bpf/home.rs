@@ -156,6 +156,12 @@ impl Home {
             .collect()
     }
 
+    /// Whether what is pinned here has this build's layout.
+    pub(super) fn is_of_this_abi(&self) -> bool {
+        let name = self.root.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| name.starts_with(&format!("bpf-{ABI_VERSION}-")))
+    }
+
     /// The lock, for a change later on. A private home needs none.
     ///
     /// # Errors

@@ -11,33 +11,41 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 /// Takes away sets that nobody alive uses and that guard nobody: of memwatches that died, those of other
-/// builds too. What the guard of this build's set did and nobody has read is returned. For those that have
-/// not joined it.
+/// builds too. What their guards did and nobody has read is returned. For those that have not joined one.
 ///
 /// # Errors
-/// One cannot be locked or read.
+/// They cannot be locked.
 pub fn tidy(base: &Path, populated: impl Fn(u64) -> bool) -> Result<Vec<(Name, Kill)>, LoadError> {
     if !base.exists() {
         return Ok(Vec::new());
     }
     let (own, _lock) = Home::shared(base)?;
-    for other in Home::others(base) {
-        if !in_use(&other) && !guards_somebody(&other, &populated)? {
-            take_away(&other);
+    let mut left_behind = Vec::new();
+    for home in Home::others(base).into_iter().chain([own]) {
+        // What cannot be read may guard somebody, or have something to tell: it stays.
+        if in_use(&home) || guards_somebody(&home, &populated).unwrap_or(true) {
+            continue;
+        }
+        if let Ok(kills) = kills_in(&home) {
+            left_behind.extend(kills);
+            take_away(&home);
         }
     }
-    if in_use(&own) || guards_somebody(&own, &populated)? {
+    Ok(left_behind)
+}
+
+/// What a set's guard has written down. Sets of another ABI are not understood, half of one has nothing.
+fn kills_in(home: &Home) -> Result<Vec<(Name, Kill)>, LoadError> {
+    if !home.is_of_this_abi() {
         return Ok(Vec::new());
     }
-    let kills = MapData::from_pin(own.path(MAPS).join("KILLS"));
-    let left_behind = match kills {
-        Ok(kills) => HashMap::try_from(Map::HashMap(kills))?
-            .iter()
-            .collect::<Result<_, _>>()?,
-        Err(_) => Vec::new(), // half of a set
-    };
-    take_away(&own);
-    Ok(left_behind)
+    match MapData::from_pin(home.path(MAPS).join("KILLS")) {
+        Ok(kills) => {
+            let kills: HashMap<_, Name, Kill> = HashMap::try_from(Map::HashMap(kills))?;
+            Ok(kills.iter().collect::<Result<_, _>>()?)
+        }
+        Err(_) => Ok(Vec::new()),
+    }
 }
 
 /// Whether a target in a set's rows still has processes. A row begins with the target's id, whatever the
