@@ -3,6 +3,7 @@
 mod bench;
 mod bpf;
 mod demo;
+mod dist;
 mod machine;
 mod packages;
 mod python;
@@ -26,6 +27,8 @@ enum Chore {
     Soak(soak::Args),
     /// Measure what memwatch costs and how fast it is, and print it beside the goals.
     Bench(bench::Args),
+    /// Make the Debian package.
+    Dist,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -35,5 +38,6 @@ fn main() -> anyhow::Result<()> {
         Chore::Test => test::run(),
         Chore::Soak(args) => soak::run(&args),
         Chore::Bench(args) => bench::run(&args),
+        Chore::Dist => dist::run(),
     }
 }
