@@ -5,11 +5,11 @@
 //! charged for before stays with their old groups; the record says so.
 
 use crate::act::{self, Mode, signal};
-use crate::host::cgroup::{self, CgroupError, Target};
+use crate::host::cgroup::{self, CgroupError, Entrances, Target};
 use crate::host::layout::{Hierarchy, Layout};
 use crate::host::process::{self, Comm};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -71,14 +71,14 @@ pub fn adopt(pid: u32, target: &Target, layout: &Layout) -> Result<Adopted, Adop
     if ancestors(std::process::id()).contains(&pid) {
         return Err(AdoptError::Ancestor { pid });
     }
-    let mut entrances = target.entrances()?;
+    let entrances = target.entrances()?;
     let mut adopted = Adopted {
         leader: pid,
         comm,
         origins: BTreeMap::new(),
     };
     act::target::freeze(&target.dir, Mode::Real);
-    let moved = adopted.move_in(&mut entrances, layout, &leader);
+    let moved = adopted.move_in(&entrances, layout, &leader);
     act::target::thaw(&target.dir, Mode::Real);
     if let Err(error) = moved {
         adopted.give_back(target);
@@ -90,7 +90,7 @@ pub fn adopt(pid: u32, target: &Target, layout: &Layout) -> Result<Adopted, Adop
 impl Adopted {
     fn move_in(
         &mut self,
-        entrances: &mut [File],
+        entrances: &Entrances<'_>,
         layout: &Layout,
         leader: &OwnedFd,
     ) -> Result<(), AdoptError> {
@@ -104,7 +104,7 @@ impl Adopted {
             }
             for pid in fresh {
                 let origin = groups_of(pid, layout);
-                match move_to(pid, entrances) {
+                match entrances.let_in(pid) {
                     Ok(()) => drop(self.origins.insert(pid, origin)),
                     Err(e) if e.raw_os_error() == Some(libc::ESRCH) && pid != self.leader => {}
                     Err(e) if e.raw_os_error() == Some(libc::ESRCH) => {
@@ -190,12 +190,6 @@ fn is_dying(pid: u32) -> bool {
     };
     // No files: no process.
     end().unwrap_or(true)
-}
-
-fn move_to(pid: u32, entrances: &mut [File]) -> io::Result<()> {
-    entrances
-        .iter_mut()
-        .try_for_each(|entrance| entrance.write_all(pid.to_string().as_bytes()))
 }
 
 /// `pid` first, then its descendants.

@@ -4,12 +4,13 @@
 //! [`super::inheritance`]'s; which target, and what happens afterwards, is [`super::run`]'s.
 
 use super::inheritance::Inheritance;
+use crate::host::cgroup::Entrances;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -94,13 +95,14 @@ impl Stage {
     }
 }
 
-/// Starts `program` in the groups that `entrances` open.
+/// Starts `program` in the groups that `entrances` open. Where systemd must be asked, the child waits before its
+/// program until it has been moved.
 ///
 /// # Errors
 /// See [`LaunchError`]; no process is left behind.
 pub fn launch(
     program: &Program,
-    entrances: &[File],
+    entrances: &Entrances<'_>,
     inheritance: &Inheritance,
 ) -> Result<Child, LaunchError> {
     let page = NonZeroUsize::new(4096).unwrap_or(NonZeroUsize::MIN);
@@ -116,7 +118,13 @@ pub fn launch(
     .map_err(|e| LaunchError::NoProcess { source: e.into() })?;
     let stage = Stage(shared.as_ptr().cast::<AtomicU8>());
 
-    let doors: Vec<i32> = entrances.iter().map(AsRawFd::as_raw_fd).collect();
+    let doors = entrances.doors();
+    let gate = entrances
+        .must_be_asked()
+        .then(Gate::new)
+        .transpose()
+        .map_err(|source| LaunchError::NoProcess { source })?;
+    let outside = gate.as_ref().map(|gate| gate.outside.as_raw_fd());
     let inheritance = inheritance.clone();
     let mut command = Command::new(&program.program);
     command.args(&program.arguments);
@@ -126,12 +134,26 @@ pub fn launch(
             for &door in &doors {
                 write_all(door, b"0")?; // 0: the writer itself (kernel/cgroup/cgroup.c)
             }
+            if let Some(outside) = outside {
+                wait_at(outside)?;
+            }
             inheritance.give_back()?;
             stage.get().store(Stage::MOVED, Ordering::SeqCst);
             Ok(())
         })
     };
-    let spawned = command.spawn();
+    let spawned = match gate {
+        None => command.spawn(),
+        Some(Gate { outside, inside }) => std::thread::scope(|threads| {
+            let usher = threads.spawn(move || usher(&inside, entrances));
+            let spawned = command.spawn();
+            drop(outside); // of a child that never came there is nothing to wait for
+            match usher.join() {
+                Ok(Err(why)) if spawned.is_err() => Err(why),
+                _ => spawned,
+            }
+        }),
+    };
     let reached = stage.get().load(Ordering::SeqCst);
     // SAFETY: mapped above, of that length, and the child has its own copy or is gone.
     let _ = unsafe { munmap(shared, page.get()) };
@@ -145,6 +167,49 @@ pub fn launch(
             _ => LaunchError::NoProcess { source },
         }
     })
+}
+
+/// Where a child waits to be moved: it says who it is and is told when it may go on.
+struct Gate {
+    outside: OwnedFd,
+    inside: OwnedFd,
+}
+
+impl Gate {
+    fn new() -> io::Result<Self> {
+        let (outside, inside) = socketpair(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            None,
+            SockFlag::SOCK_CLOEXEC,
+        )?;
+        Ok(Self { outside, inside })
+    }
+}
+
+/// The child's side.
+fn wait_at(gate: RawFd) -> io::Result<()> {
+    // SAFETY: a number of this process.
+    let pid = unsafe { libc::getpid() };
+    write_all(gate, &pid.to_ne_bytes())?;
+    let mut may_go = [0u8; 1];
+    // SAFETY: the buffer is as long as said.
+    let read = unsafe { libc::read(gate, may_go.as_mut_ptr().cast(), may_go.len()) };
+    match read {
+        1 => Ok(()),
+        0 => Err(io::Error::from_raw_os_error(libc::EPERM)), // why is the other side's to say
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// memwatch's side: lets in who comes.
+fn usher(gate: &OwnedFd, entrances: &Entrances<'_>) -> io::Result<()> {
+    let mut pid = [0u8; 4];
+    if nix::unistd::read(gate, &mut pid)? == pid.len() {
+        entrances.let_in(u32::from_ne_bytes(pid))?;
+        nix::unistd::write(gate, b"1")?;
+    }
+    Ok(())
 }
 
 fn write_all(fd: i32, bytes: &[u8]) -> io::Result<()> {

@@ -3,7 +3,8 @@
 //!
 //! A target is a v2 cgroup (for pressure, identity and membership) and, where the memory controller
 //! lives on v1, a memory group of the same name beside it. Where the hierarchies are is `layout`'s;
-//! reading what a target holds is `memory`'s.
+//! a place that systemd gives is `systemd`'s, the ways in are `entrances`'; reading what a target holds is
+//! `memory`'s.
 //!
 //! **Ownership is a lock.** Whoever made a target holds flock(2) on its v2 directory. The kernel drops
 //! the lock when the holder dies, however it dies, so a target whose lock can be taken is provably
@@ -11,6 +12,7 @@
 
 use crate::host::layout::{Hierarchy, Layout};
 use crate::host::memory::Controller;
+use crate::host::systemd::{Scope, ScopeError};
 use crate::host::xattr;
 use nix::fcntl::{Flock, FlockArg};
 use std::cell::Cell;
@@ -20,10 +22,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+mod entrances;
 mod sweep;
 #[cfg(test)]
 mod tests;
 
+pub use entrances::Entrances;
 pub use sweep::{Sweep, sweep};
 
 /// What targets are called: this and eight hex digits.
@@ -52,6 +56,14 @@ pub enum CgroupError {
         path: PathBuf,
         /// Why, with its errno.
         source: io::Error,
+    },
+    /// Neither systemd gives a place, nor is there one that may be taken without asking.
+    #[error("{place} ({scope})")]
+    NoScope {
+        /// What systemd said.
+        scope: ScopeError,
+        /// What came of going without it.
+        place: Box<Self>,
     },
     /// memwatch would be inside of what it guards.
     #[error(
@@ -111,13 +123,16 @@ pub struct Target {
     pub memory: Option<Controller>,
     /// Held while this memwatch owns the target; `None` for one it was only pointed at.
     owner: Option<Flock<File>>,
+    /// Where it lies, if systemd gave the place. Goes when the target has gone.
+    scope: Option<Scope>,
     /// A removal was tried: another, at the drop, would only wait once more for who does not go.
     tried: Cell<bool>,
 }
 
 impl Target {
-    /// Makes a target of our own below this process's cgroup, or below the nearest ancestor that hands
-    /// the memory controller down. A target that is dropped is removed.
+    /// Makes a target of our own: in a scope of its own where systemd gives one; else below this process's
+    /// cgroup, or below the nearest ancestor that hands the memory controller down. A target that is dropped
+    /// is removed.
     ///
     /// # Errors
     /// No cgroup2 mount, or no right to make a cgroup anywhere on the way up.
@@ -125,17 +140,25 @@ impl Target {
         let v2 = layout.v2.as_ref().ok_or(CgroupError::NoV2)?;
         loop {
             let name = format!("{PREFIX}{:08x}", random());
-            let (dir, has_memory) = match v2_with_memory(v2, &name)? {
-                Some(dir) => (dir, true),
-                None => (v2.own_dir().join(&name), false),
+            let (dir, has_memory, scope) = match scope_for(layout, &name) {
+                Some(Ok(scope)) => (make_dir(scope.dir.join(&name))?, true, Some(scope)),
+                Some(Err(scope)) => match make_unasked(v2, &name) {
+                    Ok((dir, has_memory)) => (dir, has_memory, None),
+                    Err(place) => {
+                        let place = Box::new(place);
+                        return Err(CgroupError::NoScope { scope, place });
+                    }
+                },
+                None => {
+                    let (dir, has_memory) = make_unasked(v2, &name)?;
+                    (dir, has_memory, None)
+                }
             };
-            if !has_memory {
-                make_dir(&dir)?;
-            }
             // Until it is locked, the sweep of another memwatch takes it for an orphan.
             let Some(mut target) = Self::claim(v2, dir)? else {
                 continue;
             };
+            target.scope = scope;
             xattr::set(&target.dir, OOMD_OMIT_XATTR, b"1");
             if has_memory {
                 target.memory = Some(Controller::V2(target.dir.clone()));
@@ -143,7 +166,7 @@ impl Target {
                 let group = v1.own_dir().join(&name);
                 xattr::set(&target.dir, MEMORY_XATTR, group.as_os_str().as_bytes());
                 // A v1 hierarchy that is there but not ours to write leaves the agent's own counting.
-                if make_dir(&group).is_ok() {
+                if let Ok(group) = make_dir(group) {
                     target.memory = Some(Controller::V1(group));
                 }
             }
@@ -205,6 +228,7 @@ impl Target {
             level,
             memory: None,
             owner: None,
+            scope: None,
             tried: Cell::new(false),
         })
     }
@@ -240,20 +264,15 @@ impl Target {
         Ok(left)
     }
 
-    /// The files to which a pid is written to move it here.
+    /// The ways in.
     ///
     /// # Errors
-    /// One of them cannot be opened for writing.
-    pub fn entrances(&self) -> Result<Vec<File>, CgroupError> {
-        self.groups()
-            .map(|dir| {
-                let path = dir.join("cgroup.procs");
-                OpenOptions::new()
-                    .write(true)
-                    .open(&path)
-                    .map_err(io_error("open", &path))
-            })
-            .collect()
+    /// One of them cannot be opened.
+    pub fn entrances(&self) -> Result<Entrances<'_>, CgroupError> {
+        match &self.scope {
+            Some(scope) if scope.moves() => Ok(Entrances::by_systemd(scope, &self.dir)),
+            _ => Entrances::open(self.groups()),
+        }
     }
 
     /// The v1 memory group, if there is one, and the v2 directory: the order of removal.
@@ -295,6 +314,30 @@ pub fn id(dir: &Path) -> io::Result<u64> {
     fs::metadata(dir).map(|metadata| metadata.ino())
 }
 
+/// A scope of systemd's for a target of that name. `None` where it is not to be asked: it does not run, it does
+/// not own the memory controller, or we run in a target ourselves, whose limit is ours.
+fn scope_for(layout: &Layout, name: &str) -> Option<Result<Scope, ScopeError>> {
+    let v2 = layout.v2.as_ref()?;
+    let own = v2.own_dir();
+    if !Scope::can_be_had() || !layout.v2_has_memory() || own.ancestors().any(is_target_name) {
+        return None;
+    }
+    // Whatever limits the slice that we are in limits the target, too.
+    let slice = own
+        .ancestors()
+        .filter_map(|dir| dir.file_name()?.to_str())
+        .find(|name| name.ends_with(".slice"));
+    Some(Scope::start(&v2.mount, name, slice))
+}
+
+/// Makes a directory for a target without asking anybody; whether it has the memory controller.
+fn make_unasked(v2: &Hierarchy, name: &str) -> Result<(PathBuf, bool), CgroupError> {
+    match v2_with_memory(v2, name)? {
+        Some(dir) => Ok((dir, true)),
+        None => Ok((make_dir(v2.own_dir().join(name))?, false)),
+    }
+}
+
 /// The nearest place, from our own cgroup upwards, whose children have the memory controller and
 /// where we may make one. A cgroup with processes of its own cannot hand controllers down, so this is
 /// rarely our own (Documentation/admin-guide/cgroup-v2.rst, "No Internal Process Constraint").
@@ -313,9 +356,8 @@ fn v2_with_memory(v2: &Hierarchy, name: &str) -> Result<Option<PathBuf>, CgroupE
         if !handed_down.split_whitespace().any(|c| c == "memory") {
             continue;
         }
-        let dir = parent.join(name);
-        match make_dir(&dir) {
-            Ok(()) => return Ok(Some(dir)),
+        match make_dir(parent.join(name)) {
+            Ok(dir) => return Ok(Some(dir)),
             Err(CgroupError::NoPlace { source, .. })
                 if source.kind() == io::ErrorKind::PermissionDenied => {}
             Err(e) => return Err(e),
@@ -324,11 +366,11 @@ fn v2_with_memory(v2: &Hierarchy, name: &str) -> Result<Option<PathBuf>, CgroupE
     Ok(None)
 }
 
-fn make_dir(dir: &Path) -> Result<(), CgroupError> {
-    fs::create_dir(dir).map_err(|source| CgroupError::NoPlace {
-        path: dir.to_owned(),
-        source,
-    })
+fn make_dir(path: PathBuf) -> Result<PathBuf, CgroupError> {
+    match fs::create_dir(&path) {
+        Ok(()) => Ok(path),
+        Err(source) => Err(CgroupError::NoPlace { path, source }),
+    }
 }
 
 fn write_value(path: &Path, value: u64) -> Result<(), CgroupError> {

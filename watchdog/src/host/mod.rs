@@ -15,6 +15,7 @@ pub mod process;
 pub mod psi;
 pub mod reread;
 pub mod swap;
+pub mod systemd;
 mod text;
 mod xattr;
 pub mod zfs;
