@@ -177,7 +177,7 @@ fn empty(target: &Target, destination: impl Fn(u32) -> Vec<PathBuf>) -> usize {
 }
 
 /// Whether a process only has its end before it: it is listed in its cgroup until it is dead.
-fn is_dying(pid: u32) -> bool {
+pub fn is_dying(pid: u32) -> bool {
     const PF_EXITING: u32 = 4; // include/linux/sched.h
     const KILLED: u64 = 1 << (libc::SIGKILL - 1);
     let end = || {

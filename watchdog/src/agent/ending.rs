@@ -208,18 +208,29 @@ impl Run {
             return;
         }
         let dir = self.guarded.target.dir.clone();
-        let left = match &self.subject {
+        let moved = match &self.subject {
             Running::Adopted(adopted) => adopted.give_back(&self.guarded.target),
             _ => adopt::let_go(&self.guarded.target, layout),
         };
+        let stays = self
+            .guarded
+            .target
+            .leave_to_systemd(|pid| !adopt::is_dying(pid));
+        let left = moved + stays;
         if left > 0 {
             let who = match left {
                 1 => "1 process of the target runs on".to_owned(),
                 count => format!("{count} processes of the target run on"),
             };
-            let note = format!("{who}, without a guard");
+            let note = match stays {
+                0 => format!("{who}, without a guard"),
+                _ => format!("{who} in {}, without limits and a guard", dir.display()),
+            };
             self.terminal.say(&note);
             record.notes.push(note.as_str().into());
+        }
+        if stays > 0 {
+            return;
         }
         if let Err(error) = self.guarded.target.remove() {
             self.terminal

@@ -116,13 +116,8 @@ impl Kernel {
                 loaded.set(outcome);
             });
         if let Err(error) = spawned {
-            let why = format!("no thread for the loader: {error}");
-            let loss = bpf::Loss {
-                feature: bpf::Feature::Reclaim,
-                why,
-            };
             kernel.loaded.set(Loaded::No {
-                losses: vec![describe(&loss)],
+                losses: vec![all_lost(&format!("no thread for the loader: {error}"))],
             });
         }
         kernel
@@ -229,7 +224,9 @@ fn load(
     let losses = |losses: &[bpf::Loss]| losses.iter().map(describe).collect::<Vec<_>>();
     if plan.tracepoints.is_empty() {
         return Loaded::No {
-            losses: losses(&plan.losses),
+            losses: vec![all_lost(
+                plan.losses.first().map_or("", |loss| loss.why.as_str()),
+            )],
         };
     }
     if !loading.may_join() {
@@ -252,16 +249,9 @@ fn load(
             });
             loaded
         }
-        Err(error) => {
-            let why = error.to_string();
-            let all = bpf::Feature::ALL.map(|feature| bpf::Loss {
-                feature,
-                why: why.clone(),
-            });
-            Loaded::No {
-                losses: losses(&all),
-            }
-        }
+        Err(error) => Loaded::No {
+            losses: vec![all_lost(&with_causes(&error))],
+        },
     }
 }
 
@@ -304,6 +294,16 @@ fn mortal(error: &bpf::HomeError) -> FeatureLost {
             .into(),
         fallback: "a guard for this run".into(),
         cost: "if memwatch is killed, the guard goes with it".into(),
+    }
+}
+
+/// All features go for one reason: a line for each would hide it.
+fn all_lost(why: &str) -> FeatureLost {
+    FeatureLost {
+        feature: format!("BPF programs ({why})").as_str().into(),
+        fallback: "PSI, memory.stat and /proc".into(),
+        cost: "reclaim neither wakes memwatch nor tells who caused it, and nothing acts if memwatch is stuck or dead"
+            .into(),
     }
 }
 

@@ -298,6 +298,24 @@ impl Target {
     }
 }
 
+impl Target {
+    /// Leaves what runs in it where it is, without limits, if only systemd could move it and has no other place
+    /// for it: the scope goes when its last process has gone. How many there are.
+    pub fn leave_to_systemd(&self, runs: impl Fn(u32) -> bool) -> usize {
+        if !self.scope.as_ref().is_some_and(Scope::moves) {
+            return 0;
+        }
+        let left = pids(&self.dir).into_iter().filter(|&pid| runs(pid)).count();
+        if left > 0 {
+            self.tried.set(true);
+            for limit in ["memory.high", "memory.max"] {
+                let _ = write_text(&self.dir.join(limit), "max"); // it is there, and ours
+            }
+        }
+        left
+    }
+}
+
 impl Drop for Target {
     fn drop(&mut self) {
         if !self.tried.get() {
@@ -319,7 +337,10 @@ pub fn id(dir: &Path) -> io::Result<u64> {
 fn scope_for(layout: &Layout, name: &str) -> Option<Result<Scope, ScopeError>> {
     let v2 = layout.v2.as_ref()?;
     let own = v2.own_dir();
-    if !Scope::can_be_had() || !layout.v2_has_memory() || own.ancestors().any(is_target_name) {
+    if !Scope::can_be_had(Path::new("/"))
+        || !layout.v2_has_memory()
+        || own.ancestors().any(is_target_name)
+    {
         return None;
     }
     // Whatever limits the slice that we are in limits the target, too.

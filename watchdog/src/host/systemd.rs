@@ -54,9 +54,14 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// Whether systemd runs here, as sd_booted(3) finds out.
-    pub fn can_be_had() -> bool {
-        Path::new("/run/systemd/system").is_dir()
+    /// Whether systemd runs here, as sd_booted(3) finds out, and the bus of its manager is there.
+    /// `root` is where the machine's root directory is.
+    pub fn can_be_had(root: &Path) -> bool {
+        let bus = match geteuid() {
+            superuser if superuser.is_root() => "run/dbus/system_bus_socket".to_owned(),
+            user => format!("run/user/{user}/bus"),
+        };
+        root.join("run/systemd/system").is_dir() && root.join(bus).exists()
     }
 
     /// Starts the scope `name` (without suffix). `slice` is the unit to put it into; for the system's
@@ -135,9 +140,8 @@ impl Bus {
             if uid.is_root() {
                 return Connection::system().await;
             }
-            // Without a login's environment, as after su(1), the place is still this one.
-            let address = std::env::var("DBUS_SESSION_BUS_ADDRESS")
-                .unwrap_or_else(|_| format!("unix:path=/run/user/{uid}/bus"));
+            // Not the environment's, which may be another session's after su(1), or a test's.
+            let address = format!("unix:path=/run/user/{uid}/bus");
             zbus::connection::Builder::address(address.as_str())
                 .build()
                 .await

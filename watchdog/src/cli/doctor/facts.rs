@@ -12,6 +12,7 @@ use crate::host::meminfo;
 use crate::host::oomd::{self, Oomd};
 use crate::host::privileges::Privileges;
 use crate::host::swap::{self, SwapArea};
+use crate::host::systemd::Scope;
 use crate::host::zfs::{self, ArcStats};
 
 /// One machine, as one user sees it.
@@ -46,7 +47,9 @@ pub struct MachineFacts {
 pub struct Cgroups {
     /// The hierarchies.
     pub layout: Layout,
-    /// Where a target can be made on v2; None where this process may make none.
+    /// Whether systemd can be asked for a scope to make it in.
+    pub scope: bool,
+    /// Where a target can be made on v2 without asking; None where this process may make none.
     pub target_parent: Option<PathBuf>,
     /// By what the kernel can limit a target's memory.
     pub limits: Limits,
@@ -74,7 +77,7 @@ impl MachineFacts {
             init: keep(machine::init(root), &mut unread).unwrap_or_default(),
             settings: keep(machine::settings(root), &mut unread).unwrap_or_default(),
             cgroups: keep(Layout::read(root), &mut unread)
-                .map(Cgroups::of)
+                .map(|layout| Cgroups::of(layout, root))
                 .unwrap_or_default(),
             privileges: keep(Privileges::read(root), &mut unread).unwrap_or_default(),
             ram_bytes: keep(machine::read_if_there(root, "proc/meminfo"), &mut unread)
@@ -95,8 +98,9 @@ fn keep<T, E: ToString>(outcome: Result<T, E>, unread: &mut Vec<String>) -> Opti
 
 impl Cgroups {
     /// Looks where `host::cgroup` would make a target: on v2 in the nearest ancestor that hands the
-    /// memory controller down, else in our own group, with a v1 group beside it.
-    fn of(layout: Layout) -> Self {
+    /// memory controller down, else in our own group, with a v1 group beside it; or whether systemd gives a
+    /// place.
+    fn of(layout: Layout, root: &Path) -> Self {
         let own = layout.v2.as_ref().map(|v2| (v2.own_dir(), &v2.mount));
         let with_memory = own.as_ref().and_then(|(own, mount)| {
             own.ancestors()
@@ -108,7 +112,9 @@ impl Cgroups {
             .v1_memory
             .as_ref()
             .is_some_and(|v1| may_make_groups_in(&v1.own_dir()));
+        let scope = layout.v2_has_memory() && Scope::can_be_had(root);
         let limits = match &with_memory {
+            _ if scope => Limits::V2,
             Some(_) => Limits::V2,
             None if v1 => Limits::V1,
             None => Limits::None,
@@ -119,6 +125,7 @@ impl Cgroups {
         let target_parent = with_memory.or(own);
         Self {
             layout,
+            scope,
             target_parent,
             limits,
         }

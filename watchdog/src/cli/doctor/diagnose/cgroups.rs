@@ -44,6 +44,13 @@ pub(super) fn unified(facts: &MachineFacts) -> Option<Check> {
 
 pub(super) fn place(facts: &MachineFacts) -> Option<Check> {
     facts.cgroups.layout.v2.as_ref()?;
+    if facts.cgroups.scope {
+        let whose = match facts.privileges.euid {
+            0 => "the system's",
+            _ => "your own",
+        };
+        return Some(check("target_place", format!("a scope of {whose} systemd")));
+    }
     if let Some(parent) = &facts.cgroups.target_parent {
         return Some(check("target_place", format!("below {}", parent.display())));
     }
@@ -63,7 +70,9 @@ pub(super) fn place(facts: &MachineFacts) -> Option<Check> {
 }
 
 pub(super) fn limits(facts: &MachineFacts) -> Option<Check> {
-    facts.cgroups.target_parent.as_ref()?;
+    if !facts.cgroups.scope {
+        facts.cgroups.target_parent.as_ref()?;
+    }
     Some(match facts.cgroups.limits {
         Limits::V2 => check("memory_limits", "memory.max and memory.high"),
         Limits::V1 => {
