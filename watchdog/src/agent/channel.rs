@@ -88,7 +88,7 @@ pub struct Status {
     pub unreadable: AtomicU64,
     /// Looks that failed as a whole: the target's own files were there and could not be read.
     pub failed_looks: AtomicU64,
-    /// The longest time between two looks that was not asked for, in µs.
+    /// The longest that a look came after it was due, in µs.
     pub longest_delay_us: AtomicU64,
 }
 

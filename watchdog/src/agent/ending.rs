@@ -119,6 +119,7 @@ impl Run {
         };
         self.kernel.tell(&mut record);
         record.losses.missed_looks = status.late_looks.load(Ordering::Relaxed);
+        record.losses.longest_delay_us = status.longest_delay_us.load(Ordering::Relaxed);
         record.losses.untracked_processes = status.untracked.load(Ordering::Relaxed);
         record.losses.unreadable_files = [&status.unreadable, &status.failed_looks]
             .map(|count| count.load(Ordering::Relaxed))

@@ -229,6 +229,8 @@ pub struct Losses {
     pub untracked_processes: u64,
     /// Looks at the target that came later than they were due.
     pub missed_looks: u64,
+    /// The longest that a look came after it was due.
+    pub longest_delay_us: u64,
     /// Files that could not be read, and looks that failed for that.
     pub unreadable_files: u64,
     /// Strings that were cut.

@@ -177,6 +177,7 @@ pub(super) fn grave() -> Record {
         ring_drops: 12,
         untracked_processes: 0,
         missed_looks: 3,
+        longest_delay_us: 81_250,
         unreadable_files: 0,
         truncated_strings: 0,
     };
