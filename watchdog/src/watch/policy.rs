@@ -298,11 +298,12 @@ impl Policy {
     }
 
     /// Half of the time in which the headroom could be gone at the fastest fill there is: the other
-    /// half is for deciding. While it stalls, often enough for the window to be whole.
+    /// half is for deciding. While it stalls, often enough for the window to be whole, and for a pause of
+    /// less than 100 ms on a machine that lets this thread wait too.
     fn pause(&self) -> Duration {
         let calm = self.time_left() / 2;
         let watched = if self.pressed() {
-            self.settings.stall_window / 32
+            self.settings.stall_window / 40
         } else {
             calm
         };
