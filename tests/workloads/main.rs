@@ -24,6 +24,7 @@ mod thrash;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 use std::{env, fs, io};
 
 use clap::{Parser, Subcommand};
@@ -85,6 +86,9 @@ enum Workload {
         /// How many threads do so.
         #[arg(long, default_value_t = 1)]
         threads: u32,
+        /// Falls asleep for good after so many ms of that, with all that it has.
+        #[arg(long)]
+        asleep_after_ms: Option<u64>,
     },
     /// Hog: a child in a session of its own leaks while its parent waits.
     SetsidLeak {
@@ -124,7 +128,15 @@ fn main() -> ExitCode {
             pace,
             bystander_size,
         } => fork_tree::run(&common, deadline, pace, bystander_size),
-        Workload::Thrash { threads } => thrash::run(&common, deadline, threads),
+        Workload::Thrash {
+            threads,
+            asleep_after_ms,
+        } => thrash::run(
+            &common,
+            deadline,
+            threads,
+            asleep_after_ms.map(Duration::from_millis),
+        ),
         Workload::SetsidLeak { pace } => leak::run_in_own_session(&common, deadline, pace),
         Workload::ShmLeak { mapped } => shm_leak::run(&common, deadline, mapped),
         Workload::Stream => stream::run(&common, deadline),

@@ -32,6 +32,11 @@ impl Deadline {
         alarm::set(left + 10);
     }
 
+    /// Sleeps until then.
+    pub(crate) fn wait(self) {
+        std::thread::sleep(self.at.saturating_duration_since(Instant::now()));
+    }
+
     pub(crate) fn passed(self) -> bool {
         Instant::now() >= self.at
     }

@@ -3,6 +3,8 @@
 //! evicts with each of them what another will need: ten seconds bring a few thousand bytes.
 //! (With MADV_RANDOM there is no read-around, and it takes half a minute until anything refaults.)
 
+use std::time::{Duration, Instant};
+
 use nix::sys::mman::ProtFlags;
 
 use crate::memory::Region;
@@ -10,27 +12,35 @@ use crate::safety::{Deadline, memory_limit};
 use crate::scratch::uncached_file;
 use crate::{Common, Failure};
 
-pub(crate) fn run(common: &Common, deadline: Deadline, threads: u32) -> Result<(), Failure> {
+/// `asleep_after`: how long it keeps that up before it only sleeps.
+pub(crate) fn run(
+    common: &Common,
+    deadline: Deadline,
+    threads: u32,
+    asleep_after: Option<Duration>,
+) -> Result<(), Failure> {
     let len = 2 * memory_limit()?;
     let file = uncached_file(&common.dir, len)?;
     let region = Region::of_file(&file, len as usize, ProtFlags::PROT_READ)?;
     common.announce_culprit()?;
 
+    let bedtime = asleep_after.map(|time| Instant::now() + time);
     std::thread::scope(|scope| {
         for thread in 1..threads {
             scope.spawn({
                 let region = &region;
-                move || read_at_random(region, deadline, thread)
+                move || read_at_random(region, deadline, bedtime, thread)
             });
         }
-        read_at_random(&region, deadline, 0);
+        read_at_random(&region, deadline, bedtime, 0);
     });
+    deadline.wait();
     Ok(())
 }
 
-fn read_at_random(region: &Region, deadline: Deadline, thread: u32) {
+fn read_at_random(region: &Region, deadline: Deadline, bedtime: Option<Instant>, thread: u32) {
     let mut random = XorShift(0x9e37_79b9_7f4a_7c15 ^ u64::from(thread) << 32);
-    while !deadline.passed() {
+    while !deadline.passed() && bedtime.is_none_or(|bedtime| Instant::now() < bedtime) {
         region.read_page(random.next() as usize % region.pages());
     }
 }

@@ -5,7 +5,11 @@
 //! Each table has a file of its own; `statistics` says what the numbers can tell.
 
 mod agent;
+mod awake;
 mod budget;
+mod guard;
+mod held;
+mod maps;
 mod memory_back;
 mod operations;
 mod place;
@@ -15,6 +19,7 @@ mod reaction;
 mod rounds;
 mod statistics;
 mod table;
+mod thrash;
 mod victim;
 mod watched;
 
@@ -34,6 +39,9 @@ pub(crate) struct Args {
     /// Few runs: to see that it works, less what is true.
     #[arg(long)]
     quick: bool,
+    /// How often what is run is run, instead of as often as each table does by itself.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    runs: Option<u16>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -50,6 +58,10 @@ enum Table {
     Reaction,
     /// From SIGKILL to memory that can be used again.
     MemoryBack,
+    /// What the guard in the kernel does when memwatch cannot, and while it can; 25 minutes.
+    Guard,
+    /// Whether the deciding thread stays awake under pressure.
+    Loop,
 }
 
 /// Measures what was asked for and prints it.
@@ -67,14 +79,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     };
     print_machine()?;
     let pick = |quick: usize, whole| if args.quick { quick } else { whole };
+    let runs = |quick, whole| args.runs.map_or(pick(quick, whole), usize::from);
+    let seconds = |quick, whole| Duration::from_secs(pick(quick, whole) as u64);
     for table in tables {
         match table {
-            Table::NonTarget => operations::outside(&release, pick(6, 90))?,
-            Table::Target => operations::inside(&release, &scratch, pick(6, 90))?,
-            Table::Pytest => pytest::run(&release, &scratch, pick(6, 30))?,
-            Table::Agent => agent::run(&release, Duration::from_secs(pick(5, 30) as u64))?,
-            Table::Reaction => reaction::run(&release, &scratch, pick(6, 50))?,
-            Table::MemoryBack => memory_back::run(&release, &scratch, pick(6, 60))?,
+            Table::NonTarget => operations::outside(&release, runs(6, 90))?,
+            Table::Target => operations::inside(&release, &scratch, runs(6, 90))?,
+            Table::Pytest => pytest::run(&release, &scratch, runs(6, 30))?,
+            Table::Agent => agent::run(&release, seconds(5, 30))?,
+            Table::Reaction => reaction::run(&release, &scratch, runs(6, 50))?,
+            Table::MemoryBack => memory_back::run(&release, &scratch, runs(6, 60))?,
+            Table::Guard => guard::run(&release, &scratch, runs(6, 50))?,
+            Table::Loop => awake::run(&release, &scratch, seconds(10, 60))?,
         }
     }
     Ok(())

@@ -86,7 +86,10 @@ pub(crate) fn inside(release: &Release, scratch: &Path, rounds: usize) -> Result
 
 /// The hard promise to everybody else: while nothing is wrong no program of ours is run by a page fault
 /// or by a switch.
-fn require_free_paths(release: &Release) -> Result<()> {
+///
+/// # Errors
+/// If it is not kept.
+pub(crate) fn require_free_paths(release: &Release) -> Result<()> {
     let memwatch = watch_idle(release)?;
     let (links, perf_events) = programs::links(memwatch.pid())?;
     let places: Vec<_> = links.iter().map(programs::Link::place).collect();
@@ -169,7 +172,10 @@ fn print_costs(release: &Release, scratch: &Path) -> Result<()> {
 }
 
 /// Prints what each program, and memwatch beside them, took during `work`.
-fn print_cost(
+///
+/// # Errors
+/// If there are no programs, or the work fails.
+pub(crate) fn print_cost(
     what: &str,
     memwatch: &mut Talker,
     work: impl FnOnce(&mut Talker) -> Result<()>,

@@ -49,16 +49,21 @@ impl Place {
 
     /// Moves a process in, whose memory counts here from now on.
     pub(crate) fn take(&self, pid: u32) -> Result<()> {
-        for dir in self.dirs() {
-            fs::write(dir.join("cgroup.procs"), pid.to_string())
-                .with_context(|| format!("cannot move {pid} into {}", dir.display()))?;
-        }
-        Ok(())
+        self.dirs().try_for_each(|dir| move_into(dir, pid))
     }
 
     /// How much it holds.
     pub(crate) fn usage(&self) -> Result<Usage> {
         Usage::of(self.v1_memory.as_ref().unwrap_or(&self.v2))
+    }
+
+    /// Has only a process's memory count here from now on, and leaves it where it is otherwise; `false` where
+    /// memory has no hierarchy of its own.
+    pub(crate) fn charge(&self, pid: u32) -> Result<bool> {
+        match &self.v1_memory {
+            Some(dir) => move_into(dir, pid).map(|()| true),
+            None => Ok(false),
+        }
     }
 
     fn dirs(&self) -> impl Iterator<Item = &Path> {
@@ -84,6 +89,25 @@ impl Drop for Place {
             }
         }
     }
+}
+
+fn move_into(dir: &Path, pid: u32) -> Result<()> {
+    fs::write(dir.join("cgroup.procs"), pid.to_string())
+        .with_context(|| format!("cannot move {pid} into {}", dir.display()))
+}
+
+/// The time that any process of the v2 cgroup that a process is in, and of those below, waited for memory so
+/// far, and that all of them did; in µs.
+pub(crate) fn stalled_us(pid: u32) -> Result<(u64, u64)> {
+    let path = Groups::of(&pid.to_string())?.v2.join("memory.pressure");
+    let text = fs::read_to_string(&path)?;
+    let total = |kind: &str| -> Result<u64> {
+        let line = text.lines().find(|line| line.starts_with(kind));
+        let total = line.and_then(|line| line.split_once("total="));
+        let (_, us) = total.with_context(|| format!("{} has no {kind}", path.display()))?;
+        Ok(us.parse()?)
+    };
+    Ok((total("some")?, total("full")?))
 }
 
 /// Where a process is.

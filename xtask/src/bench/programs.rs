@@ -14,7 +14,7 @@ use anyhow::{Context, Result, ensure};
 const HOMES: &str = "/run/memwatch";
 
 /// The one that is there: the machine is the bench's alone.
-fn home() -> Option<PathBuf> {
+pub(super) fn home() -> Option<PathBuf> {
     let mut homes = fs::read_dir(HOMES)
         .into_iter()
         .flatten()
@@ -125,6 +125,25 @@ pub(crate) fn wait_for_links(pid: u32, patience: Duration) -> Result<()> {
     Ok(())
 }
 
+/// Whether a program of the shared set is attached somewhere.
+pub(crate) fn is_attached(program: &str) -> Result<bool> {
+    // A clock has a link on each CPU, with the CPU's number behind the program's name.
+    let of = |link: &String| link.split('-').next() == Some(program);
+    Ok(pinned("links")?.iter().any(|(link, _)| of(link)))
+}
+
+/// Waits for the last set to be taken away; whether it was.
+pub(crate) fn all_gone(patience: Duration) -> bool {
+    let started = Instant::now();
+    while Path::new(HOMES).exists() {
+        if started.elapsed() > patience {
+            return false;
+        }
+        sleep(Duration::from_millis(20));
+    }
+    true
+}
+
 /// What each program of the shared set has cost so far, by its name.
 pub(crate) fn costs() -> Result<Vec<(String, Cost)>> {
     let programs = pinned("programs")?.into_iter();
@@ -193,7 +212,8 @@ fn pinned(directory: &str) -> Result<Vec<(String, String)>> {
     Ok(pinned)
 }
 
-fn open_pinned(path: &Path) -> Result<OwnedFd> {
+/// Opens a program, map or link by where it is pinned.
+pub(super) fn open_pinned(path: &Path) -> Result<OwnedFd> {
     const BPF_OBJ_GET: libc::c_int = 7;
     /// `union bpf_attr` of that command.
     #[repr(C)]

@@ -12,6 +12,7 @@ pub(crate) const GRAIN: std::time::Duration = std::time::Duration::from_micros(5
 
 /// A process that has not been seen dying yet.
 pub(crate) struct Victim {
+    pub(crate) pid: u32,
     stat: File,
 }
 
@@ -27,28 +28,39 @@ impl Victim {
     pub(crate) fn of(pid: u32) -> Result<Self> {
         let path = format!("/proc/{pid}/stat");
         let stat = File::open(&path).with_context(|| format!("{path}: it was never seen alive"))?;
-        Ok(Self { stat })
+        Ok(Self { pid, stat })
     }
 
     /// Whether a fatal signal was delivered and the process has begun to exit. It still has its memory
     /// then: `PF_EXITING` is set before anything is given back (`kernel/exit.c`, `do_exit`).
     pub(crate) fn is_exiting(&self) -> bool {
+        is_exiting(&self.stat())
+    }
+
+    /// Whether it sleeps and waits for nothing that is its own: what pages in waits for the disk.
+    pub(crate) fn is_asleep(&self) -> bool {
+        fields(&self.stat()).next() == Some("S")
+    }
+
+    /// The text of `/proc/PID/stat`; empty once it was reaped (ESRCH).
+    fn stat(&self) -> String {
         let mut text = [0; 1024];
-        // It was reaped: ESRCH.
-        let Ok(len) = self.stat.read_at(&mut text, 0) else {
-            return true;
-        };
-        is_exiting(&String::from_utf8_lossy(&text[..len]))
+        let len = self.stat.read_at(&mut text, 0).unwrap_or(0);
+        String::from_utf8_lossy(&text[..len]).into_owned()
     }
 }
 
-/// By the flags in the text of `/proc/PID/stat`, whose second field may hold spaces and brackets.
+/// What follows the name in the text of `/proc/PID/stat`: that may hold spaces and brackets.
+pub(crate) fn fields(stat: &str) -> impl Iterator<Item = &str> {
+    let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    rest.split_whitespace()
+}
+
+/// By the flags in the text of `/proc/PID/stat`.
 fn is_exiting(stat: &str) -> bool {
     const PF_EXITING: u32 = 0x4;
-    let flags = stat
-        .rsplit_once(')')
-        .and_then(|(_, rest)| rest.split_whitespace().nth(6)?.parse::<u32>().ok());
-    flags.is_none_or(|flags| flags & PF_EXITING != 0)
+    let flags = fields(stat).nth(6).and_then(|flags| flags.parse().ok());
+    flags.is_none_or(|flags: u32| flags & PF_EXITING != 0)
 }
 
 /// Now.

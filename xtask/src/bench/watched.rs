@@ -76,10 +76,15 @@ impl Talker {
         Ok(sum)
     }
 
+    /// Gives it a line that it does not answer.
+    pub(crate) fn tell(&mut self, line: &str) -> Result<()> {
+        let questions = self.questions.as_mut().context("it was told to end")?;
+        Ok(writeln!(questions, "{line}")?)
+    }
+
     /// Asks and waits for the answer.
     pub(crate) fn ask(&mut self, question: &str) -> Result<String> {
-        let questions = self.questions.as_mut().context("it was told to end")?;
-        writeln!(questions, "{question}")?;
+        self.tell(question)?;
         let mut answer = String::new();
         self.answers.read_line(&mut answer)?;
         ensure!(answer.ends_with('\n'), "no answer to `{question}`");
