@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use lacking::{lacking, lost};
 use memwatch::bpf::{Event, Facts, Feature, Programs, Reader, Row, plan};
 use memwatch_ebpf::{MAJOR_FAULT_PERIOD, MINOR_FAULT_PERIOD};
 use nix::{
@@ -20,6 +21,8 @@ use nix::{
 use sandbox::Sandbox;
 use tempfile::NamedTempFile;
 
+#[path = "support/lacking.rs"]
+mod lacking;
 #[path = "support/sandbox.rs"]
 mod sandbox;
 
@@ -122,18 +125,18 @@ fn documented_instructions(program: &str) -> u32 {
 
 /// No loaded program takes the verifier more than a third longer than docs/KERNELS.md says.
 fn hold_to_documentation(programs: &Programs) {
+    let mut grown = Vec::new();
     for statistics in programs.statistics() {
         let verified = statistics
             .verified_instructions
             .expect("a kernel since 5.16");
         println!("{:16} {verified}", statistics.program);
         let documented = documented_instructions(&statistics.program);
-        assert!(
-            verified <= documented / 3 * 4,
-            "{} takes {verified}, docs/KERNELS.md says {documented}",
-            statistics.program
-        );
+        if verified > documented / 3 * 4 {
+            grown.push((statistics.program, verified, documented));
+        }
     }
+    assert_eq!(grown, [], "program, counted, in docs/KERNELS.md");
 }
 
 #[test]
@@ -147,8 +150,14 @@ fn every_program_loads_and_attaches() {
     programs.heat(true).expect("fault samplers");
     programs.heat(false).expect("fault samplers");
     drop(heating);
-    assert_eq!(programs.losses(), []);
-    assert_eq!(programs.attached().len(), 11);
+    let lacking = lacking(&facts);
+    assert_eq!(lost(&programs), lacking);
+    let hooks = if lacking.contains(&Feature::GuardStalls) {
+        0
+    } else {
+        2
+    };
+    assert_eq!(programs.attached().len(), 11 + hooks);
     println!("facts {read:?}, load and attach {loaded:?}");
     hold_to_documentation(&programs);
 }
@@ -349,10 +358,14 @@ fn what_the_kernel_lacks_costs_its_feature_alone() {
     let mut facts = Facts::read();
     facts.types = None;
     let programs = Programs::load(&plan(&facts)).expect("load");
-    let lost: Vec<_> = programs.losses().iter().map(|loss| loss.feature).collect();
     assert_eq!(
-        lost,
-        [Feature::OomVictim, Feature::Hang, Feature::GuardNames]
+        lost(&programs),
+        [
+            Feature::OomVictim,
+            Feature::Hang,
+            Feature::GuardNames,
+            Feature::GuardStalls
+        ]
     );
     assert_eq!(programs.attached().len(), 9);
     // The guard's clock is the one without names here.

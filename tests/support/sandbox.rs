@@ -4,7 +4,7 @@
 use std::{
     fs,
     os::unix::fs::MetadataExt,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
@@ -15,6 +15,17 @@ use cgroups::Pair;
 
 /// Far below what the machine has, far above what a shell needs.
 const LIMIT: &str = "64M";
+
+/// This process is in a sandbox.
+pub(crate) struct Inside {
+    before: PathBuf,
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        fs::write(&self.before, "0").expect("moved back");
+    }
+}
 
 /// One cgroup of the test's own.
 pub(crate) struct Sandbox(Pair);
@@ -44,6 +55,19 @@ impl Sandbox {
     pub(crate) fn limit(&self, limit: &str) {
         let file = self.0.memory.join("memory.limit_in_bytes");
         fs::write(file, limit).expect("a limit");
+    }
+
+    /// Moves this process into the v2 cgroup, until what is returned is dropped.
+    #[allow(dead_code, reason = "each test program uses a part of this")]
+    pub(crate) fn enter(&self) -> Inside {
+        let own = fs::read_to_string("/proc/self/cgroup").expect("own groups");
+        let own = own.lines().find_map(|line| line.strip_prefix("0::/"));
+        let mount = Path::new("/sys/fs/cgroup/unified");
+        let inside = Inside {
+            before: mount.join(own.expect("v2")).join("cgroup.procs"),
+        };
+        fs::write(self.0.v2.join("cgroup.procs"), "0").expect("moved in");
+        inside
     }
 
     /// Starts a shell script inside, before its first command.

@@ -1,7 +1,7 @@
 //! The last line: when the agent's heartbeat is stale and its target stalls beyond its budget, a member
 //! of the target is killed from here.
 //!
-//! Two ways to a member. Whoever is in reclaim, or running when the clock ticks, is at hand: that works
+//! Two ways to a member. Whoever ends a stall, or runs when the clock ticks, is at hand: that works
 //! everywhere. A sleeping one is reached by the name that the agent left, where the kernel has the
 //! functions for it (6.13). Either way it is a member at the moment of the check, or it is left alone.
 
@@ -21,7 +21,7 @@ use memwatch_ebpf::{
 
 use crate::{
     kfuncs::{self, Task},
-    maps::{ARMED, HEARTBEATS, KILLS, ROWS, STALLS, TURNS, add, layout, now_ns},
+    maps::{ARMED, HEARTBEATS, KILLS, ROWS, STALLS, TURNS, add, layout, now_ns, replace},
     target::current_row,
 };
 
@@ -50,49 +50,64 @@ pub(crate) fn guard_tick_named(ctx: PerfEventContext) -> i32 {
     0
 }
 
-/// A reclaim of a member has begun.
+/// A member of the target in `row` has begun to stall.
 #[inline(always)]
-pub(crate) fn reclaim_begun(row: u32, now: u64) {
-    if let Some(window) = STALLS.get_ptr_mut(row) {
-        // SAFETY: a live map value.
-        unsafe {
-            (*window).last_begin_ns = now;
-            add(&raw mut (*window).begun, 1);
-        }
-    }
-}
-
-/// It has ended; the task that did is current.
-#[inline(always)]
-pub(crate) fn reclaim_ended(ctx: &impl EbpfContext, row: u32, begin: u64, now: u64) {
+pub(crate) fn stall_begun(row: u32, now: u64) {
     let (Some(window), Some(target)) = (STALLS.get_ptr_mut(row), ROWS.get(row)) else {
         return;
     };
-    // SAFETY: a live map value. Two CPUs at once may both count the time in which they overlapped, or
-    // lose what the other adds to a bucket that begins anew: never more than the time that passed.
+    // SAFETY: a live map value.
     unsafe {
-        add(&raw mut (*window).ended, 1);
-        let from = begin.max((*window).counted_until_ns);
-        if now > from {
+        if is_under_way(&*window) {
+            count_until(window, &target.guard, now);
+        } else {
             (*window).counted_until_ns = now;
-            count(window, &target.guard, now, now - from);
         }
+        add(&raw mut (*window).begun, 1);
+    }
+}
+
+/// It has ended; the task that did is current, and what it did is how it is reached.
+#[inline(always)]
+pub(crate) fn stall_ended(ctx: &impl EbpfContext, row: u32, now: u64, reach: Reach) {
+    let (Some(window), Some(target)) = (STALLS.get_ptr_mut(row), ROWS.get(row)) else {
+        return;
+    };
+    // SAFETY: a live map value.
+    unsafe {
+        // The row may have been given to another target since.
+        if !is_under_way(&*window) {
+            return;
+        }
+        count_until(window, &target.guard, now);
+        add(&raw mut (*window).ended, 1);
     }
     // The row is that of the begin; the task may have been moved since.
     if let Some(overdue) = overdue(row)
         && current_row(ctx) == Some(row)
     {
-        strike_current(ctx, row, &overdue, Reach::Reclaim);
+        strike_current(ctx, row, &overdue, reach);
     }
 }
 
+#[inline(always)]
+fn is_under_way(window: &StallWindow) -> bool {
+    window.begun > window.ended
+}
+
+/// Counts the time since a stall last began or ended. Two CPUs at once may both count it, or lose what the
+/// other adds to a bucket that begins anew.
+///
 /// # Safety
 /// `window` is a live map value.
 #[inline(always)]
-unsafe fn count(window: *mut StallWindow, terms: &GuardTerms, now: u64, stall_ns: u64) {
+unsafe fn count_until(window: *mut StallWindow, terms: &GuardTerms, now: u64) {
+    // SAFETY: by the caller.
+    let since = unsafe { replace(&raw mut (*window).counted_until_ns, now) };
     if terms.bucket_ns == 0 {
         return;
     }
+    let stall_ns = now.saturating_sub(since);
     let epoch = now / terms.bucket_ns;
     let bucket = (epoch % BUCKETS as u64) as usize;
     // SAFETY: by the caller; the index is in bounds.
@@ -142,7 +157,7 @@ fn overdue(row: u32) -> Option<Overdue> {
     })
 }
 
-/// The stall in the window that ends now, a reclaim under way included.
+/// The stall in the window that ends now, one under way included.
 #[inline(always)]
 fn stall_in(window: &StallWindow, bucket_ns: u64, now: u64) -> u64 {
     let epoch = now / bucket_ns;
@@ -153,11 +168,11 @@ fn stall_in(window: &StallWindow, bucket_ns: u64, now: u64) -> u64 {
         let fresh = unbranched(age / BUCKETS as u64).wrapping_sub(1) >> 63;
         stall += window.stall_ns[bucket] * fresh;
     }
-    if window.begun > window.ended {
-        let since = window.last_begin_ns.max(window.counted_until_ns);
-        stall += now.saturating_sub(since).min(bucket_ns * BUCKETS as u64);
+    if is_under_way(window) {
+        stall += now.saturating_sub(window.counted_until_ns);
     }
-    stall
+    // A stall that began before the window is counted whole.
+    stall.min(bucket_ns * BUCKETS as u64)
 }
 
 /// Keeps the compiler from turning arithmetic on a number into a branch: each would double what verifiers

@@ -19,6 +19,7 @@
 //! | `KILLS` | [`Name`] → [`Kill`] | guard | agent |
 //! | `TURNS` | row and time → 1 | guard | guard |
 //! | `RECLAIMS` | tid → [`ReclaimStart`] | programs | programs |
+//! | `MEMSTALLS` | tid → row | programs | programs |
 //! | `RINGS` | slot → ring of [`EventHeader`] + body | programs | agent |
 #![no_std]
 
@@ -36,7 +37,7 @@ pub use terms::{
 pub use totals::{MachineTotals, ProcessTotals, ReclaimStart, TargetTotals};
 
 /// Version of everything in this crate; names the directory of the pins.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Rows in `ROWS` and `TOTALS`: targets on one machine.
 pub const MAX_TARGETS: u32 = 1024;

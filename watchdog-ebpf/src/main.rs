@@ -14,6 +14,7 @@ mod guard;
 mod hang;
 mod kfuncs;
 mod maps;
+mod memstall;
 mod oom;
 mod reclaim;
 mod target;

@@ -45,6 +45,10 @@ pub(crate) static PROCESSES: LruHashMap<u32, ProcessTotals> =
 pub(crate) static RECLAIMS: HashMap<u32, ReclaimStart> =
     HashMap::with_max_entries(MAX_PROCESSES, 0);
 
+/// Who waits for memory, and for which target that counts.
+#[map]
+pub(crate) static MEMSTALLS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_PROCESSES, 0);
+
 #[map]
 pub(crate) static STALLS: Array<StallWindow> = Array::with_max_entries(MAX_TARGETS, BPF_F_MMAPABLE);
 

@@ -6,7 +6,7 @@
 use aya_ebpf::{
     EbpfContext, bindings::BPF_NOEXIST, macros::raw_tracepoint, programs::RawTracePointContext,
 };
-use memwatch_ebpf::{EventKind, QUIET_NS, ReclaimStart, ReclaimStarted, TargetTotals};
+use memwatch_ebpf::{EventKind, QUIET_NS, Reach, ReclaimStart, ReclaimStarted, TargetTotals};
 
 use crate::{
     guard,
@@ -97,7 +97,7 @@ fn begin(ctx: &RawTracePointContext, counter: impl FnOnce(*mut TargetTotals) -> 
         .insert(ctx.pid(), start, u64::from(BPF_NOEXIST))
         .is_ok()
     {
-        guard::reclaim_begun(row, begin_ns);
+        guard::stall_begun(row, begin_ns);
     }
     add(counter(totals), 1);
     // SAFETY: a live map value.
@@ -138,7 +138,7 @@ fn end(ctx: &RawTracePointContext) {
             add(&raw mut (*process).reclaimed_pages, reclaimed);
         }
     }
-    guard::reclaim_ended(ctx, row, begin_ns, now);
+    guard::stall_ended(ctx, row, now, Reach::Reclaim);
 }
 
 /// A member ends a reclaim that it began before it was one, before the programs were attached, or

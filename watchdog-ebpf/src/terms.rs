@@ -88,23 +88,22 @@ pub struct Heartbeat {
 }
 const _: () = assert!(size_of::<Heartbeat>() == 64);
 
-/// The stall of one target as the guard sees it: the time in which at least one task was in reclaim
-/// (PSI's `some`, for reclaim alone), in a sliding window.
+/// The stall of one target as the guard sees it, in a sliding window: the time in which at least one task
+/// was in reclaim or, where the kernel lets the guard see it, waited for memory in any way that pressure
+/// stall information counts (PSI's `some`).
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StallWindow {
-    /// Until when time in reclaim has been counted: overlapping reclaims count once.
+    /// When a stall last began or ended: until then the time is counted, once where stalls overlap.
     pub counted_until_ns: u64,
-    /// When the last reclaim began.
-    pub last_begin_ns: u64,
-    /// Reclaims begun, and of those the ones that have ended: if more have begun, one is under way.
+    /// Stalls begun, and of those the ones that have ended: if more have begun, one is under way.
     pub begun: u64,
     /// See `begun`.
     pub ended: u64,
     /// When the guard last killed here; 0 for never.
     pub last_kill_ns: u64,
     /// Zero.
-    pub reserved: [u64; 3],
+    pub reserved: [u64; 4],
     /// The number of the bucket's time that each bucket counts.
     pub epochs: [u64; BUCKETS],
     /// What each bucket has counted.
@@ -137,12 +136,14 @@ const _: () = assert!(size_of::<Kill>() == 56);
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
-    /// It was in reclaim.
+    /// It had been in reclaim.
     Reclaim = 1,
     /// It was running when the clock ticked.
     Running = 2,
     /// The agent had named it.
     Named = 3,
+    /// It had waited for memory.
+    Stall = 4,
 }
 
 #[cfg(not(target_arch = "bpf"))]

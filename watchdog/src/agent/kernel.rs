@@ -328,7 +328,7 @@ fn in_initial_namespace(kind: &str, inode: u64) -> bool {
 
 fn told((name, kill): &(bpf::Name, bpf::Kill)) -> String {
     format!(
-        "when its memwatch was dead, the guard in the kernel killed {} (pid {}), in reclaim for {}",
+        "when its memwatch was dead, the guard in the kernel killed {} (pid {}) in a target that had stalled for {}",
         incident::Comm::new(&kill.comm),
         name.tgid,
         incident::duration(kill.stall_ns / 1000),

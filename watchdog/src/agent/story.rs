@@ -226,7 +226,7 @@ impl Story {
             text: text.into(),
         };
         let observed = format!(
-            "in reclaim for {} of {}, and memwatch silent for {}",
+            "stalled for {} of {}, and memwatch silent for {}",
             us(kill.stall_ns),
             incident::duration(window_us),
             us(kill.heartbeat_age_ns),

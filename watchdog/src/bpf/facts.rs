@@ -9,6 +9,14 @@ use serde::Serialize;
 
 /// Where the kernel describes its own types.
 const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
+const PRESSURE: &str = "/proc/pressure/memory";
+
+/// The guard's programs for tasks that wait for memory, each with the kernel's function that it is put before
+/// (kernel/sched/psi.c).
+pub(super) const MEMSTALL: [(&str, &str); 2] = [
+    ("memstall_leave", "psi_memstall_leave"),
+    ("memstall_enter", "psi_memstall_enter"),
+];
 
 /// What was found out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -19,8 +27,10 @@ pub struct Facts {
     pub raw_tracepoint: Probe,
     /// `BPF_PROG_TYPE_PERF_EVENT`: fault samples, and the guard's clock (4.9).
     pub perf_event: Probe,
-    /// `BPF_PROG_TYPE_TRACING`: fentry and its like, a bonus (5.5).
+    /// `BPF_PROG_TYPE_TRACING`: fentry, by which the guard sees more than reclaim (5.5).
     pub tracing: Probe,
+    /// Whether the kernel keeps pressure stall information: without, its functions for that do nothing.
+    pub pressure: bool,
     /// `kernel.unprivileged_bpf_disabled`.
     pub unprivileged_bpf_disabled: Option<u8>,
 }
@@ -42,6 +52,8 @@ pub struct KernelTypes {
     pub mark_victim_is_task: Option<bool>,
     /// Functions that programs may call.
     pub kfuncs: Kfuncs,
+    /// Whether the functions of `MEMSTALL` are there.
+    pub memstall: bool,
 }
 
 /// Kernel functions that let a program reach a task other than the current one: the numbers of
@@ -85,6 +97,8 @@ impl Facts {
             raw_tracepoint: probe(ProgramType::RawTracePoint),
             perf_event: probe(ProgramType::PerfEvent),
             tracing: probe(ProgramType::Tracing),
+            // Where it is off the file may be there all the same, and refuses to be read.
+            pressure: std::fs::read(PRESSURE).is_ok(),
             unprivileged_bpf_disabled: std::fs::read_to_string(
                 "/proc/sys/kernel/unprivileged_bpf_disabled",
             )
@@ -105,6 +119,9 @@ impl KernelTypes {
             task_start_boottime: task("start_boottime"),
             mark_victim_is_task: btf.tracepoint_argument_is_pointer("mark_victim", 0),
             kfuncs: Kfuncs(KFUNCS.map(|(name, _)| btf.function(name))),
+            memstall: MEMSTALL
+                .iter()
+                .all(|(_, name)| btf.function(name).is_some()),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Loads the object, attaches what the plan says, and pins it all in a home, from which `programs` takes
 //! it up. A program that does not load or attach costs its feature and nothing else.
 
+use super::facts::MEMSTALL;
 use super::home::{Home, HomeError};
 use super::kfuncs;
 use super::plan::{Feature, GuardClock, Loss, Plan, Tracepoint};
@@ -10,9 +11,9 @@ use aya::maps::MapError;
 use aya::pin::PinError;
 use aya::programs::links::FdLink;
 use aya::programs::perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent};
-use aya::programs::{PerfEvent, ProgramError, RawTracePoint};
+use aya::programs::{FEntry, PerfEvent, ProgramError, RawTracePoint};
 use aya::util::online_cpus;
-use aya::{Ebpf, EbpfError, EbpfLoader};
+use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
 use memwatch_ebpf::{EVENT_RING_BYTES, GUARD_TICKS_PER_S, MAX_DEPTHS, MAX_OWNERS, MAX_TARGETS};
 use std::io;
 use std::os::fd::AsFd;
@@ -118,6 +119,10 @@ pub(super) fn load_into(home: &Home, plan: &Plan) -> Result<Vec<Loss>, LoadError
         }
     }
     loading.start_clock(plan)?;
+    if plan.guard_stalls {
+        let watching = loading.watch_stalls();
+        loading.or_lose(Feature::GuardStalls, watching)?;
+    }
     home.furnish(&[COMPLETE])?;
     Ok(loading.losses)
 }
@@ -179,6 +184,25 @@ impl Loading<'_> {
             let link = FdLink::try_from(program.take_link(id)?)
                 .map_err(|e| io::Error::other(e.to_string()))?;
             link.pin(self.home.path(LINKS).join(format!("{name}-{cpu}")))?;
+        }
+        Ok(())
+    }
+
+    /// Puts the guard's programs before the kernel's functions by which a task waits for memory. First both
+    /// are loaded, and the end of a wait is attached before its begin: a wait that is never seen to end would
+    /// be a stall for ever.
+    fn watch_stalls(&mut self) -> Result<(), LoadError> {
+        let kernel = Btf::from_sys_fs().map_err(ProgramError::Btf)?;
+        for (name, function) in MEMSTALL {
+            let program: &mut FEntry = find(&mut self.object, name)?.try_into()?;
+            program.load(function, &kernel)?;
+        }
+        for (name, _) in MEMSTALL {
+            let program: &mut FEntry = find(&mut self.object, name)?.try_into()?;
+            program.pin(self.home.path(PROGRAMS).join(name))?;
+            let id = program.attach()?;
+            let link: FdLink = program.take_link(id)?.into();
+            link.pin(self.home.path(LINKS).join(name))?;
         }
         Ok(())
     }

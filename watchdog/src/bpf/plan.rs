@@ -12,8 +12,10 @@ pub struct Plan {
     pub tracepoints: Vec<Tracepoint>,
     /// Whether faults are sampled while a target is hot.
     pub sample_faults: bool,
-    /// The guard's clock; without, the guard acts in reclaim alone.
+    /// The guard's clock; without, the guard acts at the end of a stall alone.
     pub guard_clock: Option<GuardClock>,
+    /// Whether the guard sees every wait for memory; without, reclaim alone.
+    pub guard_stalls: bool,
     /// What the programs are told of this kernel.
     pub layout: KernelLayout,
     /// What this kernel or these privileges do not offer.
@@ -60,6 +62,8 @@ pub enum Feature {
     GuardClock,
     /// The guard's reach to sleeping processes.
     GuardNames,
+    /// The guard's sight of waits for memory other than reclaim.
+    GuardStalls,
 }
 
 /// A feature that is missing, what stands in for it, and what that costs.
@@ -73,7 +77,7 @@ pub struct Loss {
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Reclaim,
         Self::Kswapd,
         Self::Exit,
@@ -82,6 +86,7 @@ impl Feature {
         Self::Faults,
         Self::GuardClock,
         Self::GuardNames,
+        Self::GuardStalls,
     ];
 
     /// For people.
@@ -95,6 +100,7 @@ impl Feature {
             Self::Faults => "sampled page faults",
             Self::GuardClock => "the guard's clock",
             Self::GuardNames => "the guard's reach to sleeping processes",
+            Self::GuardStalls => "the guard's sight of refaults, swap-in and memory.high",
         }
     }
 
@@ -105,8 +111,9 @@ impl Feature {
             Self::Kswapd | Self::Exit | Self::Hang => "nothing",
             Self::OomVictim => "the oom_kill counter of the target",
             Self::Faults => "counts from memory.stat and /proc",
-            Self::GuardClock => "the guard acts at the end of a reclaim",
-            Self::GuardNames => "the guard reaches who is running or in reclaim",
+            Self::GuardClock => "the guard acts at the end of a stall",
+            Self::GuardNames => "the guard reaches who is running or ends a stall",
+            Self::GuardStalls => "the guard sees reclaim",
         }
     }
 
@@ -122,10 +129,13 @@ impl Feature {
             Self::Hang => "the record lacks them; they are in the kernel's log",
             Self::Faults => "none but detail",
             Self::GuardClock => {
-                "if memwatch is stopped or dead, a target that hangs inside one reclaim is not ended"
+                "if memwatch is stopped or dead, a target that hangs inside one stall is not ended"
             }
             Self::GuardNames => {
                 "if memwatch is stopped or dead, a target whose processes all sleep is not ended"
+            }
+            Self::GuardStalls => {
+                "if memwatch is stopped or dead, a target that waits for its pages, or is held up by memory.high, may not be ended"
             }
         }
     }
@@ -221,6 +231,10 @@ pub fn plan(facts: &Facts) -> Plan {
         ),
         Some(GuardClock::Named(_)) => {}
     }
+    let blind = blind_to_stalls(facts);
+    if let Some(why) = blind {
+        lose(Feature::GuardStalls, why);
+    }
     let wanted = |t: &Tracepoint| match t.feature {
         Feature::OomVictim => knows_victim,
         Feature::Hang => names_tasks,
@@ -235,8 +249,24 @@ pub fn plan(facts: &Facts) -> Plan {
         tracepoints,
         sample_faults,
         guard_clock,
+        guard_stalls: blind.is_none(),
         layout,
         losses,
+    }
+}
+
+/// Why the guard sees no wait for memory but reclaim; `None` if it does.
+fn blind_to_stalls(facts: &Facts) -> Option<&'static str> {
+    if facts.raw_tracepoint != Probe::Works {
+        Some(why_not(facts.raw_tracepoint))
+    } else if facts.tracing != Probe::Works {
+        Some("this kernel refuses fentry programs")
+    } else if !facts.types.is_some_and(|types| types.memstall) {
+        Some("the kernel's BTF does not describe psi_memstall_enter and psi_memstall_leave")
+    } else if !facts.pressure {
+        Some("pressure stall information is off")
+    } else {
+        None
     }
 }
 
@@ -303,10 +333,12 @@ mod tests {
                 task_start_boottime: Some(1700),
                 mark_victim_is_task: Some(true),
                 kfuncs: Kfuncs([Some(7); KFUNCS.len()]),
+                memstall: true,
             }),
             raw_tracepoint: Probe::Works,
             perf_event: Probe::Works,
             tracing: Probe::Works,
+            pressure: true,
             unprivileged_bpf_disabled: Some(2),
         }
     }
@@ -318,21 +350,32 @@ mod tests {
     #[test]
     fn a_kernel_with_everything_loses_nothing() {
         let plan = plan(&everything());
-        assert_eq!(
-            (plan.tracepoints.len(), plan.sample_faults),
-            (TRACEPOINTS.len(), true)
-        );
+        assert_eq!(plan.tracepoints.len(), TRACEPOINTS.len());
+        assert!(plan.sample_faults && plan.guard_stalls);
         assert_eq!(plan.losses, []);
         assert_eq!(plan.layout.mark_victim, VICTIM_IS_TASK);
     }
 
     #[test]
-    fn fentry_is_only_a_bonus() {
-        let facts = Facts {
+    fn one_thing_short_the_guard_sees_reclaim_alone_and_nothing_else_is_lost() {
+        let mut no_functions = everything();
+        no_functions.types.as_mut().expect("set").memstall = false;
+        let no_fentry = Facts {
             tracing: Probe::Refused { errno: libc::EPERM },
             ..everything()
         };
-        assert_eq!(plan(&facts), plan(&everything()));
+        let no_pressure = Facts {
+            pressure: false,
+            ..everything()
+        };
+        let whole = plan(&everything());
+        for facts in [no_functions, no_fentry, no_pressure] {
+            let plan = plan(&facts);
+            assert_eq!(lost(&facts), [Feature::GuardStalls]);
+            assert!(!plan.guard_stalls);
+            assert_eq!(plan.tracepoints, whole.tracepoints);
+            assert_eq!(plan.guard_clock, whole.guard_clock);
+        }
     }
 
     #[test]
@@ -343,7 +386,12 @@ mod tests {
         };
         assert_eq!(
             lost(&facts),
-            [Feature::OomVictim, Feature::Hang, Feature::GuardNames]
+            [
+                Feature::OomVictim,
+                Feature::Hang,
+                Feature::GuardNames,
+                Feature::GuardStalls
+            ]
         );
         let programs: Vec<_> = plan(&facts).tracepoints.iter().map(|t| t.program).collect();
         assert!(programs.contains(&"memcg_begin") && !programs.contains(&"mark_victim"));
@@ -384,8 +432,8 @@ mod tests {
             ..everything()
         };
         let plan = plan(&facts);
-        assert!(plan.tracepoints.is_empty() && !plan.sample_faults);
-        assert_eq!(plan.losses.len(), 7);
+        assert!(plan.tracepoints.is_empty() && !plan.sample_faults && !plan.guard_stalls);
+        assert_eq!(plan.losses.len(), 8);
         assert!(plan.losses.iter().all(|loss| loss.why.contains("CAP_BPF")));
     }
 }

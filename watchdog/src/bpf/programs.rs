@@ -6,9 +6,10 @@
 //! nothing: its targets stay under the guard, and the next one to come removes what has no target.
 //! The guard is `guarding`'s, what is looked at only sometimes `sampling`'s.
 
+use super::facts::MEMSTALL;
 use super::home::{Home, Owner};
 use super::load::{COMPLETE, LINKS, LoadError, MAPS, PROGRAMS, load_into};
-use super::plan::{Loss, Plan};
+use super::plan::{Feature, Loss, Plan};
 use super::reader::{Reader, Row, Totals};
 use super::standing::{clear, in_use, is_free, take_away};
 use super::sys;
@@ -306,12 +307,18 @@ fn attached(home: &Home) -> Vec<String> {
 fn missing_links(home: &Home, plan: &Plan) -> Vec<Loss> {
     let there = attached(home);
     let mut losses = plan.losses.clone();
-    for point in &plan.tracepoints {
-        if !there.iter().any(|name| name == point.program)
-            && losses.iter().all(|loss| loss.feature != point.feature)
+    let traced = plan
+        .tracepoints
+        .iter()
+        .map(|point| (point.program, point.feature));
+    let stalls = MEMSTALL.map(|(program, _)| (program, Feature::GuardStalls));
+    let stalls = stalls.into_iter().filter(|_| plan.guard_stalls);
+    for (program, feature) in traced.chain(stalls) {
+        if !there.iter().any(|name| name == program)
+            && losses.iter().all(|loss| loss.feature != feature)
         {
             losses.push(Loss {
-                feature: point.feature,
+                feature,
                 why: "the memwatch that loaded the programs could not attach it".into(),
             });
         }

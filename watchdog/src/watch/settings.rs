@@ -75,9 +75,9 @@ pub struct Settings {
     /// How long memwatch may give no sign of life before the guard in the kernel acts in its place:
     /// three times the longest pause that it makes by itself.
     pub guard_stale_after: Duration,
-    /// Share of the stall window, in permille, in which at least one task was in reclaim, from which the
-    /// guard acts. Less than for the rules above: it sees no waits for pages that come back, and of a
-    /// thrasher's time a fifth is reclaim itself.
+    /// Share of the stall window, in permille, in which at least one task stalled, from which the guard
+    /// acts. Less than for the rules above: not every kernel lets it see waits for pages that come back,
+    /// and of a thrasher's time a fifth is reclaim itself.
     pub guard_stall_permille: u32,
     /// How long a process that was asked is not asked again but killed; how long nobody is hit in the
     /// place of one that was killed and is still to blame; how long a warning, or the SIGKILL of a dry

@@ -49,7 +49,8 @@ pub struct BpfFacts {
     pub raw_tracepoint: Feature,
     /// The slow tick by which the kernel reaches a target that does not reclaim.
     pub perf_event: Feature,
-    /// fentry: cheaper hooks.
+    /// fentry at the functions by which a task waits for memory: what the kernel sees beside reclaim when
+    /// memwatch itself is stuck.
     pub fentry: Feature,
     /// The kfuncs by which the kernel can end a sleeping process (6.13).
     pub kill_kfuncs: Feature,
@@ -103,7 +104,12 @@ impl From<bpf::Facts> for BpfFacts {
             btf: facts.types.map_or_else(no_btf, |_| Feature::Works),
             raw_tracepoint: facts.raw_tracepoint.into(),
             perf_event: facts.perf_event.into(),
-            fentry: facts.tracing.into(),
+            fentry: match facts.types {
+                Some(types) if !types.memstall => {
+                    Feature::Missing("no psi_memstall_enter and psi_memstall_leave in BTF".into())
+                }
+                _ => facts.tracing.into(),
+            },
             kill_kfuncs: facts
                 .types
                 .map_or_else(no_btf, |types| kill_kfuncs(types.kfuncs)),

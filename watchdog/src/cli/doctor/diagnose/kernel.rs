@@ -91,8 +91,10 @@ pub(super) fn kfuncs(facts: &MachineFacts) -> Option<Check> {
 pub(super) fn fentry(facts: &MachineFacts) -> Option<Check> {
     Some(match &facts.probes.bpf.fentry {
         Feature::Works => check("fentry", "loads"),
-        Feature::Missing(why) => check("fentry", format!("refused: {why}"))
-            .costs(Severity::Optional, "nothing today: tracepoints do its work"),
+        Feature::Missing(why) => check("fentry", format!("refused: {why}")).costs(
+            Severity::Optional,
+            "the kernel's sight of refaults, swap-in and memory.high if memwatch itself is stuck (reclaim it sees)",
+        ),
     })
 }
 
