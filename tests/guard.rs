@@ -153,6 +153,27 @@ fn who_thrashes_with_no_agent_alive_is_killed_and_written_down_once() {
 }
 
 #[test]
+fn nobody_else_dies_for_the_stall_of_one_who_was_killed() {
+    let mut guarded = Guarded::new();
+    guarded.arm(&TERMS);
+    let hog = thrash().replacen("exec ", "", 1);
+    let script = format!("{hog} || :; while :; do :; done");
+    let mut shell = guarded.sandbox.start(&script);
+    let patience = Instant::now() + PATIENCE;
+    let mut kills = Vec::new();
+    while kills.is_empty() && Instant::now() < patience {
+        kills = guarded.kills();
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(kills.len(), 1, "{kills:?}");
+    assert_ne!(kills[0].0.tgid, shell.id());
+    // The shell runs whenever the clock ticks, and the window still holds what the hog stalled.
+    assert_eq!(left_alone(&mut shell, 3 * TERMS.window), None);
+    assert_eq!(guarded.kills(), []);
+    end(shell);
+}
+
+#[test]
 fn while_the_heart_beats_nobody_is_touched() {
     let mut guarded = Guarded::new();
     guarded.arm(&TERMS);

@@ -30,6 +30,10 @@ const SIGKILL: u32 = 9;
 /// Nanoseconds in a clock tick of `/proc` (USER_HZ).
 const TICK_NS: u64 = 10_000_000;
 
+/// So many pauses a killed process is given to be gone; one that waits for a dead disk takes for ever, and then
+/// the next has its turn.
+const DEATH_PAUSES: u64 = 8;
+
 /// The clock of every CPU, several times a second: the current task, whatever it does.
 #[perf_event]
 pub(crate) fn guard_tick(ctx: PerfEventContext) -> i32 {
@@ -37,16 +41,16 @@ pub(crate) fn guard_tick(ctx: PerfEventContext) -> i32 {
     0
 }
 
-/// The same, and the processes that agents have named.
+/// First the processes that agents have named, then the same.
 #[perf_event]
 pub(crate) fn guard_tick_named(ctx: PerfEventContext) -> i32 {
-    strike_running(&ctx);
     for place in 0..MAX_ARMED {
         match ARMED.get(place) {
             Some(&armed) if armed != 0 => strike_named(armed - 1),
             _ => {}
         }
     }
+    strike_running(&ctx);
     0
 }
 
@@ -64,6 +68,40 @@ pub(crate) fn stall_begun(row: u32, now: u64) {
             (*window).counted_until_ns = now;
         }
         add(&raw mut (*window).begun, 1);
+    }
+}
+
+/// Nobody saw its end, and the task that began it is no more.
+#[inline(always)]
+pub(crate) fn stall_end_missed(row: u32, now: u64) {
+    if let (Some(window), Some(target)) = (STALLS.get_ptr_mut(row), ROWS.get(row)) {
+        // SAFETY: a live map value.
+        unsafe {
+            if is_under_way(&*window) {
+                count_until(window, &target.guard, now);
+                add(&raw mut (*window).ended, 1);
+            }
+        }
+    }
+}
+
+/// A member has ended. If the guard has killed it, what the target stalled until now was its doing, and
+/// nobody else is to die for it.
+#[inline(always)]
+pub(crate) fn ended(row: u32, tgid: u32) {
+    let Some(window) = STALLS.get_ptr_mut(row) else {
+        return;
+    };
+    // SAFETY: a live map value.
+    unsafe {
+        if (*window).dying != u64::from(tgid) {
+            return;
+        }
+        let now = now_ns();
+        (*window).dying = 0;
+        (*window).last_kill_ns = now;
+        (*window).counted_until_ns = now;
+        (*window).stall_ns = [0; BUCKETS];
     }
 }
 
@@ -144,7 +182,10 @@ fn overdue(row: u32) -> Option<Overdue> {
         return None;
     }
     let window = STALLS.get(row)?;
-    if now.saturating_sub(window.last_kill_ns) < terms.pause_ns {
+    // 1 while somebody is dying, else 0.
+    let dying = unbranched(window.dying | window.dying.wrapping_neg()) >> 63;
+    let pause_ns = terms.pause_ns * (1 + dying * (DEATH_PAUSES - 1));
+    if now.saturating_sub(window.last_kill_ns) < pause_ns {
         return None;
     }
     let stall = stall_in(window, terms.bucket_ns, now);
@@ -199,13 +240,6 @@ fn strike_current(ctx: &impl EbpfContext, row: u32, overdue: &Overdue, reach: Re
     if overdue.terms.uid != ANY_USER && overdue.terms.uid != ctx.uid() {
         return;
     }
-    if !take_turn(row, overdue) {
-        return;
-    }
-    // SAFETY: a helper that takes a number.
-    if unsafe { bpf_send_signal(SIGKILL) } != 0 {
-        return;
-    }
     // SAFETY: a helper without arguments.
     let task = unsafe { bpf_get_current_task() } as *const u8;
     let leader: u64 = read(task, layout().task_group_leader);
@@ -214,6 +248,15 @@ fn strike_current(ctx: &impl EbpfContext, row: u32, overdue: &Overdue, reach: Re
         tgid: ctx.tgid(),
         start_ticks: ticks(start_ns),
     };
+    // SAFETY: only whether it is there.
+    let killed = unsafe { KILLS.get(name) }.is_some();
+    if killed || !take_turn(row, overdue, name.tgid) {
+        return;
+    }
+    // SAFETY: a helper that takes a number.
+    if unsafe { bpf_send_signal(SIGKILL) } != 0 {
+        return;
+    }
     write_down(name, ctx.command().unwrap_or_default(), overdue, reach);
 }
 
@@ -245,7 +288,7 @@ fn strike_named(row: u32) {
         let sent = ours && task.kill();
         task.release();
         if sent {
-            take_turn(row, &overdue);
+            take_turn(row, &overdue, name.tgid);
             write_down(name, comm, &overdue, Reach::Named);
         }
         if ours {
@@ -256,7 +299,7 @@ fn strike_named(row: u32) {
 
 /// One kill a pause in a target, whatever number of CPUs find it overdue at once.
 #[inline(always)]
-fn take_turn(row: u32, overdue: &Overdue) -> bool {
+fn take_turn(row: u32, overdue: &Overdue, victim: u32) -> bool {
     let pause = overdue.terms.pause_ns.max(1);
     let turn = u64::from(row) << 32 | (overdue.now_ns / pause) & 0xffff_ffff;
     if TURNS.insert(turn, 1, u64::from(BPF_NOEXIST)).is_err() {
@@ -264,7 +307,10 @@ fn take_turn(row: u32, overdue: &Overdue) -> bool {
     }
     if let Some(window) = STALLS.get_ptr_mut(row) {
         // SAFETY: a live map value.
-        unsafe { (*window).last_kill_ns = overdue.now_ns };
+        unsafe {
+            (*window).last_kill_ns = overdue.now_ns;
+            (*window).dying = u64::from(victim);
+        }
     }
     true
 }

@@ -3,9 +3,7 @@
 //! Sources: `include/trace/events/vmscan.h`. Arguments used are the same from 5.15 to 7.3; later
 //! kernels only add some behind them.
 
-use aya_ebpf::{
-    EbpfContext, bindings::BPF_NOEXIST, macros::raw_tracepoint, programs::RawTracePointContext,
-};
+use aya_ebpf::{EbpfContext, macros::raw_tracepoint, programs::RawTracePointContext};
 use memwatch_ebpf::{EventKind, QUIET_NS, Reach, ReclaimStart, ReclaimStarted, TargetTotals};
 
 use crate::{
@@ -93,10 +91,10 @@ fn begin(ctx: &RawTracePointContext, counter: impl FnOnce(*mut TargetTotals) -> 
         row,
         reserved: 0,
     };
-    if RECLAIMS
-        .insert(ctx.pid(), start, u64::from(BPF_NOEXIST))
-        .is_ok()
-    {
+    // Unless the end of the one before was missed, which then goes on as this one.
+    // SAFETY: only whether it is there.
+    let goes_on = unsafe { RECLAIMS.get(ctx.pid()) }.is_some();
+    if RECLAIMS.insert(ctx.pid(), start, 0).is_ok() && !goes_on {
         guard::stall_begun(row, begin_ns);
     }
     add(counter(totals), 1);

@@ -100,10 +100,12 @@ pub struct StallWindow {
     pub begun: u64,
     /// See `begun`.
     pub ended: u64,
-    /// When the guard last killed here; 0 for never.
+    /// When the guard last killed here, or when who was killed was gone; 0 for never.
     pub last_kill_ns: u64,
+    /// The process that was killed and is not gone yet; 0 for none.
+    pub dying: u64,
     /// Zero.
-    pub reserved: [u64; 4],
+    pub reserved: [u64; 3],
     /// The number of the bucket's time that each bucket counts.
     pub epochs: [u64; BUCKETS],
     /// What each bucket has counted.
