@@ -4,11 +4,18 @@
 //! them into the [`Member`]s that the policy reads. The deciding thread runs this: no allocation after
 //! [`Members::new`], no path walks for processes it knows, and never a file that takes a process's mmap
 //! lock. What a look could not see is counted.
+//!
+//! **What it still waits for.** `stat` and `statm` take a reference to the process's memory for a moment.
+//! Should it end in just that moment, the last reference is ours, and all of its memory is given back on
+//! this thread. Whom memwatch has killed it therefore does not read any more: the pidfd tells the end. Who
+//! is killed by somebody else, or ends by itself, leaves that moment open. Taking in a new process opens a
+//! pidfd and two files, which takes memory of the kernel's and may have to reclaim some first.
 
 use crate::act::signal;
 use crate::host::process::{self, Resident, Stat};
 use crate::host::reread::Reread;
 use crate::watch::Member;
+use std::cell::Cell;
 use std::ffi::CStr;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -58,6 +65,9 @@ struct Tracked {
     history: [Sample; HISTORY],
     len: usize,
     seen: u64,
+    last: Member,
+    /// memwatch has sent it SIGKILL: from then on its files are not read.
+    killed: Cell<bool>,
 }
 
 /// What a look could not see.
@@ -127,6 +137,13 @@ impl Members {
         let mut buf = [0; 1024];
         let newborn_since = self.ticks(since_boot().saturating_sub(self.window));
         for at in 0..self.tracked.len() {
+            let tracked = &self.tracked[at];
+            if tracked.killed.get() {
+                if !signal::has_exited(&tracked.pidfd) {
+                    self.views.push(tracked.dying());
+                }
+                continue;
+            }
             let inherited = self.inherited_bytes(at);
             let tracked = &mut self.tracked[at];
             let past = if tracked.start_ticks < newborn_since {
@@ -138,7 +155,8 @@ impl Members {
                 Ok((stat, resident)) => {
                     let stall = stall_ns(tracked.pid);
                     tracked.record(now, &stat, resident, stall, past, self.window);
-                    self.views.push(tracked.view(&stat, resident, self.leader));
+                    tracked.last = tracked.view(&stat, resident, self.leader);
+                    self.views.push(tracked.last);
                 }
                 Err(e) if gone(&e) => {}
                 Err(_) => self.unseen.unreadable += 1,
@@ -157,14 +175,23 @@ impl Members {
         self.unseen
     }
 
+    /// `member` was sent SIGKILL. Until it is gone it stays what it was, and does nothing any more: what
+    /// grows from here on is somebody else.
+    pub fn has_been_killed(&self, member: &Member) {
+        if let Some(tracked) = self.find(member) {
+            tracked.killed.set(true);
+        }
+    }
+
     /// The pidfd of a tracked process, if it is still the one that was looked at and has not exited.
     pub fn pidfd(&self, member: &Member) -> Option<BorrowedFd<'_>> {
-        let tracked = self
-            .tracked
-            .iter()
-            .find(|t| (t.pid, t.start_ticks) == (member.pid, member.start_ticks))?;
-        let pidfd = tracked.pidfd.as_fd();
+        let pidfd = self.find(member)?.pidfd.as_fd();
         (!signal::has_exited(pidfd)).then_some(pidfd)
+    }
+
+    fn find(&self, member: &Member) -> Option<&Tracked> {
+        let is_it = |t: &&Tracked| (t.pid, t.start_ticks) == (member.pid, member.start_ticks);
+        self.tracked.iter().find(is_it)
     }
 
     /// Where `pid` stands in the table; `None` if the table is full. The kernel lists a cgroup's
@@ -238,6 +265,8 @@ impl Tracked {
             history: Default::default(),
             len: 0,
             seen: 0,
+            last: Member::default(),
+            killed: Cell::new(false),
         })
     }
 
@@ -289,6 +318,17 @@ impl Tracked {
         self.history[0] = sample;
     }
 
+    /// What is said of it between SIGKILL and its end.
+    fn dying(&self) -> Member {
+        Member {
+            growth_bytes: 0,
+            stall_ns: 0,
+            major_faults: 0,
+            system_ticks: 0,
+            ..self.last
+        }
+    }
+
     fn view(&self, stat: &Stat, resident: Resident, leader: Option<u32>) -> Member {
         let (last, first) = (self.history[0], self.history[self.len - 1]);
         Member {
@@ -335,99 +375,5 @@ fn gone(e: &std::io::Error) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::process::{Child, Command};
-
-    const WINDOW: Duration = Duration::from_secs(4);
-
-    fn sleeper() -> Child {
-        Command::new("sleep").arg("60").spawn().expect("sleep")
-    }
-
-    fn end(mut child: Child) {
-        child.kill().expect("ours");
-        child.wait().expect("ours");
-    }
-
-    #[test]
-    fn few_open_files_leave_room_for_few_processes_and_for_the_rest() {
-        assert_eq!(capacity(u64::MAX), CAPACITY);
-        assert_eq!(capacity(1024), (1024 - 128) / 3);
-        assert_eq!(capacity(32), 4);
-    }
-
-    #[test]
-    fn processes_come_and_go_and_keep_their_identity() {
-        let (one, two) = (sleeper(), sleeper());
-        let pids = [one.id(), two.id()];
-        let mut members = Members::new(Some(one.id()), WINDOW, CAPACITY);
-        let first = members
-            .look(Duration::from_secs(1), pids.into_iter(), |_| 0)
-            .to_vec();
-        assert_eq!(first.iter().map(|m| m.pid).collect::<Vec<_>>(), pids);
-        assert!(first[0].leader && !first[1].leader);
-        assert_eq!(first[0].ppid, std::process::id());
-        assert!(members.pidfd(&first[1]).is_some());
-
-        end(two);
-        assert!(
-            members.pidfd(&first[1]).is_none(),
-            "an exited process is nobody"
-        );
-        let stranger = Member {
-            start_ticks: first[0].start_ticks + 1,
-            ..first[0]
-        };
-        assert!(
-            members.pidfd(&stranger).is_none(),
-            "the number alone is nobody"
-        );
-
-        let later = members.look(Duration::from_secs(2), pids.into_iter(), |_| 0);
-        assert_eq!(later.len(), 1);
-        assert_eq!(members.unseen(), Unseen::default());
-        end(one);
-    }
-
-    #[test]
-    fn what_an_older_process_has_is_not_what_it_did_lately() {
-        let child = sleeper();
-        std::thread::sleep(Duration::from_millis(200));
-        let look = |window| {
-            let mut members = Members::new(None, window, CAPACITY);
-            members.look(Duration::from_secs(1), [child.id()].into_iter(), |_| 10)[0]
-        };
-        let newborn = look(WINDOW);
-        assert!(
-            newborn.growth_bytes > 0 && newborn.stall_ns == 10,
-            "{newborn:?}"
-        );
-        let older = look(Duration::from_millis(100));
-        assert!(older.shared_bytes > 0, "{older:?}");
-        assert_eq!((older.growth_bytes, older.stall_ns), (0, 0));
-        assert_eq!((older.major_faults, older.system_ticks), (0, 0));
-        end(child);
-    }
-
-    #[test]
-    fn differences_are_over_the_window_and_not_over_a_life() {
-        let child = sleeper();
-        let mut members = Members::new(None, WINDOW, CAPACITY);
-        let mut stalls = Vec::new();
-        for second in 1..20u64 {
-            let look = members.look(
-                Duration::from_secs(second),
-                [child.id()].into_iter(),
-                |_| second * 10,
-            );
-            stalls.push(look[0].stall_ns);
-        }
-        assert_eq!(stalls[0], 10, "all of a new process's stall is new");
-        assert!(
-            stalls[10..].iter().all(|&s| (30..=90).contains(&s)),
-            "{stalls:?}"
-        );
-        end(child);
-    }
-}
+#[path = "members_tests.rs"]
+mod tests;

@@ -230,11 +230,11 @@ impl Pass {
         {
             let outcome = self.members.pidfd(member).map_or(Outcome::Gone, |pidfd| {
                 let outcome = signal::send(pidfd, signal, self.mode);
-                if signal == libc::SIGKILL
-                    && outcome == Outcome::Delivered
-                    && let Ok(dying) = pidfd.try_clone_to_owned()
-                {
-                    self.channel.hand_over_dying(dying);
+                if signal == libc::SIGKILL && outcome == Outcome::Delivered {
+                    self.members.has_been_killed(member);
+                    if let Ok(dying) = pidfd.try_clone_to_owned() {
+                        self.channel.hand_over_dying(dying);
+                    }
                 }
                 outcome
             });
