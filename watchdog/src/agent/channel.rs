@@ -13,6 +13,9 @@ use std::time::Duration;
 /// How many rivals a notice carries: more would not be read.
 pub const RIVALS: usize = 5;
 
+/// The most processes at a time that are handed over to have their memory released.
+pub const DYING: usize = 64;
+
 /// The most cgroups inside a target whose processes are looked at.
 pub const NESTED: usize = 64;
 
@@ -116,7 +119,7 @@ impl Channel {
         Ok(Self {
             notices: ArrayQueue::new(512),
             dropped: AtomicU64::new(0),
-            dying: ArrayQueue::new(64),
+            dying: ArrayQueue::new(DYING),
             nested: ArrayQueue::new(NESTED),
             stop: AtomicBool::new(false),
             slow_side: EventFd::from_flags(flags)?,

@@ -73,13 +73,14 @@ impl Run {
         if let Some((pid, _)) = leader {
             let _ = nix::sys::wait::waitpid(Pid::from_raw(pid as i32), None);
         }
-        self.terminal.summary(&record, self.orders.line.as_deref());
+        // Before anybody is told: a terminal may be stopped.
         if let Some(report) = report
             && let Err(error) = report.write(&record)
         {
             // The verdict is the command's; a full disk does not change it.
             self.terminal.warn(&error.to_string());
         }
+        self.terminal.summary(&record, self.orders.line.as_deref());
         Ok(record
             .exit_code
             .and_then(|code| u8::try_from(code).ok())
@@ -125,6 +126,9 @@ impl Run {
             .map(|count| count.load(Ordering::Relaxed))
             .iter()
             .sum();
+        let lost = self.helpers.lost();
+        record.losses.hung_helpers += lost.stuck;
+        record.losses.dropped_jobs = lost.dropped + self.terminal.dropped();
         record.dry_run = self.orders.attach.dry_run;
         record.settings = identity::settings(&self.orders.settings);
         record

@@ -39,6 +39,7 @@ impl Run {
 
     pub(super) fn keep_house(&mut self) -> Option<Ended> {
         self.miss_decider();
+        self.helpers.look_after(clock::now());
         self.take_events();
         self.take_guard_kills();
         self.find_nested();

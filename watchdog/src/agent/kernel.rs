@@ -186,9 +186,17 @@ impl Kernel {
     /// Puts what the programs counted into the record, and what they could not do.
     pub fn tell(&self, record: &mut Record) {
         match &*self.loaded.state() {
-            Loaded::NotYet | Loaded::Joining | Loaded::TooLate => record.notes.push(
+            Loaded::NotYet | Loaded::TooLate => record.notes.push(
                 "the run ended before the BPF programs were ready: reclaim was not counted".into(),
             ),
+            // `stand_down` has waited for it.
+            Loaded::Joining => {
+                record.losses.hung_helpers += 1;
+                record.notes.push(
+                    "the BPF programs did not get ready and are left to the next memwatch: reclaim was not counted"
+                        .into(),
+                );
+            }
             Loaded::No { losses } => record.features_lost.extend_from_slice(losses),
             Loaded::Yes {
                 totals: counters,

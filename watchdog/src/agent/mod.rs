@@ -11,6 +11,7 @@ pub mod deciding;
 mod ending;
 pub mod eyes;
 pub mod guarded;
+pub mod helpers;
 mod housekeeping;
 pub mod identity;
 pub mod inheritance;

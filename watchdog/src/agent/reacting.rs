@@ -13,7 +13,15 @@ use nix::sys::signal::Signal;
 use nix::sys::signalfd::{SignalFd, siginfo};
 use nix::unistd::Pid;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::time::Duration;
+
+/// How long an act may take whose outcome is told.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// What is told of one that took longer.
+const LATE: Outcome = Outcome::Refused {
+    errno: libc::ETIMEDOUT,
+};
 
 impl Run {
     pub(super) fn take_signals(&mut self, signals: &SignalFd) -> Option<Ended> {
@@ -24,11 +32,11 @@ impl Run {
                 Reaction::Ignore => None,
                 Reaction::Forward(signal) | Reaction::Shared(signal) => match &self.subject {
                     Running::Child { pid } => {
-                        // A frozen command could not take it.
-                        act::target::thaw(&self.guarded.target.dir, Mode::Real);
                         if matches!(reaction, Reaction::Forward(_)) {
                             let _ = nix::sys::signal::kill(Pid::from_raw(*pid as i32), signal);
                         }
+                        // A frozen command could not take it.
+                        self.beside(act::target::thaw, Mode::Real);
                         None
                     }
                     Running::Adopted(_) | Running::Cgroup => obey(signal),
@@ -72,11 +80,9 @@ impl Run {
 
     pub(super) fn hear(&mut self) -> Option<Ended> {
         while let Some(pidfd) = self.channel.next_dying() {
-            // Waits for the victim's mmap lock, perhaps for long: a thread of its own.
-            let _ = std::thread::Builder::new()
-                .name("memwatch-release".into())
-                .stack_size(64 << 10)
-                .spawn(move || act::signal::release_memory(pidfd.as_fd()));
+            // Waits for the victim's mmap lock, perhaps for long.
+            self.helpers
+                .start(move || _ = act::signal::release_memory(pidfd.as_fd()));
         }
         let mut ended = None;
         while let Some(notice) = self.channel.next() {
@@ -91,12 +97,13 @@ impl Run {
                         self.condemn(order.rung, *at);
                     }
                     if order.rung == Rung::Freeze {
-                        let outcome = act::target::freeze(&self.guarded.target.dir, self.mode());
-                        self.froze |= outcome == Outcome::Delivered;
+                        let outcome = self.freeze();
+                        // Late is not never.
+                        self.froze |= matches!(outcome, Outcome::Delivered | LATE);
                         self.story.froze(outcome);
                         self.terminal.frozen(&self.guarded.target.dir, outcome);
                     } else if order.rung == Rung::Sigkill && whole {
-                        self.kill_all();
+                        self.beside(act::target::kill, self.mode());
                     }
                 }
                 Notice::TargetGone => ended = Some(Ended::Target),
@@ -123,12 +130,19 @@ impl Run {
         };
     }
 
-    /// The whole target, forks under way included. Waits for the kernel's cgroup lock: beside.
-    fn kill_all(&self) {
+    /// Acts on the whole target by a file of its cgroup. Waits for the kernel's cgroup lock, which whoever
+    /// makes a cgroup under pressure holds for long: beside.
+    fn beside(&self, act: fn(&Path, Mode) -> Outcome, mode: Mode) {
+        let dir = self.guarded.target.dir.clone();
+        self.helpers.start(move || _ = act(&dir, mode));
+    }
+
+    /// The same for the one act whose outcome must be told.
+    fn freeze(&self) -> Outcome {
         let (dir, mode) = (self.guarded.target.dir.clone(), self.mode());
-        let _ = std::thread::Builder::new()
-            .name("memwatch-kill".into())
-            .spawn(move || act::target::kill(&dir, mode));
+        self.helpers
+            .ask(PATIENCE, move || act::target::freeze(&dir, mode))
+            .unwrap_or(LATE)
     }
 
     pub(super) fn time_is_up(&mut self, deadline: Option<Duration>) -> Option<Duration> {
@@ -137,35 +151,40 @@ impl Run {
             self.ask_all(limit);
             return Some(limit + TIMEOUT_GRACE);
         }
-        let outcome = act::target::kill(&self.guarded.target.dir, self.mode());
+        let outcome = self.signal_all(libc::SIGKILL);
+        // And forks under way.
+        self.beside(act::target::kill, self.mode());
         self.story.timeout(limit, Rung::Sigkill, outcome);
         None
     }
 
     /// Asks everybody, as timeout(1) does: a shell alone would end and leave its children running.
     fn ask_all(&mut self, limit: Duration) {
-        let (dir, mode) = (&self.guarded.target.dir, self.mode());
-        if mode == Mode::Real {
+        if self.mode() == Mode::Real {
             self.condemned = Some(Condemned {
                 grace_until: clock::now() + TIMEOUT_GRACE,
                 pardoned_at: None,
             });
         }
-        act::target::thaw(dir, mode);
-        let ask = |pid| {
+        let outcome = self.signal_all(libc::SIGTERM);
+        self.beside(act::target::thaw, self.mode());
+        self.story.timeout(limit, Rung::Sigterm, outcome);
+    }
+
+    /// Everybody who is there now; waits for nothing.
+    fn signal_all(&self, signal: i32) -> Outcome {
+        let send = |pid| {
             act::signal::pidfd_open(pid).map_or(Outcome::Gone, |pidfd| {
-                act::signal::send(pidfd.as_fd(), libc::SIGTERM, mode)
+                act::signal::send(pidfd.as_fd(), signal, self.mode())
             })
         };
-        let outcome =
-            cgroup::pids(dir)
-                .into_iter()
-                .map(ask)
-                .fold(Outcome::Gone, |so_far, outcome| match so_far {
-                    Outcome::Delivered => so_far,
-                    _ => outcome,
-                });
-        self.story.timeout(limit, Rung::Sigterm, outcome);
+        cgroup::pids(&self.guarded.target.dir)
+            .into_iter()
+            .map(send)
+            .fold(Outcome::Gone, |so_far, outcome| match so_far {
+                Outcome::Delivered => so_far,
+                _ => outcome,
+            })
     }
 }
 

@@ -9,6 +9,7 @@ use super::channel::Channel;
 use super::deciding::{self, Events, KernelEyesSlot, Refused};
 use super::eyes::Eyes;
 use super::guarded::{self, Guarded};
+use super::helpers::Helpers;
 use super::inheritance::Inheritance;
 use super::kernel::Kernel;
 use super::launch::Program;
@@ -107,6 +108,7 @@ pub(super) struct Run {
     pub(super) recording: Option<Recording>,
     pub(super) decider: Option<std::thread::JoinHandle<Option<i32>>>,
     pub(super) refused: Refused,
+    pub(super) helpers: Helpers,
     pub(super) story: Story,
     pub(super) terminal: Terminal,
     pub(super) began: (Duration, SystemTime),
@@ -211,6 +213,7 @@ impl Run {
             recording,
             decider: Some(decider),
             refused,
+            helpers: Helpers::default(),
             story: Story::begin(began.0),
             terminal,
             began,

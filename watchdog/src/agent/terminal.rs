@@ -1,4 +1,7 @@
 //! What a run says on standard error, and when: little, and never into a full-screen program.
+//!
+//! A terminal may be stopped and a pipe may have nobody who reads. While the command runs, a thread of its
+//! own waits for them; the last word, when all else is done, is waited for.
 
 use super::channel::Status;
 use crate::act::Outcome;
@@ -6,10 +9,13 @@ use crate::config::{Live, Verbosity};
 use crate::incident::{self, LiveStatus, Record, Style};
 use crate::watch::{Order, Rung};
 use nix::sys::termios::{LocalFlags, tcgetattr};
+use std::cell::{Cell, OnceCell};
 use std::ffi::OsStr;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, SyncSender};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// The live line comes this often, and not before this long: a short run needs none.
@@ -22,6 +28,8 @@ pub struct Terminal {
     live: Live,
     verbosity: Verbosity,
     next_live: Duration,
+    writer: OnceCell<Writer>,
+    dropped: Cell<u64>,
 }
 
 impl Terminal {
@@ -32,12 +40,14 @@ impl Terminal {
             live,
             verbosity,
             next_live: LIVE_EVERY,
+            writer: OnceCell::new(),
+            dropped: Cell::new(0),
         }
     }
 
     /// Something that the user must know, on one line whatever names stand in it.
     pub fn warn(&self, text: &str) {
-        line(incident::Text::from(format!("memwatch: {text}")).as_str());
+        self.line(incident::Text::from(format!("memwatch: {text}")).as_str());
     }
 
     /// Something worth knowing, unless asked to be quiet.
@@ -91,12 +101,35 @@ impl Terminal {
             },
             width().unwrap_or(80),
         );
-        line(&text);
+        self.line(&text);
     }
 
-    /// The summary at the end. Quiet: only if something was done. A line `typed` for a shell stands in for
+    /// memwatch guards, because it has shown that it can kill. Only with `-v`.
+    pub fn guarding(&self, dir: &Path, rehearsal: Duration) {
+        if self.verbosity >= Verbosity::Verbose {
+            let took = incident::duration(rehearsal.as_micros() as u64);
+            self.warn(&format!(
+                "guarding {}; killing was rehearsed in {took}",
+                dir.display()
+            ));
+        }
+    }
+
+    /// Lines that were given up because nobody took those before them.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.get()
+    }
+
+    fn line(&self, text: &str) {
+        let writer = self.writer.get_or_init(Writer::start);
+        if !writer.write(format!("{text}\n")) {
+            self.dropped.set(self.dropped.get() + 1);
+        }
+    }
+
+    /// The summary at the end, after whatever is still to be written. Quiet: only if something was done. A line `typed` for a shell stands in for
     /// the shell's name: here, and not in the record, since it may carry secrets.
-    pub fn summary(&self, record: &Record, typed: Option<&OsStr>) {
+    pub fn summary(&mut self, record: &Record, typed: Option<&OsStr>) {
         if self.verbosity == Verbosity::Quiet
             && record.interventions.is_empty()
             && record.victims.is_empty()
@@ -108,16 +141,15 @@ impl Terminal {
         if let (Some(typed), Some(command)) = (typed, &mut shown.command) {
             command.program = cut(incident::Text::of_name(typed.as_encoded_bytes()));
         }
-        line(
-            incident::summary(
-                &shown,
-                Style {
-                    color,
-                    width: width(),
-                },
-            )
-            .trim_end(),
-        );
+        let style = Style {
+            color,
+            width: width(),
+        };
+        drop(self.writer.take());
+        write(&format!(
+            "{}\n",
+            incident::summary(&shown, style).trim_end()
+        ));
     }
 }
 
@@ -149,8 +181,48 @@ fn width() -> Option<usize> {
     columns.filter(|&c| c > 0).map(usize::from)
 }
 
+/// Lines on their way to standard error, and the thread that may have to wait there.
+#[derive(Debug)]
+struct Writer {
+    lines: Option<SyncSender<String>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// More lines than this nobody reads who does not read these.
+const LINES: usize = 64;
+
+impl Writer {
+    fn start() -> Self {
+        let (lines, waiting) = mpsc::sync_channel::<String>(LINES);
+        let thread = std::thread::Builder::new()
+            .name("memwatch-write".into())
+            .stack_size(128 << 10)
+            .spawn(move || waiting.iter().for_each(|line| write(&line)));
+        Self {
+            lines: Some(lines),
+            thread: thread.ok(),
+        }
+    }
+
+    /// `false`: there is no room, or no thread.
+    fn write(&self, line: String) -> bool {
+        let lines = self.lines.as_ref();
+        lines.is_some_and(|lines| lines.try_send(line).is_ok())
+    }
+}
+
+impl Drop for Writer {
+    /// Waits until everything is written.
+    fn drop(&mut self) {
+        drop(self.lines.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
 /// One write for the whole text, so that it is not torn by what the command writes. Nobody to tell if
 /// standard error is closed.
-fn line(text: &str) {
-    let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
+fn write(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
 }

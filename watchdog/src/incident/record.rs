@@ -235,6 +235,11 @@ pub struct Losses {
     pub unreadable_files: u64,
     /// Strings that were cut.
     pub truncated_strings: u64,
+    /// Threads of memwatch, not the deciding one, that hung for seconds in a call to the kernel.
+    pub hung_helpers: u64,
+    /// Work for such threads that was given up since none was free: memory that was not released early,
+    /// lines that were not written.
+    pub dropped_jobs: u64,
 }
 
 /// Something that this machine or these privileges do not offer.

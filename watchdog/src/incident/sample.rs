@@ -180,6 +180,8 @@ pub(super) fn grave() -> Record {
         longest_delay_us: 81_250,
         unreadable_files: 0,
         truncated_strings: 0,
+        hung_helpers: 1,
+        dropped_jobs: 0,
     };
     record.features_lost.push(FeatureLost {
         feature: "BPF programs".into(),

@@ -309,6 +309,8 @@ fn lost(losses: &Losses) -> Option<String> {
         (losses.missed_looks, "looks came late"),
         (losses.unreadable_files, "files not readable"),
         (losses.truncated_strings, "strings cut"),
+        (losses.hung_helpers, "helper threads hung"),
+        (losses.dropped_jobs, "jobs of theirs dropped"),
     ]
     .into_iter()
     .filter(|&(n, _)| n > 0)

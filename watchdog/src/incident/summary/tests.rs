@@ -81,7 +81,7 @@ memwatch:   killed   2 processes by the kernel's OOM killer, unseen
 memwatch:   hung     txg_sync (tid 611), reported by the kernel at 2m 10s
 memwatch:   memory   peak 2.0 GiB of 2.0 GiB (98%); stalled for 412ms (0.3%)
 memwatch:   faults   1.2M minor, 312 major; reclaimed 14 times in 38ms
-memwatch:   lost     12 events dropped, 3 looks came late
+memwatch:   lost     12 events dropped, 3 looks came late, 1 helper threads hung
 memwatch:   without  BPF programs, PSI and /proc instead: reclaim is not told per process
 memwatch:   note     what pid 4242 was charged before it was adopted stays where it was
 ";
