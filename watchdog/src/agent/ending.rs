@@ -73,6 +73,7 @@ impl Run {
         if let Some((pid, _)) = leader {
             let _ = nix::sys::wait::waitpid(Pid::from_raw(pid as i32), None);
         }
+        drop(self.shelter.take());
         // Before anybody is told: a terminal may be stopped.
         if let Some(report) = report
             && let Err(error) = report.write(&record)
@@ -134,6 +135,7 @@ impl Run {
         record
             .features_lost
             .extend(identity::refused(&self.refused));
+        record.features_lost.append(&mut self.features_lost);
         let notices_lost = self.channel.dropped();
         if notices_lost > 0 {
             self.notes.push(format!(

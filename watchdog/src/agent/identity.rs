@@ -1,7 +1,9 @@
 //! Who and under which terms: the parts of the record that are the same from its start to its end.
 
 use super::deciding::Refused;
+use crate::causes::with_causes;
 use crate::config::Span;
+use crate::host::cgroup::NoShelter;
 use crate::incident::{FeatureLost, Host};
 use crate::watch::Settings;
 use nix::errno::Errno;
@@ -37,6 +39,17 @@ fn readable(value: serde_json::Value) -> serde_json::Value {
     match serde_json::from_value::<Duration>(value.clone()) {
         Ok(duration) => Span::new(duration).map_or(value, |span| span.to_string().into()),
         Err(_) => value,
+    }
+}
+
+/// memwatch has no cgroup of its own with protected memory.
+pub fn no_shelter(why: &NoShelter) -> FeatureLost {
+    FeatureLost {
+        feature: format!("a cgroup of memwatch's own ({})", with_causes(why))
+            .as_str()
+            .into(),
+        fallback: "the one that it was started in".into(),
+        cost: "its limits hold memwatch up, too".into(),
     }
 }
 

@@ -10,6 +10,7 @@ use super::deciding::{self, Events, KernelEyesSlot, Refused};
 use super::eyes::Eyes;
 use super::guarded::{self, Guarded};
 use super::helpers::Helpers;
+use super::identity;
 use super::inheritance::Inheritance;
 use super::kernel::Kernel;
 use super::launch::Program;
@@ -24,9 +25,10 @@ use super::story::Story;
 use super::terminal::Terminal;
 use crate::act::Mode;
 use crate::config::Attach;
+use crate::host::cgroup::Shelter;
 use crate::host::clock;
 use crate::host::layout::Layout;
-use crate::incident::ReportFile;
+use crate::incident::{FeatureLost, ReportFile};
 use crate::watch::{Policy, Settings};
 use anyhow::Context;
 use nix::sys::signalfd::SignalFd;
@@ -108,6 +110,8 @@ pub(super) struct Run {
     pub(super) recording: Option<Recording>,
     pub(super) decider: Option<std::thread::JoinHandle<Option<i32>>>,
     pub(super) refused: Refused,
+    pub(super) features_lost: Vec<FeatureLost>,
+    pub(super) shelter: Option<Shelter>,
     pub(super) helpers: Helpers,
     pub(super) story: Story,
     pub(super) terminal: Terminal,
@@ -157,6 +161,9 @@ impl Run {
         let machine_eyes = guarded::machine_eyes()?;
         let refused = deciding::protect_process();
         let subject = start(&orders, &guarded, layout, inheritance)?;
+        // After the command, which must not wait for it, nor find itself in it.
+        let shelter = Shelter::enter(layout);
+        let features_lost = shelter.as_ref().err().map(identity::no_shelter);
         let leader = match &subject {
             Running::Child { pid } => Some(*pid),
             Running::Adopted(adopted) => Some(adopted.leader),
@@ -213,6 +220,8 @@ impl Run {
             recording,
             decider: Some(decider),
             refused,
+            features_lost: features_lost.into_iter().collect(),
+            shelter: shelter.ok(),
             helpers: Helpers::default(),
             story: Story::begin(began.0),
             terminal,

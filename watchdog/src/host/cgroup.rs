@@ -1,5 +1,5 @@
 //! The target's cgroup: made, entered, limited, emptied, removed. What a dead memwatch left behind is
-//! `sweep`'s.
+//! `sweep`'s, the group of memwatch itself is `shelter`'s.
 //!
 //! A target is a v2 cgroup (for pressure, identity and membership) and, where the memory controller
 //! lives on v1, a memory group of the same name beside it. Where the hierarchies are is `layout`'s;
@@ -23,11 +23,13 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 mod entrances;
+mod shelter;
 mod sweep;
 #[cfg(test)]
 mod tests;
 
 pub use entrances::Entrances;
+pub use shelter::{NoShelter, Shelter};
 pub use sweep::{Sweep, sweep};
 
 /// What targets are called: this and eight hex digits.
@@ -489,8 +491,12 @@ fn remove_tree(dir: &Path) -> Result<(), CgroupError> {
 }
 
 fn is_target_name(dir: &Path) -> bool {
+    has_name(dir, PREFIX)
+}
+
+fn has_name(dir: &Path, prefix: &str) -> bool {
     dir.file_name()
-        .and_then(|name| name.to_str()?.strip_prefix(PREFIX))
+        .and_then(|name| name.to_str()?.strip_prefix(prefix))
         .is_some_and(|id| id.len() == 8 && id.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 

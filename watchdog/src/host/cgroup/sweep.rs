@@ -1,6 +1,7 @@
 //! Removes what dead memwatches left behind: what is theirs by name, by owner and by a lock that nobody
 //! holds. How targets are made and locked is `super`'s.
 
+use super::shelter::is_shelter_name;
 use super::{MEMORY_XATTR, is_target_name, lock, nested, pids, remove_tree, write_text};
 use crate::host::layout::Layout;
 use crate::host::xattr;
@@ -30,7 +31,7 @@ pub fn sweep(layout: &Layout) -> Sweep {
 
 fn sweep_below(dir: &Path, layout: &Layout, found: &mut Sweep) {
     for below in nested(dir) {
-        if !is_target_name(&below) {
+        if !is_target_name(&below) && !is_shelter_name(&below) {
             sweep_below(&below, layout, found);
             continue;
         }

@@ -63,3 +63,27 @@ fn targets_are_made_while_others_sweep() {
         done.store(true, Ordering::Relaxed);
     });
 }
+
+#[test]
+fn a_shelter_is_at_the_top_where_memory_is_handed_down_or_nowhere() {
+    let mount = tempfile::tempdir().expect("a directory");
+    let place = |own: &str| {
+        let layout = Layout {
+            v2: Some(hierarchy(mount.path(), own)),
+            ..Layout::default()
+        };
+        Shelter::place(&layout).map(drop)
+    };
+    let file = |name: &str, text: &str| fs::write(mount.path().join(name), text).expect("a file");
+    file("cgroup.procs", "");
+    file("cgroup.subtree_control", "cpu pids\n");
+    assert!(matches!(place("/user"), Err(NoShelter::NoMemory)));
+    file("cgroup.subtree_control", "cpu memory pids\n");
+    assert!(place("/user").is_ok());
+    let guarded = place("/user/memwatch-0123abcd/shell");
+    assert!(matches!(guarded, Err(NoShelter::Guarded)));
+    file("cgroup.type", "domain\n");
+    assert!(matches!(place("/user"), Err(NoShelter::NotTheTop)));
+    let without = Layout::default();
+    assert!(matches!(Shelter::place(&without), Err(NoShelter::NoV2)));
+}
