@@ -3,6 +3,8 @@
 
 #[path = "support/lab.rs"]
 mod lab;
+#[path = "support/refuse.rs"]
+mod refuse;
 
 #[path = "attach/adopting.rs"]
 mod adopting;

@@ -2,7 +2,10 @@
 //! and pseudo terminals.
 
 use std::{
-    fs, thread,
+    fs,
+    io::{Read, Write},
+    os::fd::AsRawFd,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -327,4 +330,34 @@ fn without_a_terminal_there_is_none() {
     ]);
     let ran = lab.run(command).expect(0);
     assert_eq!(ran.text().replace(' ', ""), "notatty\n?\n");
+}
+
+#[test]
+fn a_terminal_that_takes_nothing_keeps_no_time_from_being_up() {
+    let lab = Lab::new();
+    let (mut reader, mut writer) = std::io::pipe().expect("descriptors");
+    // SAFETY: asks for a number.
+    let room = unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_GETPIPE_SZ) };
+    writer
+        .write_all(&vec![b'.'; usize::try_from(room).expect("a size")])
+        .expect("just so much");
+    let mut command = lab.memwatch(&[
+        "-v",
+        "--timeout",
+        "1s",
+        "--cmd",
+        "echo $$ > pid; exec sleep 300",
+    ]);
+    let mut memwatch = command.stderr(writer).spawn().expect("memwatch");
+    drop(command);
+    wait_until("command", || lab.read("pid").ends_with('\n'));
+    let pid: u32 = lab.read("pid").trim().parse().expect("a pid");
+    wait_until("the end of its time", || !is_alive(pid));
+    let mut said = String::new();
+    reader.read_to_string(&mut said).expect("text");
+    let status = memwatch.wait().expect("ours");
+    assert_eq!(status.code(), Some(124), "{said}");
+    let said = said.trim_start_matches('.');
+    assert!(said.starts_with("memwatch: guarding"), "{said}");
+    assert!(said.contains("ran out of time"), "{said}");
 }

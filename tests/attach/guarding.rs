@@ -1,9 +1,10 @@
 //! memwatch stopped in its tracks while its target thrashes: the kernel acts, and memwatch tells of it
 //! when it is back. The guard's own rules are `tests/guard.rs`'s.
 
-use std::{thread, time::Duration};
+use std::{os::unix::process::CommandExt, thread, time::Duration};
 
 use super::lab::{Lab, is_alive, wait_for, wait_until, workload};
+use super::refuse::refuse;
 
 /// The BPF programs are ready when this is in the heart of the run: they load beside the command.
 const LOADED: Duration = Duration::from_secs(2);
@@ -31,6 +32,32 @@ fn a_thrasher_is_killed_though_memwatch_is_stopped() {
     assert_eq!(victims[0]["killed_by"], "guard");
     assert_eq!(ran.report["interventions"][0]["rule"], "guard");
     assert!(ran.err.contains("guard in the kernel"), "{}", ran.err);
+}
+
+#[test]
+fn it_says_that_it_guards_when_the_kill_was_rehearsed() {
+    let lab = Lab::new();
+    let ran = lab.attach(&["-v", "--", "sleep", "0.3"]);
+    let ran = ran.expect_verdict("finished", 0);
+    assert!(ran.report["rehearsal_us"].as_u64() > Some(0), "{ran:#?}");
+    assert!(ran.err.contains("memwatch: guarding /"), "{}", ran.err);
+}
+
+#[test]
+fn a_thrasher_is_killed_by_the_guard_though_memwatch_may_kill_nobody() {
+    let lab = Lab::new();
+    let culprit = lab.file("culprit").display().to_string();
+    let dir = env!("CARGO_TARGET_TMPDIR");
+    let hog = format!(
+        "sleep 3; exec {} thrash --culprit {culprit} --dir {dir}",
+        workload()
+    );
+    let mut command = lab.reporting(&["--memory-max", "64M", "--cmd", &hog]);
+    // SAFETY: system calls.
+    unsafe { command.pre_exec(|| refuse(libc::SYS_pidfd_send_signal)) };
+    let ran = lab.run(command).expect_verdict("killed_by_guard", 137);
+    let hog: u32 = lab.read("culprit").parse().expect("a pid");
+    assert_eq!(ran.report["victims"][0]["pid"], hog);
 }
 
 #[test]

@@ -12,6 +12,7 @@ use std::{
 use nix::sys::resource::{Resource, setrlimit};
 
 use super::lab::{Lab, MEMWATCH, Pair, Ran, workload};
+use super::refuse::refuse;
 
 const NOBODY: u32 = 65534;
 
@@ -104,6 +105,22 @@ fn without_bpf_it_runs_and_names_the_loss() {
         lost.contains("loading BPF programs is not permitted"),
         "{lost}"
     );
+}
+
+#[test]
+fn where_it_may_not_kill_it_says_so_and_does_not_say_that_it_guards() {
+    let lab = Lab::new();
+    let mut command = lab.reporting(&["-v", "--", "sh", "-c", "sleep 0.3; exit 5"]);
+    // SAFETY: system calls.
+    unsafe { command.pre_exec(|| refuse(libc::SYS_pidfd_send_signal)) };
+    let ran = lab.run(command).expect_verdict("finished", 5);
+    let cause = "pidfd_send_signal was refused: Permission denied (os error 13)";
+    assert!(ran.err.contains("memwatch: not guarding: "), "{}", ran.err);
+    assert!(ran.err.contains(cause), "{}", ran.err);
+    assert!(!ran.err.contains("memwatch: guarding"), "{}", ran.err);
+    assert_eq!(ran.report["rehearsal_us"], serde_json::Value::Null);
+    let lost = ran.report["features_lost"].to_string();
+    assert!(lost.contains(cause), "{lost}");
 }
 
 #[test]

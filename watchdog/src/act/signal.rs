@@ -3,6 +3,7 @@
 use super::{Mode, Outcome};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 /// Opens a pidfd, close-on-exec. No allocation: the deciding thread opens them.
 ///
@@ -38,13 +39,22 @@ pub fn send(pidfd: BorrowedFd<'_>, signal: i32, mode: Mode) -> Outcome {
 
 /// Whether the process has exited, all threads of it (fs/pidfs.c: a pidfd becomes readable then).
 pub fn has_exited(pidfd: impl AsFd) -> bool {
+    exits_within(pidfd, Duration::ZERO)
+}
+
+/// The same, waited for at most for `patience`.
+pub fn exits_within(pidfd: impl AsFd, patience: Duration) -> bool {
     let mut poll = libc::pollfd {
         fd: pidfd.as_fd().as_raw_fd(),
         events: libc::POLLIN,
         revents: 0,
     };
-    // SAFETY: one valid pollfd, no waiting.
-    let ready = unsafe { libc::poll(&mut poll, 1, 0) };
+    let timeout = libc::timespec {
+        tv_sec: patience.as_secs() as i64,
+        tv_nsec: patience.subsec_nanos().into(),
+    };
+    // SAFETY: one valid pollfd and a valid timespec.
+    let ready = unsafe { libc::ppoll(&mut poll, 1, &timeout, std::ptr::null()) };
     ready == 1 && poll.revents & libc::POLLIN != 0
 }
 

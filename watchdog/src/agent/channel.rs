@@ -1,6 +1,7 @@
 //! What lies between the deciding thread and the slow side: bounded queues in memory that is allocated
 //! once, and a few atomics. A full queue drops and counts; nobody ever waits for the other.
 
+use super::rehearsal::RehearsalError;
 use crate::act::Outcome;
 use crate::host::reread::Reread;
 use crate::watch::{Member, Order, Rung};
@@ -70,6 +71,9 @@ pub enum Notice {
     TargetGone,
 }
 
+/// What the rehearsal came to.
+pub type Rehearsal = Result<Duration, RehearsalError>;
+
 /// What the live line shows. Each value is whole; together they may be from two looks.
 #[derive(Debug, Default)]
 pub struct Status {
@@ -101,6 +105,7 @@ pub struct Channel {
     notices: ArrayQueue<Notice>,
     dropped: AtomicU64,
     dying: ArrayQueue<OwnedFd>,
+    rehearsal: ArrayQueue<Rehearsal>,
     nested: ArrayQueue<Reread>,
     stop: AtomicBool,
     slow_side: EventFd,
@@ -120,6 +125,7 @@ impl Channel {
             notices: ArrayQueue::new(512),
             dropped: AtomicU64::new(0),
             dying: ArrayQueue::new(DYING),
+            rehearsal: ArrayQueue::new(1),
             nested: ArrayQueue::new(NESTED),
             stop: AtomicBool::new(false),
             slow_side: EventFd::from_flags(flags)?,
@@ -145,6 +151,17 @@ impl Channel {
     /// How many notices were dropped.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Says whether the kill can be relied on.
+    pub fn tell_rehearsal(&self, rehearsal: Rehearsal) {
+        let _ = self.rehearsal.push(rehearsal);
+        let _ = self.slow_side.write(1);
+    }
+
+    /// What the rehearsal came to, once it is over; told once.
+    pub fn rehearsal(&self) -> Option<Rehearsal> {
+        self.rehearsal.pop()
     }
 
     /// Hands over a process that was killed, for its memory to be released.

@@ -1,11 +1,16 @@
 //! The deciding thread: when a pass happens, and the privileges that keep it awake.
 //!
-//! Its memory is locked, its stack grown before that, its scheduling realtime where that is allowed.
-//! What is refused is returned, for the record to say.
+//! Its memory is locked, its stack and code touched before that, its scheduling realtime where that is
+//! allowed. What is refused is returned, for the record to say. Before the first pass it rehearses the kill.
+//!
+//! **What it still waits for**, knowingly: the memory controller of v2 sums up its counts under a lock for
+//! `memory.stat` (kernel/cgroup/rstat.c); what looking at processes waits for is told in
+//! [`super::members`].
 
 use super::channel::{Channel, Notice};
 use super::eyes::KernelEyes;
 use super::pass::Pass;
+use super::rehearsal;
 use crate::bpf;
 use crate::host::clock;
 use crossbeam_queue::ArrayQueue;
@@ -46,7 +51,13 @@ pub fn start(
         .stack_size(512 << 10)
         .spawn(move || {
             grow_stack();
-            let refused = realtime().err().and_then(|e| e.raw_os_error());
+            touch_code();
+            let rehearsal = rehearsal::rehearse();
+            if rehearsal.as_ref().is_err_and(|e| e.is_refusal()) {
+                pass.leave_it_to_the_guard();
+            }
+            channel.tell_rehearsal(rehearsal);
+            let refused = become_realtime().err().and_then(|e| e.raw_os_error());
             decide(&mut pass, &channel, &eyes, &events);
             refused
         })
@@ -126,8 +137,45 @@ fn grow_stack() {
     std::hint::black_box(&mut stack);
 }
 
-/// FIFO above everything of normal priority; children start with normal scheduling.
-fn realtime() -> io::Result<()> {
+/// Brings the program's code and constants into memory, for the same reason: what only a kill runs would
+/// otherwise be read from the disk when it is needed first, under pressure. What a kill takes of the
+/// libraries every pass takes.
+fn touch_code() {
+    // SAFETY: `populate` only looks at what it is given.
+    unsafe { libc::dl_iterate_phdr(Some(populate), std::ptr::null_mut()) };
+}
+
+/// Called for the program itself, which comes first, and by its answer for no other object.
+unsafe extern "C" fn populate(
+    program: *mut libc::dl_phdr_info,
+    _size: usize,
+    _data: *mut libc::c_void,
+) -> libc::c_int {
+    // SAFETY: the loader's description is valid while this is called; sysconf reads no memory of ours.
+    let (base, headers, page) = unsafe {
+        let program = &*program;
+        let headers = std::slice::from_raw_parts(program.dlpi_phdr, program.dlpi_phnum.into());
+        let page = libc::sysconf(libc::_SC_PAGESIZE) as usize;
+        (program.dlpi_addr as usize, headers, page)
+    };
+    for part in headers {
+        if part.p_type != libc::PT_LOAD || part.p_flags & libc::PF_W != 0 {
+            continue;
+        }
+        let begin = base + part.p_vaddr as usize;
+        let aligned = begin & !(page - 1);
+        let len = begin + part.p_memsz as usize - aligned;
+        // SAFETY: the loader mapped it, and it is only read. Kernels before 5.14 refuse.
+        unsafe { libc::madvise(aligned as *mut libc::c_void, len, libc::MADV_POPULATE_READ) };
+    }
+    1
+}
+
+/// This thread: FIFO above everything of normal priority; children start with normal scheduling.
+///
+/// # Errors
+/// It is not allowed.
+pub fn become_realtime() -> io::Result<()> {
     let param = libc::sched_param { sched_priority: 10 };
     // SAFETY: `param` is valid; 0 is this thread.
     let result = unsafe {
@@ -145,8 +193,7 @@ fn realtime() -> io::Result<()> {
 /// MADV_DONTNEED), so for a moment nothing is; what is resident stays so unless the kernel takes it in
 /// just that moment.
 pub fn give_back_memory() {
-    // SAFETY: no pointers are passed.
-    unsafe { libc::munlockall() };
+    unlock_memory();
     #[cfg(target_env = "gnu")]
     // SAFETY: takes the allocator's locks, which the deciding thread never asks for.
     unsafe {
@@ -165,7 +212,7 @@ pub fn protect_process() -> Refused {
         libc::mallopt(libc::M_ARENA_MAX, 1)
     };
     let memory_lock = lock_memory().err().and_then(|e| e.raw_os_error());
-    let oom_score = std::fs::write("/proc/self/oom_score_adj", "-1000")
+    let oom_score = lower_oom_score()
         .err()
         .map(|e| e.raw_os_error().unwrap_or(0));
     Refused {
@@ -175,7 +222,25 @@ pub fn protect_process() -> Refused {
     }
 }
 
-fn lock_memory() -> io::Result<()> {
+/// Asks the kernel's OOM killer to spare this process.
+///
+/// # Errors
+/// It is not allowed.
+pub fn lower_oom_score() -> io::Result<()> {
+    std::fs::write("/proc/self/oom_score_adj", "-1000")
+}
+
+/// Lets go of what [`lock_memory`] locked.
+pub fn unlock_memory() {
+    // SAFETY: no pointers are passed.
+    unsafe { libc::munlockall() };
+}
+
+/// Locks what this process has and will touch.
+///
+/// # Errors
+/// It is not allowed, or not so much.
+pub fn lock_memory() -> io::Result<()> {
     // ONFAULT: only what is touched is locked, so that stacks and arenas do not count whole.
     let what = libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT;
     // SAFETY: no pointers are passed.

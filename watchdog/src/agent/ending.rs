@@ -130,6 +130,7 @@ impl Run {
         let lost = self.helpers.lost();
         record.losses.hung_helpers += lost.stuck;
         record.losses.dropped_jobs = lost.dropped + self.terminal.dropped();
+        record.rehearsal_us = self.rehearsal.map(|took| took.as_micros() as u64);
         record.dry_run = self.orders.attach.dry_run;
         record.settings = identity::settings(&self.orders.settings);
         record

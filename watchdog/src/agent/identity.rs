@@ -1,6 +1,7 @@
 //! Who and under which terms: the parts of the record that are the same from its start to its end.
 
 use super::deciding::Refused;
+use super::rehearsal::RehearsalError;
 use crate::causes::with_causes;
 use crate::config::Span;
 use crate::host::cgroup::NoShelter;
@@ -50,6 +51,28 @@ pub fn no_shelter(why: &NoShelter) -> FeatureLost {
             .into(),
         fallback: "the one that it was started in".into(),
         cost: "its limits hold memwatch up, too".into(),
+    }
+}
+
+/// The kill was not rehearsed, or the rehearsal failed.
+pub fn not_rehearsed(why: &RehearsalError) -> FeatureLost {
+    let (fallback, cost) = if why.is_refusal() {
+        (
+            "the guard in the kernel, and the limit",
+            "whoever exhausts memory without a stall is left to the kernel's OOM killer",
+        )
+    } else {
+        (
+            "a kill that nobody has tried",
+            "if it is refused, nobody is killed before memory runs out",
+        )
+    };
+    FeatureLost {
+        feature: format!("a kill that works ({})", with_causes(why))
+            .as_str()
+            .into(),
+        fallback: fallback.into(),
+        cost: cost.into(),
     }
 }
 

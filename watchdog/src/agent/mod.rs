@@ -21,6 +21,7 @@ pub mod members;
 pub mod pass;
 mod reacting;
 pub mod recorder;
+pub mod rehearsal;
 pub mod run;
 pub mod signals;
 mod starting;

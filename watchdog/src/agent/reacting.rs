@@ -1,7 +1,8 @@
 //! What a run does when something happens: a signal came, the deciding thread has something to tell, the
 //! time is up. Waiting for it is [`super::run`]'s.
 
-use super::channel::Notice;
+use super::channel::{Notice, Rehearsal};
+use super::identity;
 use super::run::{Condemned, Ended, Run, Running, TIMEOUT_GRACE};
 use super::signals::{self, Change, Reaction, Sender};
 use crate::act::{self, Mode, Outcome};
@@ -79,6 +80,9 @@ impl Run {
     }
 
     pub(super) fn hear(&mut self) -> Option<Ended> {
+        if let Some(rehearsal) = self.channel.rehearsal() {
+            self.learn(rehearsal);
+        }
         while let Some(pidfd) = self.channel.next_dying() {
             // Waits for the victim's mmap lock, perhaps for long.
             self.helpers
@@ -128,6 +132,23 @@ impl Run {
             }),
             Rung::Warn | Rung::Freeze => self.condemned,
         };
+    }
+
+    /// Whether the kill works: memwatch says that it guards, or that it does not.
+    fn learn(&mut self, rehearsal: Rehearsal) {
+        match rehearsal {
+            Ok(took) => {
+                self.rehearsal = Some(took);
+                self.terminal.guarding(&self.guarded.target.dir, took);
+            }
+            Err(error) => {
+                let lost = identity::not_rehearsed(&error);
+                let note = format!("not guarding: {error}; what is left is {}", lost.fallback);
+                self.terminal.warn(&note);
+                self.notes.push(note);
+                self.features_lost.push(lost);
+            }
+        }
     }
 
     /// Acts on the whole target by a file of its cgroup. Waits for the kernel's cgroup lock, which whoever

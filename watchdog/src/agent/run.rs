@@ -113,6 +113,8 @@ pub(super) struct Run {
     pub(super) features_lost: Vec<FeatureLost>,
     pub(super) shelter: Option<Shelter>,
     pub(super) helpers: Helpers,
+    /// How long it took.
+    pub(super) rehearsal: Option<Duration>,
     pub(super) story: Story,
     pub(super) terminal: Terminal,
     pub(super) began: (Duration, SystemTime),
@@ -223,6 +225,7 @@ impl Run {
             features_lost: features_lost.into_iter().collect(),
             shelter: shelter.ok(),
             helpers: Helpers::default(),
+            rehearsal: None,
             story: Story::begin(began.0),
             terminal,
             began,

@@ -45,6 +45,9 @@ pub struct Record {
     pub exit_code: Option<i32>,
     /// The signal that ended the command's first process.
     pub leader_signal: Option<Signal>,
+    /// How long memwatch took to kill a child of its own before it guarded; `None` if it could not, or
+    /// had no time to.
+    pub rehearsal_us: Option<u64>,
     /// The most memory that was charged to the target at once.
     pub peak_bytes: Option<u64>,
     /// Time in which at least one task of the target waited for memory (PSI `some`).
@@ -288,6 +291,7 @@ impl Record {
             verdict,
             exit_code: None,
             leader_signal: None,
+            rehearsal_us: None,
             peak_bytes: None,
             stall_us: None,
             stall_full_us: None,
