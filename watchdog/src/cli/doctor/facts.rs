@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{AccessFlags, eaccess};
 use serde::Serialize;
 
-use super::probe::Probes;
+use super::probe::{Feature, Probes};
+use crate::host::cgroup::Shelter;
 use crate::host::layout::Layout;
 use crate::host::machine::{self, Init, Settings};
 use crate::host::meminfo;
@@ -43,7 +44,7 @@ pub struct MachineFacts {
 }
 
 /// The cgroups, and what may be made in them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Cgroups {
     /// The hierarchies.
     pub layout: Layout,
@@ -53,6 +54,8 @@ pub struct Cgroups {
     pub target_parent: Option<PathBuf>,
     /// By what the kernel can limit a target's memory.
     pub limits: Limits,
+    /// Whether memwatch can have a group of its own with protected memory.
+    pub own_group: Feature,
 }
 
 /// By what the kernel can limit a target's memory.
@@ -76,9 +79,10 @@ impl MachineFacts {
             kernel_release: keep(machine::kernel_release(root), &mut unread).flatten(),
             init: keep(machine::init(root), &mut unread).unwrap_or_default(),
             settings: keep(machine::settings(root), &mut unread).unwrap_or_default(),
-            cgroups: keep(Layout::read(root), &mut unread)
-                .map(|layout| Cgroups::of(layout, root))
-                .unwrap_or_default(),
+            cgroups: keep(Layout::read(root), &mut unread).map_or_else(
+                || Cgroups::of(Layout::default(), root),
+                |layout| Cgroups::of(layout, root),
+            ),
             privileges: keep(Privileges::read(root), &mut unread).unwrap_or_default(),
             ram_bytes: keep(machine::read_if_there(root, "proc/meminfo"), &mut unread)
                 .flatten()
@@ -123,11 +127,13 @@ impl Cgroups {
             .map(|(own, _)| own)
             .filter(|own| may_make_groups_in(own));
         let target_parent = with_memory.or(own);
+        let own_group = Feature::of(Shelter::place(&layout));
         Self {
             layout,
             scope,
             target_parent,
             limits,
+            own_group,
         }
     }
 }

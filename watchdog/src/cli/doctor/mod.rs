@@ -20,7 +20,7 @@ use anyhow::Context;
 pub use check::{Advice, Check, Group, Severity, Trouble, exit_code};
 pub use diagnose::diagnose;
 pub use facts::{Cgroups, Limits, MachineFacts};
-pub use probe::{BpfFacts, Feature, Probes, TriggerProbe};
+pub use probe::{BpfFacts, Feature, OwnFacts, Probes, TriggerProbe};
 pub use render::{SCHEMA_VERSION, json, terminal};
 
 /// `memwatch doctor`.
@@ -39,7 +39,7 @@ pub const ABOUT: &str = "\
 Say what this machine offers for guarding, what is missing, and what that costs.
 
 Everything is read or really tried, as the user who asks: BPF programs are loaded and dropped, PSI
-triggers are set and removed. Nothing on the machine is changed. Ask as root for what the daemon
+triggers are set and removed, a child is made and killed. Nothing on the machine is changed. Ask as root for what the daemon
 would have.";
 
 /// Below `memwatch doctor --help`.

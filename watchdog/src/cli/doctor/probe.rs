@@ -1,4 +1,5 @@
-//! What only trying tells: which PSI triggers and which BPF programs the kernel accepts from us.
+//! What only trying tells: which PSI triggers and which BPF programs the kernel accepts from us, and what
+//! memwatch may do to stay awake and to kill.
 //! What can be read from files is `facts`'.
 
 use std::fs::OpenOptions;
@@ -8,6 +9,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::agent::{deciding, rehearsal};
 use crate::bpf;
 
 /// What was tried on the running kernel.
@@ -19,6 +21,21 @@ pub struct Probes {
     pub psi_triggers: Vec<TriggerProbe>,
     /// What the BPF subsystem accepts.
     pub bpf: BpfFacts,
+    /// What memwatch does for itself.
+    pub own: OwnFacts,
+}
+
+/// What memwatch does to stay awake, and to kill.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnFacts {
+    /// Locking its memory.
+    pub memory_lock: Feature,
+    /// Realtime scheduling of the deciding thread.
+    pub realtime: Feature,
+    /// The lowest `oom_score_adj`.
+    pub oom_score: Feature,
+    /// Killing a child of its own as it would kill a victim.
+    pub kill: Feature,
 }
 
 /// Whether the kernel lets us use something.
@@ -62,7 +79,7 @@ impl Feature {
         *self == Self::Works
     }
 
-    fn of<T, E: ToString>(outcome: Result<T, E>) -> Self {
+    pub(super) fn of<T, E: ToString>(outcome: Result<T, E>) -> Self {
         outcome.map_or_else(|error| Self::Missing(error.to_string()), |_| Self::Works)
     }
 }
@@ -82,8 +99,30 @@ impl Probes {
             psi: Feature::of(std::fs::read(pressure)),
             psi_triggers: WINDOWS_MS.map(try_window).to_vec(),
             bpf: bpf::Facts::read().into(),
+            own: OwnFacts::find_out(),
         }
     }
+}
+
+impl OwnFacts {
+    fn find_out() -> Self {
+        // A thread's own, and it ends with the thread.
+        let realtime = std::thread::scope(|scope| scope.spawn(deciding::become_realtime).join());
+        Self {
+            memory_lock: Feature::of(deciding::lock_memory().map(|()| deciding::unlock_memory())),
+            realtime: Feature::of(realtime.unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))),
+            oom_score: Feature::of(lower_oom_score()),
+            kill: Feature::of(rehearsal::rehearse()),
+        }
+    }
+}
+
+/// Lowers it as memwatch does, and puts it back, which is always allowed.
+fn lower_oom_score() -> io::Result<()> {
+    const FILE: &str = "/proc/self/oom_score_adj";
+    let before = std::fs::read(FILE)?;
+    deciding::lower_oom_score()?;
+    std::fs::write(FILE, before)
 }
 
 /// Asks for an event after 10 % of the window; closing the file removes the trigger.

@@ -2,6 +2,7 @@
 
 use super::{Check, Group, MachineFacts, Severity};
 use crate::cli::doctor::facts::Limits;
+use crate::cli::doctor::probe::Feature;
 
 fn check(id: &'static str, found: impl Into<String>) -> Check {
     Check::fine(id, Group::Cgroups, found)
@@ -101,5 +102,29 @@ pub(super) fn limits(facts: &MachineFacts) -> Option<Check> {
                 check
             }
         }
+    })
+}
+
+pub(super) fn own_group(facts: &MachineFacts) -> Option<Check> {
+    facts.cgroups.layout.v2.as_ref()?;
+    let why = match &facts.cgroups.own_group {
+        Feature::Works => return Some(check("own_group", "at the top, with memory.min")),
+        Feature::Missing(why) => why,
+    };
+    let check = check("own_group", why.as_str()).costs(
+        Severity::Optional,
+        "memwatch its distance: limits and brakes of the cgroup that it is started in are its own, and its \
+         unlocked memory can be reclaimed",
+    );
+    let hybrid = facts.cgroups.layout.v1_memory.is_some();
+    Some(if facts.init.systemd && hybrid {
+        check.advise(
+            "boot with systemd.unified_cgroup_hierarchy=1",
+            None::<String>,
+        )
+    } else if facts.privileges.euid != 0 {
+        check.advise("run memwatch as root", None::<String>)
+    } else {
+        check
     })
 }

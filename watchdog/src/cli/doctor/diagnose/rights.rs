@@ -1,6 +1,7 @@
 //! What this process may do.
 
 use super::{Check, Group, MachineFacts, Severity, human};
+use crate::cli::doctor::probe::Feature;
 use crate::host::privileges::{Capability, HidePid};
 
 /// mlockall counts the address space, thread stacks and all, not what is resident.
@@ -8,7 +9,7 @@ const MEMLOCK_ENOUGH_BYTES: u64 = 512 << 20;
 /// A target takes about ten files, and a pidfd per process that is watched closely.
 const OPEN_FILES_ENOUGH: u64 = 1024;
 
-/// What each capability is for. BPF and PERFMON have a check of their own, which tries.
+/// What each capability is for. What can be tried without harm has a check of its own, which tries.
 const USES: &[(Capability, &str, &str)] = &[
     (
         Capability::SysAdmin,
@@ -21,16 +22,6 @@ const USES: &[(Capability, &str, &str)] = &[
         Capability::Kill,
         "KILL",
         "ending other users' processes inside a target",
-    ),
-    (
-        Capability::SysResource,
-        "SYS_RESOURCE",
-        "protection of memwatch from the OOM killer",
-    ),
-    (
-        Capability::SysNice,
-        "SYS_NICE",
-        "realtime scheduling of the deciding thread",
     ),
     (
         Capability::IpcLock,
@@ -88,26 +79,69 @@ pub(super) fn capabilities(facts: &MachineFacts) -> Option<Check> {
     Some(check("capabilities", found).costs(Severity::Optional, join(|e| e.2, "; ")))
 }
 
+pub(super) fn kill(facts: &MachineFacts) -> Option<Check> {
+    Some(match &facts.probes.own.kill {
+        Feature::Works => check("kill", "rehearsed on a child"),
+        Feature::Missing(why) => check("kill", why.as_str())
+            .costs(
+                Severity::Important,
+                "the kill: only the guard in the kernel and the limit are left",
+            )
+            .advise(
+                "start memwatch outside of the sandbox, or raise the limit on processes",
+                None::<String>,
+            ),
+    })
+}
+
 pub(super) fn memlock(facts: &MachineFacts) -> Option<Check> {
-    let enough = facts
-        .privileges
+    let rights = &facts.privileges;
+    let enough = rights
         .memlock_bytes
         .is_none_or(|bytes| bytes >= MEMLOCK_ENOUGH_BYTES);
-    let limit = facts
-        .privileges
-        .memlock_bytes
-        .map_or("unlimited".into(), human);
-    Some(if facts.privileges.can(Capability::IpcLock) {
-        check("memlock", "any amount (IPC_LOCK)")
-    } else if enough {
-        check("memlock", limit)
-    } else {
-        check("memlock", limit)
+    let limit = rights.memlock_bytes.map_or("unlimited".into(), human);
+    let found = match &facts.probes.own.memory_lock {
+        Feature::Missing(why) => why.clone(),
+        Feature::Works if rights.can(Capability::IpcLock) => {
+            return Some(check("memlock", "any amount (IPC_LOCK)"));
+        }
+        Feature::Works if enough => return Some(check("memlock", limit)),
+        Feature::Works => limit,
+    };
+    Some(
+        check("memlock", found)
             .costs(Severity::Important, "its own memory kept resident: memwatch can be paged out when it is needed")
             .advise(
                 "raise the limit, then log in again",
                 [r#"echo "$USER - memlock unlimited" | sudo tee /etc/security/limits.d/memwatch.conf"#],
+            ),
+    )
+}
+
+pub(super) fn realtime(facts: &MachineFacts) -> Option<Check> {
+    Some(match &facts.probes.own.realtime {
+        Feature::Works => check("realtime", "allowed"),
+        Feature::Missing(why) => check("realtime", why.as_str())
+            .costs(
+                Severity::Optional,
+                "the first turn on the CPU: memwatch competes for it with what it watches",
             )
+            .advise(
+                "allow it, then log in again",
+                [r#"echo "$USER - rtprio 10" | sudo tee /etc/security/limits.d/memwatch-rt.conf"#],
+            ),
+    })
+}
+
+pub(super) fn oom_score(facts: &MachineFacts) -> Option<Check> {
+    Some(match &facts.probes.own.oom_score {
+        Feature::Works => check("oom_score", "can be lowered"),
+        Feature::Missing(why) => check("oom_score", why.as_str())
+            .costs(
+                Severity::Optional,
+                "protection from the kernel's OOM killer, which may choose memwatch",
+            )
+            .advise("run memwatch as root, with SYS_RESOURCE", None::<String>),
     })
 }
 

@@ -12,7 +12,8 @@ fn a_hybrid_ci_machine_is_protected_without_the_extras() {
         "Optional sysrq",
         "Optional psi_triggers",
         "Optional memory_limits",
-        "Optional capabilities",
+        "Optional own_group",
+        "Optional oom_score",
         "Optional swap",
         "Optional init",
     ];
@@ -24,7 +25,15 @@ fn a_hybrid_ci_machine_is_protected_without_the_extras() {
             .starts_with("hybrid, memory on v1; ")
     );
     assert_eq!(find(&checks, "psi_triggers").found, "windows from 2000 ms");
-    assert_eq!(find(&checks, "capabilities").found, "without SYS_RESOURCE");
+    assert_eq!(
+        find(&checks, "oom_score").found,
+        "Permission denied (os error 13)"
+    );
+    assert!(
+        find(&checks, "own_group")
+            .found
+            .contains("not on cgroup v2")
+    );
 }
 
 #[test]

@@ -134,8 +134,6 @@ fn rights() {
         Capability::Kill,
         Capability::SysPtrace,
         Capability::SysAdmin,
-        Capability::SysNice,
-        Capability::SysResource,
     ] {
         let lost = after(|f| drop_capability(f, capability));
         assert_eq!(lost, ["Optional capabilities"], "{capability:?}");
@@ -150,6 +148,27 @@ fn rights() {
     assert_eq!(
         after(|f| f.unread.push("cannot read x".into())),
         ["Important unread_files"]
+    );
+}
+
+#[test]
+fn what_memwatch_does_for_itself() {
+    assert_eq!(after(|f| f.probes.own.kill = refused()), ["Important kill"]);
+    assert_eq!(
+        after(|f| f.probes.own.memory_lock = refused()),
+        ["Important memlock"]
+    );
+    assert_eq!(
+        after(|f| f.probes.own.realtime = refused()),
+        ["Optional realtime"]
+    );
+    assert_eq!(
+        after(|f| f.probes.own.oom_score = refused()),
+        ["Optional oom_score"]
+    );
+    assert_eq!(
+        after(|f| f.cgroups.own_group = refused()),
+        ["Optional own_group"]
     );
 }
 
