@@ -14,6 +14,8 @@ mod io_stall;
 mod leak;
 mod measure;
 mod memory;
+mod random;
+mod restless;
 mod safety;
 mod scratch;
 mod shm_leak;
@@ -113,6 +115,11 @@ enum Workload {
         #[arg(long, default_value_t = 1000)]
         processes: u32,
     },
+    /// Innocent: sleeps, computes, reads and executes, for those who move it about.
+    Restless {
+        #[command(flatten)]
+        habits: restless::Habits,
+    },
     /// Innocent: waits for the disk all the time, with memory free.
     IoStall,
     /// Innocent: tells the nanoseconds of each operation that a line on stdin names: fault, spawn, switch.
@@ -142,6 +149,7 @@ fn main() -> ExitCode {
         Workload::Stream => stream::run(&common, deadline),
         Workload::Steady { percent } => steady::run(deadline, percent),
         Workload::Burst { processes } => burst::run(deadline, processes),
+        Workload::Restless { habits } => restless::run(deadline, &habits),
         Workload::IoStall => io_stall::run(&common, deadline),
         Workload::Measure => measure::run(),
     };

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::mman::ProtFlags;
 
 use crate::memory::Region;
+use crate::random::XorShift;
 use crate::safety::{Deadline, memory_limit};
 use crate::scratch::uncached_file;
 use crate::{Common, Failure};
@@ -39,20 +40,8 @@ pub(crate) fn run(
 }
 
 fn read_at_random(region: &Region, deadline: Deadline, bedtime: Option<Instant>, thread: u32) {
-    let mut random = XorShift(0x9e37_79b9_7f4a_7c15 ^ u64::from(thread) << 32);
+    let mut random = XorShift::new(thread);
     while !deadline.passed() && bedtime.is_none_or(|bedtime| Instant::now() < bedtime) {
         region.read_page(random.next() as usize % region.pages());
-    }
-}
-
-/// Marsaglia's xorshift64: enough for an order that no cache can follow, the same in every run.
-struct XorShift(u64);
-
-impl XorShift {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
     }
 }
