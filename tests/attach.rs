@@ -3,6 +3,8 @@
 
 #[path = "support/lab.rs"]
 mod lab;
+#[path = "workloads/random.rs"]
+mod random;
 #[path = "support/refuse.rs"]
 mod refuse;
 
@@ -10,6 +12,8 @@ mod refuse;
 mod adopting;
 #[path = "attach/command.rs"]
 mod command;
+#[path = "attach/dying.rs"]
+mod dying;
 #[path = "attach/guarding.rs"]
 mod guarding;
 #[path = "attach/inheritance.rs"]

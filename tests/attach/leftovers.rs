@@ -1,8 +1,10 @@
 //! What a memwatch that was killed leaves behind, and who removes it.
 
-use std::{fs, os::unix::process::ExitStatusExt, path::PathBuf, thread, time::Duration};
+use std::{
+    fs, os::unix::process::ExitStatusExt, path::PathBuf, process::Command, thread, time::Duration,
+};
 
-use super::lab::{Lab, Started, is_alive, wait_until};
+use super::lab::{Lab, MEMWATCH, Started, is_alive, wait_until, workload};
 
 /// A memwatch with a command that sleeps, and the command's pid.
 fn sleeper(lab: &Lab) -> (Started, u32) {
@@ -14,6 +16,13 @@ fn sleeper(lab: &Lab) -> (Started, u32) {
 fn kill(started: Started) {
     started.signal(libc::SIGKILL);
     started.wait();
+}
+
+fn end(command: u32) {
+    let pid = i32::try_from(command).expect("a pid");
+    // SAFETY: no pointers are passed; the test started it.
+    unsafe { libc::kill(pid, libc::SIGKILL) };
+    wait_until("death", || !is_alive(command));
 }
 
 #[test]
@@ -33,10 +42,7 @@ fn a_dead_memwatchs_groups_go_when_they_are_empty_and_not_before() {
     );
     assert_eq!(lab.targets(), orphans, "somebody still runs in it");
 
-    let pid = i32::try_from(command).expect("a pid");
-    // SAFETY: no pointers are passed; the test started it.
-    unsafe { libc::kill(pid, libc::SIGKILL) };
-    wait_until("death", || !is_alive(command));
+    end(command);
     lab.run(lab.memwatch(&["--", "true"])).expect(0);
     assert_eq!(lab.targets(), [] as [PathBuf; 0]);
 }
@@ -47,10 +53,7 @@ fn a_living_memwatchs_groups_stay_even_when_they_are_empty() {
     let (memwatch, command) = sleeper(&lab);
     let groups = lab.targets();
     memwatch.signal(libc::SIGSTOP);
-    let pid = i32::try_from(command).expect("a pid");
-    // SAFETY: no pointers are passed; the test started it.
-    unsafe { libc::kill(pid, libc::SIGKILL) };
-    wait_until("death", || !is_alive(command));
+    end(command);
     let next = lab.run(lab.memwatch(&["--", "true"])).expect(0);
     assert!(!next.err.contains("left by"), "{}", next.err);
     assert_eq!(lab.targets(), groups);
@@ -110,10 +113,58 @@ fn what_a_dead_memwatch_had_frozen_runs_again() {
     assert_eq!(frozen(), "0\n");
     assert!(next.err.contains("runs again"), "{}", next.err);
 
-    let pid = i32::try_from(command).expect("a pid");
-    // SAFETY: no pointers are passed; the test started it.
-    unsafe { libc::kill(pid, libc::SIGKILL) };
-    wait_until("death", || !is_alive(command));
+    end(command);
+    lab.run(lab.memwatch(&["--", "true"])).expect(0);
+}
+
+#[test]
+fn what_a_dead_memwatch_had_frozen_and_not_made_runs_again() {
+    let lab = Lab::new();
+    let held = lab.pair.below("held", "128M");
+    let mut shell = Command::new("sh");
+    held.confine(&mut shell);
+    let leak = format!("exec {} leak --seconds 20 --rate 100M", workload());
+    let mut hog = shell.args(["-c", &leak]).spawn().expect("sh");
+    let dir = held.v2.display().to_string();
+    let freeze = [
+        "--cgroup",
+        &dir,
+        "--on-pressure",
+        "freeze",
+        "--memory-max",
+        "32M",
+    ];
+    let memwatch = lab.start(lab.memwatch(&freeze));
+    let frozen = || fs::read_to_string(held.v2.join("cgroup.freeze")).expect("it is there");
+    wait_until("freeze", || frozen() == "1\n");
+    let meanwhile = lab.run(lab.memwatch(&["--", "true"])).expect(0);
+    assert_eq!(frozen(), "1\n", "who froze it lives: {}", meanwhile.err);
+    kill(memwatch);
+    let next = lab.run(lab.memwatch(&["--", "true"])).expect(0);
+    assert_eq!(frozen(), "0\n");
+    assert!(next.err.contains("runs again"), "{}", next.err);
+    hog.kill().expect("ours");
+    hog.wait().expect("ours");
+}
+
+#[test]
+fn who_lost_memwatch_before_the_guard_stood_gets_it_from_the_next_one_until_it_is_lifted() {
+    let lab = Lab::new();
+    let (memwatch, command) = sleeper(&lab);
+    kill(memwatch);
+    let target = lab.target();
+    let is_guarded = |action| {
+        let mut guard = lab.command(MEMWATCH);
+        guard.args(["guard", action]);
+        let armed = format!("{}: armed, its memwatch is dead", target.display());
+        lab.run(guard).expect(0).text().contains(&armed)
+    };
+    lab.run(lab.memwatch(&["--", "true"])).expect(0);
+    assert!(is_guarded("list"));
+    assert!(!is_guarded("disarm"));
+    lab.run(lab.memwatch(&["--", "true"])).expect(0);
+    assert!(!is_guarded("list"), "it was lifted for good");
+    end(command);
     lab.run(lab.memwatch(&["--", "true"])).expect(0);
 }
 

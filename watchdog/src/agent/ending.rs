@@ -4,12 +4,13 @@
 use super::adopt;
 use super::channel::NESTED;
 use super::identity;
+use super::orphans;
 use super::run::{Ended, Run, Running, Subject};
 use super::signals::Change;
 use super::starting::undo;
 use super::story::Story;
 use crate::act::{self, Mode};
-use crate::host::cgroup;
+use crate::host::cgroup::{self, Orphan};
 use crate::host::clock;
 use crate::host::layout::Layout;
 use crate::incident::{self, Record, ReportFile};
@@ -66,7 +67,8 @@ impl Run {
         }
         let mut record = self.record(over, leader, let_go);
         self.dissolve(layout, &mut record);
-        for note in self.kernel.leave(layout.v2_mount()) {
+        let orphans = self.sweep(layout);
+        for note in self.kernel.leave(layout.v2_mount(), &orphans) {
             self.terminal.warn(&note);
             record.notes.push(note.as_str().into());
         }
@@ -211,6 +213,7 @@ impl Run {
         // What was only pointed at may have been frozen by whoever owns it.
         if self.guarded.target.is_ours() || self.froze {
             act::target::thaw(&self.guarded.target.dir, Mode::Real);
+            self.guarded.target.say_thawed();
         }
         if !self.guarded.target.is_ours() {
             return;
@@ -244,15 +247,24 @@ impl Run {
             self.terminal
                 .warn(&format!("{error}; the next run removes {}", dir.display()));
         }
+    }
+
+    /// Removes what memwatches that died have left; what still runs is told of and returned.
+    fn sweep(&mut self, layout: &Layout) -> Vec<Orphan> {
         let swept = cgroup::sweep(layout);
-        for orphan in &swept.left {
-            let how = if swept.thawed.contains(orphan) {
-                "frozen by a memwatch that died; what is in it runs again, unguarded"
-            } else {
-                "left by a memwatch that died, and processes still run in it"
-            };
+        for error in &swept.failed {
             self.terminal
-                .warn(&format!("{} was {how}", orphan.display()));
+                .warn(&format!("{error}; the next run removes it"));
         }
+        for dir in &swept.thawed {
+            self.terminal.warn(&orphans::thawed(dir));
+        }
+        for Orphan { dir, .. } in &swept.left {
+            self.terminal.warn(&format!(
+                "{} was left by a memwatch that died, and processes still run in it",
+                dir.display()
+            ));
+        }
+        swept.left
     }
 }

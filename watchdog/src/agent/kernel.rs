@@ -5,10 +5,12 @@
 
 use super::deciding::{self, KernelEyesSlot};
 use super::eyes::KernelEyes;
+use super::orphans;
 use crate::bpf;
 use crate::causes::with_causes;
-use crate::host::cgroup::{self, Target};
+use crate::host::cgroup::{self, Orphan, Target};
 use crate::host::clock;
+use crate::host::layout::Layout;
 use crate::incident::{self, FeatureLost, Record};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -36,6 +38,19 @@ enum Loaded {
     No { losses: Vec<FeatureLost> },
 }
 
+impl Loaded {
+    /// Puts the targets of the dead under the guard, where there is one to be had.
+    fn guard(&mut self, targets: &[Orphan], v2_mount: &Path) {
+        match self {
+            Self::Yes { programs, .. } => orphans::guard(Some(programs), targets, v2_mount),
+            Self::No { .. } => {}
+            Self::NotYet | Self::Joining | Self::TooLate => {
+                orphans::guard(None, targets, v2_mount);
+            }
+        }
+    }
+}
+
 /// The programs of this run.
 #[derive(Debug, Default)]
 pub struct Kernel {
@@ -48,6 +63,8 @@ pub struct Kernel {
 struct Loading {
     state: Mutex<Loaded>,
     changed: Condvar,
+    /// What was done for memwatches that had died, in words, and not told yet.
+    done: Mutex<Vec<String>>,
 }
 
 impl Loading {
@@ -64,6 +81,10 @@ impl Loading {
             *state = Loaded::Joining;
         }
         in_time
+    }
+
+    fn done(&self) -> MutexGuard<'_, Vec<String>> {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set(&self, loaded: Loaded) {
@@ -93,16 +114,17 @@ impl Kernel {
     /// Loads the programs on a thread of its own and hands the deciding thread its eyes when they are
     /// ready: verifying takes longer than a command may wait.
     ///
-    /// `terms` put the target under the guard; `None` where nobody may be killed.
+    /// `terms` put the target under the guard; `None` where nobody may be killed. Looks after the targets of
+    /// memwatches that have died, too.
     pub fn load_beside(
         target: &Target,
-        v2_mount: &Path,
+        layout: &Layout,
         terms: Option<bpf::Terms>,
         eyes: Arc<KernelEyesSlot>,
     ) -> Self {
         let cgroup_id = target.id;
-        let level = in_initial_namespace("cgroup", PROC_CGROUP_INIT_INO).then_some(target.level);
-        let mount = v2_mount.to_owned();
+        let level = known_level(target.level);
+        let layout = layout.clone();
         let kernel = Self {
             cgroup_id,
             ..Self::default()
@@ -111,7 +133,13 @@ impl Kernel {
         let spawned = std::thread::Builder::new()
             .name("memwatch-load".into())
             .spawn(move || {
-                let outcome = load(&loaded, cgroup_id, level, &mount, terms, &eyes);
+                let mut outcome = load(&loaded, cgroup_id, level, layout.v2_mount(), terms, &eyes);
+                if !matches!(outcome, Loaded::TooLate) {
+                    let swept = cgroup::sweep(&layout);
+                    let told = swept.thawed.iter().map(|dir| orphans::thawed(dir));
+                    loaded.done().extend(told);
+                    outcome.guard(&swept.left, layout.v2_mount());
+                }
                 deciding::give_back_memory();
                 loaded.set(outcome);
             });
@@ -155,18 +183,22 @@ impl Kernel {
         }
     }
 
-    /// What the guard did for memwatches that had died, in words; told once.
+    /// What the guard, and the sweep at the start, did for memwatches that had died, in words; told once.
     pub fn left_behind(&self) -> Vec<String> {
-        match &mut *self.loaded.state() {
-            Loaded::Yes { programs, .. } => programs.take_left_behind().iter().map(told).collect(),
-            _ => Vec::new(),
+        let mut done = std::mem::take(&mut *self.loaded.done());
+        if let Loaded::Yes { programs, .. } = &mut *self.loaded.state() {
+            done.extend(programs.take_left_behind().iter().map(told));
         }
+        done
     }
 
     /// Gives up this run's part in the programs of the machine, and takes away what nobody needs any
-    /// more, of memwatches that died too. What their guard did is returned, in words.
-    pub fn leave(&self, v2_mount: &Path) -> Vec<String> {
-        drop(std::mem::take(&mut *self.loaded.state()));
+    /// more, of memwatches that died too: of their targets, `orphans` still have processes. What their guard
+    /// did is returned, in words.
+    pub fn leave(&self, v2_mount: &Path, orphans: &[Orphan]) -> Vec<String> {
+        let mut loaded = std::mem::take(&mut *self.loaded.state());
+        loaded.guard(orphans, v2_mount);
+        drop(loaded);
         let populated = |id| cgroup::is_populated(v2_mount, id);
         // What cannot be taken away now the next memwatch takes away.
         let kills = bpf::tidy(Path::new(bpf::SHARED), populated).unwrap_or_default();
@@ -329,6 +361,11 @@ fn describe(loss: &bpf::Loss) -> FeatureLost {
 /// here what they mean there.
 const PROC_CGROUP_INIT_INO: u64 = 0xEFFF_FFFB;
 const PROC_PID_INIT_INO: u64 = 0xEFFF_FFFC;
+
+/// The depth of a target as the kernel counts it, if it can be told.
+pub(super) fn known_level(level: u32) -> Option<u32> {
+    in_initial_namespace("cgroup", PROC_CGROUP_INIT_INO).then_some(level)
+}
 
 fn in_initial_namespace(kind: &str, inode: u64) -> bool {
     std::fs::metadata(Path::new("/proc/self/ns").join(kind)).is_ok_and(|ns| ns.ino() == inode)

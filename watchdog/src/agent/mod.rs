@@ -18,6 +18,7 @@ pub mod inheritance;
 pub mod kernel;
 pub mod launch;
 pub mod members;
+mod orphans;
 pub mod pass;
 mod reacting;
 pub mod recorder;

@@ -101,6 +101,9 @@ impl Run {
                         self.condemn(order.rung, *at);
                     }
                     if order.rung == Rung::Freeze {
+                        if self.mode() == Mode::Real {
+                            self.guarded.target.say_frozen();
+                        }
                         let outcome = self.freeze();
                         // Late is not never.
                         self.froze |= matches!(outcome, Outcome::Delivered | LATE);

@@ -198,12 +198,7 @@ impl Run {
         )
         .inspect_err(|_| undo(&subject, &guarded.target))
         .context("cannot start the deciding thread")?;
-        let kernel = Kernel::load_beside(
-            &guarded.target,
-            layout.v2_mount(),
-            guard_terms(&orders),
-            eyes,
-        );
+        let kernel = Kernel::load_beside(&guarded.target, layout, guard_terms(&orders), eyes);
         let mut notes = guarded.shortcomings.clone();
         if let Running::Adopted(adopted) = &subject {
             notes.extend(adopted.notes());

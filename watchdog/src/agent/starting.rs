@@ -44,6 +44,9 @@ pub(super) fn make_ready(orders: &Orders, layout: &Layout) -> anyhow::Result<Gua
         Subject::Cgroup(path) => Target::existing(layout, path)?,
         Subject::Program(_) | Subject::Pid(_) => Target::create(layout)?,
     };
+    if let Some(terms) = guard_terms(orders) {
+        target.leave_terms(&terms.to_string());
+    }
     Ok(Guarded::new(target, limits)?)
 }
 

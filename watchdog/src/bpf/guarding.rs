@@ -4,8 +4,11 @@
 use super::load::LoadError;
 use super::programs::Programs;
 use super::reader::Row;
+use super::standing::is_free;
 use crate::host::clock;
 use memwatch_ebpf::{ANY_USER, BUCKETS, GuardTerms, Kill, MAX_ARMED, Name, StallWindow};
+use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 /// When the guard may act in a target, and how soon again.
@@ -37,7 +40,93 @@ impl Terms {
     }
 }
 
+/// In words that [`Terms::from_str`] understands: nanoseconds in the order of the fields, and the user.
+impl fmt::Display for Terms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for duration in [self.stale_after, self.budget, self.window, self.pause] {
+            write!(f, "{} ", duration.as_nanos())?;
+        }
+        match self.uid {
+            Some(uid) => write!(f, "{uid}"),
+            None => write!(f, "any"),
+        }
+    }
+}
+
+/// Not the words of [`Terms`].
+#[derive(Debug, thiserror::Error)]
+#[error("these are no terms of the guard")]
+pub struct NoTerms;
+
+impl FromStr for Terms {
+    type Err = NoTerms;
+
+    fn from_str(text: &str) -> Result<Self, NoTerms> {
+        let mut words = text.split(' ');
+        let mut duration = || {
+            let ns = words.next().and_then(|word| word.parse().ok());
+            ns.map(Duration::from_nanos).ok_or(NoTerms)
+        };
+        Ok(Self {
+            stale_after: duration()?,
+            budget: duration()?,
+            window: duration()?,
+            pause: duration()?,
+            uid: match words.next() {
+                Some("any") => None,
+                Some(uid) => Some(uid.parse().map_err(|_| NoTerms)?),
+                None => return Err(NoTerms),
+            },
+        })
+    }
+}
+
+/// A target whose memwatch died before it was under the guard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unguarded {
+    /// The target.
+    pub cgroup_id: u64,
+    /// Its depth below the v2 root, as far as that can be known.
+    pub level: Option<u32>,
+    /// On what terms.
+    pub terms: Terms,
+}
+
 impl Programs {
+    /// Puts targets of the dead under the guard, as their memwatches would have done, those that are not yet.
+    /// The signs of life that they depend on are those of a place that nobody has, so nobody gives any.
+    ///
+    /// # Errors
+    /// No row or no place is free.
+    pub fn guard_for_the_dead(&mut self, targets: &[Unguarded]) -> Result<(), LoadError> {
+        // What is gone with this process is no help to them.
+        let Some(_lock) = self.home.lock()? else {
+            return Ok(());
+        };
+        let rows = self.taken_rows()?;
+        let is_guarded = |target: &&Unguarded| {
+            rows.iter()
+                .any(|row| row.cgroup_id == target.cgroup_id && row.guard.stale_after_ns != 0)
+        };
+        let targets: Vec<_> = targets
+            .iter()
+            .filter(|target| !is_guarded(target))
+            .collect();
+        if targets.is_empty() {
+            return Ok(());
+        }
+        let names = |slot| {
+            rows.iter()
+                .any(|row| !is_free(row) && row.heartbeat_slot == slot)
+        };
+        let nobody = self.home.claim(|slot| !names(slot))?;
+        for target in targets {
+            let row = self.add_row(target.cgroup_id, target.level, nobody.slot)?;
+            self.put_under(row, &target.terms)?;
+        }
+        Ok(())
+    }
+
     /// Puts a target under the guard: if the owner of its heartbeat goes silent, the kernel acts on
     /// these terms. The heartbeat must have been given before.
     ///
@@ -45,6 +134,11 @@ impl Programs {
     /// The kernel refuses, which it does not.
     pub fn arm(&mut self, row: Row, terms: &Terms) -> Result<(), LoadError> {
         let _lock = self.home.lock()?;
+        self.put_under(row, terms)
+    }
+
+    /// The caller holds the lock.
+    fn put_under(&mut self, row: Row, terms: &Terms) -> Result<(), LoadError> {
         let mut target = self.rows.get(&row.0, 0)?;
         target.guard = terms.for_kernel();
         self.rows.set(row.0, target, 0)?;
@@ -140,5 +234,31 @@ impl Programs {
             .collect();
         self.left_behind = self.take_kills_of(|kill| !living.contains(&kill.cgroup_id))?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn terms_are_understood_as_they_were_written() {
+        let terms = Terms {
+            stale_after: Duration::from_secs(3),
+            budget: Duration::from_millis(300),
+            window: Duration::from_secs(3),
+            pause: Duration::from_millis(600),
+            uid: None,
+        };
+        let for_a_user = Terms {
+            uid: Some(1000),
+            ..terms
+        };
+        for terms in [terms, for_a_user] {
+            assert_eq!(terms.to_string().parse::<Terms>().expect("terms"), terms);
+        }
+        for text in ["", "1 2 3 4", "1 2 3 4 root", "1 2 x 4 any", "-1 2 3 4 any"] {
+            assert!(text.parse::<Terms>().is_err(), "{text}");
+        }
     }
 }

@@ -23,7 +23,7 @@ mod sys;
 
 pub use event::Event;
 pub use facts::{Facts, KernelTypes, Kfuncs, Probe};
-pub use guarding::Terms;
+pub use guarding::{NoTerms, Terms, Unguarded};
 pub use home::{HomeError, SHARED};
 pub use load::LoadError;
 pub use memwatch_ebpf::{Kill, Name};

@@ -168,6 +168,16 @@ impl Programs {
     /// No row is free, or the targets lie at too many different depths.
     pub fn add_target(&mut self, cgroup_id: u64, level: Option<u32>) -> Result<Row, LoadError> {
         let _lock = self.home.lock()?;
+        self.add_row(cgroup_id, level, self.slot)
+    }
+
+    /// A row with the signs of life of whoever has that slot. The caller holds the lock.
+    pub(super) fn add_row(
+        &mut self,
+        cgroup_id: u64,
+        level: Option<u32>,
+        slot: u32,
+    ) -> Result<Row, LoadError> {
         let rows = self.taken_rows()?;
         let taken = rows.iter().filter(|target| !is_free(target));
         let depths: BTreeSet<u32> = taken.map(|target| target.level).chain(level).collect();
@@ -182,7 +192,7 @@ impl Programs {
         let target = TargetRow {
             cgroup_id,
             level: level.unwrap_or(ANY_LEVEL),
-            heartbeat_slot: self.slot,
+            heartbeat_slot: slot,
             ..TargetRow::default()
         };
         // A target that had the row before left its numbers there.

@@ -40,12 +40,16 @@ enum Action {
 /// The programs cannot be reached, or nobody reads what is printed.
 pub fn run(args: &GuardArgs) -> anyhow::Result<ExitCode> {
     let base = Path::new(bpf::SHARED);
+    let layout = Layout::read(Path::new("/"))?;
     let standing = match args.action {
         Action::List => bpf::standing(base),
-        Action::Disarm => bpf::disarm_dead(base),
+        Action::Disarm => {
+            // Or the next memwatch would put them under it again.
+            cgroup::forget_terms(&layout);
+            bpf::disarm_dead(base)
+        }
     };
     let standing = standing.context("cannot reach the guard; it is root's")?;
-    let layout = Layout::read(Path::new("/"))?;
     let mut out = io::stdout().lock();
     print(&mut out, &standing, layout.v2_mount()).context("cannot print the targets")?;
     Ok(ExitCode::SUCCESS)

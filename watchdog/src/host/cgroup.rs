@@ -1,5 +1,5 @@
 //! The target's cgroup: made, entered, limited, emptied, removed. What a dead memwatch left behind is
-//! `sweep`'s, the group of memwatch itself is `shelter`'s.
+//! `sweep`'s, what it had written on it for then is `words`'s, the group of memwatch itself is `shelter`'s.
 //!
 //! A target is a v2 cgroup (for pressure, identity and membership) and, where the memory controller
 //! lives on v1, a memory group of the same name beside it. Where the hierarchies are is `layout`'s;
@@ -27,10 +27,11 @@ mod shelter;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod words;
 
 pub use entrances::Entrances;
 pub use shelter::{NoShelter, Shelter};
-pub use sweep::{Sweep, sweep};
+pub use sweep::{Orphan, Sweep, forget_terms, sweep};
 
 /// What targets are called: this and eight hex digits.
 const PREFIX: &str = "memwatch-";
@@ -127,6 +128,8 @@ pub struct Target {
     owner: Option<Flock<File>>,
     /// Where it lies, if systemd gave the place. Goes when the target has gone.
     scope: Option<Scope>,
+    /// Held while what was only pointed at is frozen.
+    freezer: Option<Flock<File>>,
     /// A removal was tried: another, at the drop, would only wait once more for who does not go.
     tried: Cell<bool>,
 }
@@ -221,16 +224,14 @@ impl Target {
 
     fn at(v2: &Hierarchy, dir: PathBuf) -> Result<Self, CgroupError> {
         let id = id(&dir).map_err(io_error("look at", &dir))?;
-        let level = dir
-            .strip_prefix(&v2.mount)
-            .map_or(0, |below| below.components().count()) as u32;
         Ok(Self {
+            level: level(&v2.mount, &dir),
             dir,
             id,
-            level,
             memory: None,
             owner: None,
             scope: None,
+            freezer: None,
             tried: Cell::new(false),
         })
     }
@@ -324,6 +325,12 @@ impl Drop for Target {
             let _ = self.remove();
         }
     }
+}
+
+/// Depth of `dir` below the root of the hierarchy at `mount`.
+fn level(mount: &Path, dir: &Path) -> u32 {
+    let below = dir.strip_prefix(mount);
+    below.map_or(0, |below| below.components().count()) as u32
 }
 
 /// What the kernel knows a cgroup by, as long as it exists and never again (kernfs).

@@ -22,6 +22,15 @@ pub(super) fn set(dir: &Path, name: &str, value: &[u8]) {
     };
 }
 
+pub(super) fn remove(dir: &Path, name: &str) {
+    let (Ok(path), Ok(name)) = (CString::new(dir.as_os_str().as_bytes()), CString::new(name))
+    else {
+        return;
+    };
+    // SAFETY: both are valid C strings.
+    unsafe { libc::removexattr(path.as_ptr(), name.as_ptr()) };
+}
+
 pub(super) fn get(dir: &Path, name: &str) -> Option<OsString> {
     let path = CString::new(dir.as_os_str().as_bytes()).ok()?;
     let name = CString::new(name).ok()?;
