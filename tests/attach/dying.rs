@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use memwatch::host::cgroup::pids;
@@ -18,9 +18,7 @@ use super::random::XorShift;
 /// How many moments there are in `cargo xtask test`; `MEMWATCH_TEST_MOMENTS` asks for more.
 const MOMENTS: u32 = 25;
 /// When a memwatch that would hold on is told to end.
-const TOLD_TO_END_MS: u64 = 350;
-/// The last moment, when all is over.
-const LIFE_MS: u64 = 700;
+const TOLD_TO_END: Duration = Duration::from_millis(350);
 
 /// What it does in its life.
 #[derive(Clone, Copy, Debug)]
@@ -111,6 +109,15 @@ impl Scene {
             arguments,
         }
     }
+
+    /// Ends whoever still runs.
+    fn end(self, lab: &Lab) {
+        fs::write(lab.pair.v2.join("cgroup.kill"), "1").expect("our cgroup");
+        wait_until("end of all", || lab.pair.pids().is_empty());
+        if let Some(mut other) = self.other {
+            other.wait().expect("ours");
+        }
+    }
 }
 
 fn start(mut shell: Command, script: &str) -> Child {
@@ -129,37 +136,52 @@ fn killed_at_any_moment_of_its_life_it_leaves_nothing_and_nobody_alone() {
     // Whatever others have left behind is none of this test's.
     lab.run(lab.memwatch(&["--", "true"])).expect(0);
     let before = shared();
+    let spans = LIVES.map(|life| span(&lab, life));
+    println!("{LIVES:?} take {spans:?}");
     for moment in 0..number("MEMWATCH_TEST_MOMENTS", MOMENTS) {
-        let life = LIVES[(random.next() % LIVES.len() as u64) as usize];
-        let ms = random.next() % LIFE_MS;
-        println!("moment {moment}: {life:?}, killed after {ms} ms");
-        die(&lab, life, ms);
-        assert_eq!(
-            shared(),
-            before,
-            "what is shared, after {life:?} at {ms} ms"
-        );
+        let which = (random.next() % LIVES.len() as u64) as usize;
+        // A little beyond the end, too.
+        let at = spans[which].mul_f64(1.1 * (random.next() % 1000) as f64 / 1000.0);
+        println!("moment {moment}: {:?}, killed after {at:?}", LIVES[which]);
+        die(&lab, LIVES[which], at);
+        assert_eq!(shared(), before, "what is shared");
     }
 }
 
-fn die(lab: &Lab, life: Life, ms: u64) {
+/// How long a life is that nobody cuts short.
+fn span(lab: &Lab, life: Life) -> Duration {
     let scene = Scene::of(life, lab);
+    let start = Instant::now();
+    let mut memwatch = live(lab, life, &scene, Duration::MAX);
+    memwatch.wait().expect("ours");
+    let span = start.elapsed();
+    scene.end(lab);
+    span
+}
+
+/// Starts memwatch and leaves it to itself until `at`; it may be told to end before.
+fn live(lab: &Lab, life: Life, scene: &Scene, at: Duration) -> Child {
     let mut memwatch = lab.memwatch(&scene.arguments);
     // Its command goes on writing there.
     memwatch.stdout(Stdio::null());
     memwatch.stderr(File::create(lab.file("died")).expect("a file"));
-    let mut memwatch = memwatch.spawn().expect("memwatch");
-    if ms > TOLD_TO_END_MS && !matches!(life, Life::Command) {
-        thread::sleep(Duration::from_millis(TOLD_TO_END_MS));
+    let memwatch = memwatch.spawn().expect("memwatch");
+    thread::sleep(at.min(TOLD_TO_END));
+    if at > TOLD_TO_END && !matches!(life, Life::Command) {
         // SAFETY: no pointers are passed; the child is ours and not reaped yet.
         unsafe { libc::kill(memwatch.id() as i32, libc::SIGTERM) };
-        thread::sleep(Duration::from_millis(ms - TOLD_TO_END_MS));
-    } else {
-        thread::sleep(Duration::from_millis(ms));
     }
+    if at != Duration::MAX {
+        thread::sleep(at.saturating_sub(TOLD_TO_END));
+    }
+    memwatch
+}
+
+fn die(lab: &Lab, life: Life, at: Duration) {
+    let scene = Scene::of(life, lab);
+    let mut memwatch = live(lab, life, &scene, at);
     memwatch.kill().expect("ours");
     memwatch.wait().expect("ours");
-
     // A fork of it that has not become its command yet holds its locks.
     let is_memwatch = |pid| {
         let program = fs::read_link(format!("/proc/{pid}/exe"));
@@ -170,11 +192,7 @@ fn die(lab: &Lab, life: Life, ms: u64) {
     });
     let next = lab.run(lab.memwatch(&["--", "true"])).expect(0);
     look(lab, life, &scene, &next.err);
-    end_all(lab);
-    if let Some(mut other) = scene.other {
-        other.wait().expect("ours");
-    }
-    drop(scene.held);
+    scene.end(lab);
     let last = lab.run(lab.memwatch(&["--", "true"])).expect(0);
     let left: [PathBuf; 0] = [];
     assert_eq!(lab.targets(), left, "{}\n{}", next.err, last.err);
@@ -209,11 +227,6 @@ fn look(lab: &Lab, life: Life, scene: &Scene, next: &str) {
         }
         (_, held, _) => held.iter().for_each(|held| assert_runs(&held.v2, &said)),
     }
-}
-
-fn end_all(lab: &Lab) {
-    fs::write(lab.pair.v2.join("cgroup.kill"), "1").expect("our cgroup");
-    wait_until("end of all", || lab.pair.pids().is_empty());
 }
 
 #[track_caller]

@@ -244,7 +244,8 @@ fn groups_of(pid: u32, layout: &Layout) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The hierarchies, with the controller by which a v1 one is known.
+/// The hierarchies, with the controller by which a v1 one is known, in the order of leaving: who is still in
+/// the v2 cgroup is known to be in the target.
 fn hierarchies(layout: &Layout) -> impl Iterator<Item = (Option<&'static str>, &Hierarchy)> {
     let v1 = layout.v1_memory.as_ref().map(|h| (Some("memory"), h));
     let v2 = layout.v2.as_ref().map(|h| (None, h));

@@ -278,7 +278,7 @@ impl Target {
         }
     }
 
-    /// The v1 memory group, if there is one, and the v2 directory: the order of removal.
+    /// The v1 memory group, if there is one, and the v2 directory: the order of removal, and of leaving.
     fn groups(&self) -> impl Iterator<Item = &Path> {
         let v1 = match &self.memory {
             Some(Controller::V1(dir)) => Some(dir.as_path()),

@@ -28,7 +28,10 @@ impl<'t> Entrances<'t> {
             let file = OpenOptions::new().write(true).open(&path);
             file.map_err(io_error("open", &path))
         });
-        Ok(Self::Files(files.collect::<Result<_, _>>()?))
+        let mut files: Vec<File> = files.collect::<Result<_, _>>()?;
+        // By v2 first: who is there is known to be in the target, should this memwatch die before the rest.
+        files.reverse();
+        Ok(Self::Files(files))
     }
 
     pub(super) fn by_systemd(scope: &'t Scope, target: &Path) -> Self {

@@ -87,3 +87,13 @@ fn a_shelter_is_at_the_top_where_memory_is_handed_down_or_nowhere() {
     let without = Layout::default();
     assert!(matches!(Shelter::place(&without), Err(NoShelter::NoV2)));
 }
+
+#[test]
+fn who_comes_in_is_in_the_v2_cgroup_first() {
+    let layout = Layout::read(Path::new("/")).expect("a layout");
+    let target = Target::create(&layout).expect("root");
+    let entrances = target.entrances().expect("our cgroup");
+    let first = format!("/proc/self/fd/{}", entrances.doors()[0]);
+    let first = fs::read_link(first).expect("it is open");
+    assert_eq!(first, target.dir.join("cgroup.procs"));
+}
