@@ -9,6 +9,7 @@ mod packages;
 mod python;
 mod soak;
 mod test;
+mod vm;
 mod workspace;
 
 use clap::Parser;
@@ -29,6 +30,8 @@ enum Chore {
     Bench(bench::Args),
     /// Make the Debian package.
     Dist,
+    /// Run scenarios on the kernels that users have, in virtual machines.
+    Vm(vm::Args),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -39,5 +42,6 @@ fn main() -> anyhow::Result<()> {
         Chore::Soak(args) => soak::run(&args),
         Chore::Bench(args) => bench::run(&args),
         Chore::Dist => dist::run(),
+        Chore::Vm(args) => vm::run(&args),
     }
 }

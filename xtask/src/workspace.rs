@@ -103,4 +103,14 @@ mod tests {
             assert!(code.contains(&format!("fn {name}(")), "no test {name}");
         }
     }
+    #[test]
+    fn every_file_that_the_specification_names_is_there() {
+        let specification = fs::read_to_string(root().join("docs/SPECIFICATION.md")).expect("text");
+        let words = specification.split('`').skip(1).step_by(2);
+        let named: Vec<_> = words.filter(|word| word.starts_with("tests/")).collect();
+        assert!(named.len() > 5, "{named:?}");
+        for name in named {
+            assert!(root().join(name).exists(), "no {name}");
+        }
+    }
 }

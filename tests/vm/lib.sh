@@ -1,0 +1,100 @@
+# What scenarios share: running memwatch, and holding what came of it against what must be. A scenario
+# includes it first. It goes on after what is not so, and fails at its end; `cargo xtask vm` shows the lines
+# that begin with `not so`. Reports and other files are left in the working directory, which is brought back.
+
+set -u
+payload=/payload
+memwatch=$payload/memwatch
+workload=$payload/workload
+# On the disk: what lies in memory has no page cache that could be reclaimed.
+scratch=/var/tmp
+failures=0
+
+# expect WHAT FOUND EXPECTED
+expect() {
+    if [ "$2" = "$3" ]; then
+        echo "so: $1: $2"
+    else
+        echo "not so: $1: ${2:-nothing}, and must be ${3:-nothing}"
+        failures=$((failures + 1))
+    fi
+}
+
+# expect_at_least WHAT FOUND LEAST
+expect_at_least() {
+    local enough=no
+    [ "${2:-0}" -ge "$3" ] && enough=yes
+    expect "$1 (${2:-nothing}) is at least $3" "$enough" yes
+}
+
+# wait_until SECONDS COMMAND...: whether the command succeeded in that time.
+wait_until() {
+    local end=$((SECONDS + $1))
+    shift
+    until "$@"; do
+        [ "$SECONDS" -lt "$end" ] || return 1
+        sleep 0.1
+    done
+}
+
+# is_over PID: whether it has ended; it may stay in sight until its parent looks.
+is_over() { ! grep -qs '^State:[[:space:]]*[^ZX[:space:]]' "/proc/$1/status"; }
+
+# Whether the guard in the kernel stands over a target. It cannot tell while the programs are being loaded.
+stands_guard() { "$memwatch" guard list 2>/dev/null | grep -q ': armed, its memwatch lives'; }
+
+# How many processes the kernel's OOM killer has ended.
+oom_kills() { sed -n 's/^oom_kill //p' /proc/vmstat; }
+
+# attach NAME ARGUMENT...: runs `memwatch attach`, leaves NAME.json and, for `memwatch replay`, NAME.jsonl;
+# sets $code.
+attach() {
+    local name=$1
+    shift
+    local ooms
+    ooms=$(oom_kills)
+    echo "--- $name: memwatch attach $*"
+    MEMWATCH_CULPRIT_FILE=$PWD/$name.culprit \
+        "$memwatch" attach --report "$name.json" --record "$name.jsonl" "$@" </dev/null
+    code=$?
+    expect "$name: kills by the OOM killer" $(($(oom_kills) - ooms)) 0
+    expect_no_target "$name"
+}
+
+# report NAME FILTER: what jq finds in NAME.json.
+report() { jq -r "$2" "$1.json"; }
+
+# expect_report NAME WHAT FILTER EXPECTED
+expect_report() { expect "$1: $2" "$(report "$1" "$3")" "$4"; }
+
+# expect_ended NAME VERDICT CODE
+expect_ended() {
+    expect_report "$1" verdict .verdict "$2"
+    expect "$1: exit code" "$code" "$3"
+    expect_report "$1" 'exit code in the report' .exit_code "$3"
+}
+
+# expect_victim NAME BY: the culprit, once, and nobody else.
+expect_victim() {
+    expect_report "$1" victims '[.victims[] | "\(.pid) by \(.killed_by)"] | join(", ")' \
+        "$(cat "$1.culprit") by $2"
+}
+
+# expect_no_target NAME: its cgroup is gone; the kernel lets go of one a moment after its last process.
+expect_no_target() {
+    local cgroup
+    cgroup=$(report "$1" .target.cgroup_path)
+    expect "$1: a cgroup is named" "${cgroup:+yes}" yes
+    wait_until 3 test ! -e "$cgroup"
+    expect "$1: what is left of its cgroup" "$(ls -d "$cgroup" 2>/dev/null)" ''
+}
+
+# The end of every scenario: memwatch has left nothing anywhere.
+finish() {
+    wait_until 3 test ! -e /run/memwatch
+    expect 'what is left in /run' "$(ls -d /run/memwatch 2>/dev/null)" ''
+    expect 'cgroups that are left' "$(find /sys/fs/cgroup -name 'memwatch-*')" ''
+    # Without a code, exit in a trap ends with what was the code before it.
+    exit $((failures > 0))
+}
+trap finish EXIT
