@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use memwatch::host::cgroup::id;
+
 use super::lab::{Lab, MEMWATCH, Started, is_alive, wait_for, wait_until, workload};
 
 /// The BPF programs load beside the command and are ready by then.
@@ -128,11 +130,18 @@ fn the_guard_over_an_orphan_is_listed_and_can_be_lifted() {
 fn with_the_last_memwatch_everything_goes() {
     let lab = Lab::new();
     let home = Path::new(memwatch::bpf::SHARED);
-    let first = lab.start(lab.memwatch(&["--", "sleep", "4"]));
-    let second = lab.start(lab.memwatch(&["--", "sleep", "5"]));
-    wait_until("the home of the programs", || home.exists());
-    first.wait().expect(0);
-    second.wait().expect(0);
+    let three = ["6", "7", "8"].map(|s| lab.start(lab.memwatch(&["--", "sleep", s])));
+    let under_guard = || {
+        let targets = lab.targets();
+        let ours: Vec<u64> = targets.iter().filter_map(|dir| id(dir).ok()).collect();
+        let standing = memwatch::bpf::standing(home).unwrap_or_default();
+        let armed = standing.iter().filter(|row| row.armed && row.owner_lives);
+        armed.filter(|row| ours.contains(&row.cgroup_id)).count()
+    };
+    wait_until("three targets in one set", || under_guard() == 3);
+    for memwatch in three {
+        memwatch.wait().expect(0);
+    }
     // Other runs on this machine would keep it; of ours none is left.
     let standing = || memwatch::bpf::standing(home).is_ok_and(|rows| !rows.is_empty());
     wait_until("an end of it", || !home.exists() || standing());

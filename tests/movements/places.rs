@@ -83,8 +83,9 @@ pub(crate) struct Places {
 impl Places {
     pub(crate) fn new() -> Self {
         let pair = Pair::new("moves", LIMIT);
-        let mut programs = Programs::load(&plan(&Facts::read())).expect("the BPF object loads");
-        assert_eq!(programs.losses(), []);
+        let plan = plan(&Facts::read());
+        let mut programs = Programs::load(&plan).expect("the BPF object loads");
+        assert_eq!(programs.losses(), plan.losses);
         let reader = programs.reader().expect("a reader");
         for place in PLACES.into_iter().chain(THREADED.into_iter().flatten()) {
             let dir = pair.v2.join(place);

@@ -33,6 +33,12 @@ pub enum HomeError {
         /// What stands there.
         path: PathBuf,
     },
+    /// Another memwatch has held the lock for longer than it takes.
+    #[error("another memwatch is at work in {0} and does not come to an end; try again, or see who it is: fuser {0}", path.display())]
+    Busy {
+        /// Where.
+        path: PathBuf,
+    },
     /// A file operation failed.
     #[error("cannot {doing} {}: {source}", path.display())]
     Io {
@@ -108,7 +114,7 @@ impl Home {
                     let path = base.to_owned();
                     return Err(HomeError::NotOurs { path });
                 }
-                other => other.map_err(failed("lock", base))?,
+                other => other.map_err(not_locked(base))?,
             };
             // Whoever left last may have removed what was just locked.
             match (lock.metadata(), fs::symlink_metadata(base)) {
@@ -169,7 +175,7 @@ impl Home {
     pub(super) fn lock(&self) -> Result<Option<Lock>, HomeError> {
         match &self.kind {
             Kind::Private { .. } => Ok(None),
-            Kind::Shared { base } => lock_base(base).map(Some).map_err(failed("lock", base)),
+            Kind::Shared { base } => lock_base(base).map(Some).map_err(not_locked(base)),
         }
     }
 
@@ -272,6 +278,14 @@ pub(super) struct Owner {
 impl Drop for Owner {
     fn drop(&mut self) {
         let _ = fs::remove_dir(&self.path);
+    }
+}
+
+fn not_locked(base: &Path) -> impl FnOnce(io::Error) -> HomeError {
+    let path = base.to_owned();
+    |source| match source.kind() {
+        io::ErrorKind::WouldBlock => HomeError::Busy { path },
+        _ => failed("lock", &path)(source),
     }
 }
 

@@ -202,7 +202,15 @@ impl Policy {
             Response::Freeze => return Some(self.quiet_order(now, Rung::Freeze, cause, members)),
             Response::Kill => {}
         }
-        let victim = self.choose(cause.rule, members?)?;
+        let members = members?;
+        if let Some(dying) = self.asked_and_dying(now, members) {
+            // It did as it was asked; its memory is on its way. As good as killed, so waited for as long.
+            self.remember(now, &dying, Rung::Sigkill);
+            let patience = now + self.settings.death_grace;
+            self.ladder = Ladder::Killed { patience };
+            return None;
+        }
+        let victim = self.choose(cause.rule, members)?;
         let rung = match (self.last_rung(now, &victim.member), time_to_ask) {
             // It is to blame and takes its time to die: nobody else is hit in its place.
             (Some(Rung::Sigkill), _) => return None,
@@ -271,6 +279,13 @@ impl Policy {
                 at: now,
             });
         }
+    }
+
+    /// One that was asked lately and has given up its memory map, but is not gone: it reads as holding nothing.
+    fn asked_and_dying(&self, now: Duration, members: &[Member]) -> Option<Member> {
+        let dying = members.iter().filter(|member| member.anon_bytes == 0);
+        let mut asked = dying.filter(|m| self.last_rung(now, m) == Some(Rung::Sigterm));
+        asked.next().copied()
     }
 
     /// The last rung that the process was given, if that was lately.

@@ -349,6 +349,71 @@ fn a_victim_that_stays_does_not_draw_in_the_others() {
     }
 }
 
+/// An exiting process gives up its memory map first, and its pages come back after that. Until they have, its
+/// neighbour grows the most, whenever it exits.
+#[test]
+fn while_one_that_was_asked_is_dying_its_neighbour_is_left_alone() {
+    for exits_after in (0..300).map(Duration::from_millis) {
+        let hit = signalled_while_a_leaker_exits(exits_after);
+        assert_eq!(hit.first(), Some(&(7, Rung::Sigterm)));
+        assert!(
+            hit.iter().all(|&(pid, _)| pid == 7),
+            "{exits_after:?}: {hit:?}"
+        );
+    }
+}
+
+/// Who is signalled how, if a leaker gives up its memory map that long after SIGTERM and its memory comes back
+/// 200 ms later.
+fn signalled_while_a_leaker_exits(exits_after: Duration) -> Vec<(u32, Rung)> {
+    let settings = Settings::default();
+    let mut policy = Policy::new(settings, Response::Kill);
+    let mut asked: Option<Duration> = None;
+    let mut hit = Vec::new();
+    for at in (0..6000).map(Duration::from_millis).step_by(4) {
+        let grown =
+            |mib_per_s: u64, until: Duration| until.as_millis() as u64 * mib_per_s * MIB / 1000;
+        let exits = asked.map(|asked| asked + exits_after);
+        let gone = exits.is_some_and(|exits| at >= exits + Duration::from_millis(200));
+        let neighbour = grown(2, at);
+        let leaked = grown(60, exits.map_or(at, |exits| exits.min(at)));
+        let member = |pid: u32, anon_bytes: u64| Member {
+            pid,
+            ppid: 1,
+            pgid: 1,
+            start_ticks: pid.into(),
+            anon_bytes: MIB + anon_bytes,
+            growth_bytes: anon_bytes,
+            ..Member::default()
+        };
+        let leaker = match exits {
+            Some(exits) if at >= exits => Member {
+                anon_bytes: 0,
+                ..member(7, 0)
+            },
+            _ => member(7, leaked),
+        };
+        let both = [member(9, neighbour), leaker];
+        let facts = Facts {
+            target: TargetFacts {
+                current_bytes: neighbour + if gone { 0 } else { leaked },
+                limit_bytes: Some(300 * MIB),
+                stat: Some(MemoryStat::default()),
+                ..TargetFacts::default()
+            },
+            machine: None,
+            members: Some(if gone { &both[..1] } else { &both[..] }),
+            victim_gone: gone,
+        };
+        let order = policy.step(Duration::from_secs(100) + at, &facts).order;
+        if let Some((choice, rung)) = order.and_then(|order| Some((order.victim?, order.rung))) {
+            asked.get_or_insert(at);
+            hit.push((choice.member.pid, rung));
+        }
+    }
+    hit
+}
+
 /// After the patience with one that does not die, what is known is forgotten: it takes a new window.
 #[test]
 fn the_next_victim_of_a_stall_needs_a_window_of_its_own() {
@@ -365,6 +430,7 @@ fn the_next_victim_of_a_stall_needs_a_window_of_its_own() {
         let mut members = [7, 8].map(|pid| Member {
             pid,
             start_ticks: pid.into(),
+            anon_bytes: MIB,
             ..Member::default()
         });
         members[usize::from(killed)].stall_ns = 1_000_000_000;
@@ -439,6 +505,7 @@ fn who_complied_is_not_blamed_for_the_next() {
     let world = World::quiet(200 * MIB)
         .with(Process {
             signals: Manners::GivesBack,
+            base_bytes: MIB,
             ..leak(7, 20 * MIB)
         })
         .with(Process {
