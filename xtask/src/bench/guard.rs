@@ -63,6 +63,7 @@ impl Run {
 /// # Errors
 /// If a run cannot be made.
 pub(crate) fn run(release: &Release, scratch: &Path, runs: usize) -> Result<()> {
+    programs::require_none()?;
     let ground = Ground::new(release, scratch)?;
     table::headline("guard", "a target that thrashes, and memwatch cannot act");
     let named = reaches_sleepers(&ground)?;

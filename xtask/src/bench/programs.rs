@@ -132,6 +132,19 @@ pub(crate) fn is_attached(program: &str) -> Result<bool> {
     Ok(pinned("links")?.iter().any(|(link, _)| of(link)))
 }
 
+/// Sees to it that nobody else's memwatch runs, for tables that count what is left.
+///
+/// # Errors
+/// One does, or a dead one has left its programs.
+pub(crate) fn require_none() -> Result<()> {
+    ensure!(
+        all_gone(Duration::from_secs(2)),
+        "another memwatch runs, or has left a guard behind (`memwatch guard list` tells): what this table counts \
+         would be its"
+    );
+    Ok(())
+}
+
 /// Waits for the last set to be taken away; whether it was.
 pub(crate) fn all_gone(patience: Duration) -> bool {
     let started = Instant::now();
