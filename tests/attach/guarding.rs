@@ -9,15 +9,20 @@ use super::refuse::refuse;
 /// The BPF programs are ready when this is in the heart of the run: they load beside the command.
 const LOADED: Duration = Duration::from_secs(2);
 
+/// A shell line that begins to thrash when the programs are ready, and says who does.
+fn late_thrasher(lab: &Lab) -> String {
+    let culprit = lab.file("culprit").display().to_string();
+    let dir = env!("CARGO_TARGET_TMPDIR");
+    format!(
+        "sleep 3; exec {} thrash --culprit {culprit} --dir {dir}",
+        workload()
+    )
+}
+
 #[test]
 fn a_thrasher_is_killed_though_memwatch_is_stopped() {
     let lab = Lab::new();
-    let culprit = lab.file("culprit").display().to_string();
-    let dir = env!("CARGO_TARGET_TMPDIR");
-    let hog = format!(
-        "sleep 3; exec {} thrash --culprit {culprit} --dir {dir}",
-        workload()
-    );
+    let hog = late_thrasher(&lab);
     let started = lab.start(lab.reporting(&["--memory-max", "64M", "--cmd", &hog]));
     wait_until("a target", || !lab.targets().is_empty());
     thread::sleep(LOADED);
@@ -46,12 +51,7 @@ fn it_says_that_it_guards_when_the_kill_was_rehearsed() {
 #[test]
 fn a_thrasher_is_killed_by_the_guard_though_memwatch_may_kill_nobody() {
     let lab = Lab::new();
-    let culprit = lab.file("culprit").display().to_string();
-    let dir = env!("CARGO_TARGET_TMPDIR");
-    let hog = format!(
-        "sleep 3; exec {} thrash --culprit {culprit} --dir {dir}",
-        workload()
-    );
+    let hog = late_thrasher(&lab);
     let mut command = lab.reporting(&["--memory-max", "64M", "--cmd", &hog]);
     // SAFETY: system calls.
     unsafe { command.pre_exec(|| refuse(libc::SYS_pidfd_send_signal)) };
