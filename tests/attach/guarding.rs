@@ -10,7 +10,7 @@ use super::refuse::refuse;
 const LOADED: Duration = Duration::from_secs(2);
 
 /// A shell line that begins to thrash when the programs are ready, and says who does.
-fn late_thrasher(lab: &Lab) -> String {
+pub(super) fn late_thrasher(lab: &Lab) -> String {
     let culprit = lab.file("culprit").display().to_string();
     let dir = env!("CARGO_TARGET_TMPDIR");
     format!(

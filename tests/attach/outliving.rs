@@ -11,19 +11,15 @@ use std::{
 
 use memwatch::host::cgroup::id;
 
-use super::lab::{Lab, MEMWATCH, Started, is_alive, wait_for, wait_until, workload};
+use super::guarding::late_thrasher;
+use super::lab::{Lab, MEMWATCH, Started, is_alive, wait_for, wait_until};
 
 /// The BPF programs load beside the command and are ready by then.
 const LOADED: Duration = Duration::from_secs(2);
 
 /// A memwatch that is dead before its target begins to thrash; the thrasher.
 fn orphan(lab: &Lab, program: &Path) -> (Started, u32) {
-    let culprit = lab.file("culprit").display().to_string();
-    let dir = env!("CARGO_TARGET_TMPDIR");
-    let hog = format!(
-        "sleep 3; exec {} thrash --culprit {culprit} --dir {dir}",
-        workload()
-    );
+    let hog = late_thrasher(lab);
     let mut command = lab.command(program);
     command.args(["attach", "--memory-max", "64M", "--cmd", &hog]);
     let mut memwatch = lab.start(command);
