@@ -5,21 +5,22 @@ use std::alloc::{GlobalAlloc, Layout as Block, System};
 use std::cell::Cell;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use memwatch::act::{Mode, Outcome};
-use memwatch::agent::channel::{Channel, Notice};
+use memwatch::agent::channel::{Channel, Notice, Status};
+use memwatch::agent::deciding::{Arrival, Decider, Inbox, Way};
 use memwatch::agent::eyes::{Eyes, KernelEyes};
 use memwatch::agent::guarded::{self, Guarded};
 use memwatch::agent::inheritance::Inheritance;
 use memwatch::agent::launch::{self, Program};
 use memwatch::agent::members::Members;
-use memwatch::agent::pass::Pass;
+use memwatch::agent::pass::{Charge, Pass};
 use memwatch::agent::signals;
 use memwatch::bpf::{Facts, Programs, plan};
 use memwatch::host::cgroup::{Limits, Target};
-use memwatch::host::clock;
 use memwatch::host::layout::Layout;
 use memwatch::watch::{Policy, Response, Settings};
 
@@ -76,39 +77,47 @@ fn not_one_allocation_from_the_first_pass_to_the_kill() {
     let entrances = guarded.target.entrances().expect("entrances");
     let mut child = launch::launch(&program, &entrances, &inheritance).expect("the workload");
 
-    let channel = Arc::new(Channel::new().expect("descriptors"));
     let settings = Settings::default();
-    let mut pass = Pass::new(
-        Eyes::new(
-            guarded.eyes().expect("the target's files"),
-            guarded::machine_eyes().expect("/proc/meminfo"),
-        ),
-        Members::new(Some(child.id()), settings.growth_window, 100),
-        Policy::new(settings, Response::Kill),
-        Mode::Real,
-        Arc::clone(&channel),
-        None,
-    );
+    let way = Way {
+        inbox: Arc::new(Inbox::new(1)),
+        channel: Arc::new(Channel::new().expect("descriptors")),
+    };
+    let status = Arc::new(Status::default());
+    let charge = Charge {
+        id: guarded.target.id,
+        leader: Some(child.id()),
+        mode: Mode::Real,
+        status: Arc::clone(&status),
+        recorder: None,
+    };
+    let eyes = guarded.eyes().expect("the target's files");
+    let policy = Policy::new(settings, Response::Kill);
+    let mut pass = Pass::new(charge, eyes, policy, Arc::clone(&way.channel));
     let mut programs = Programs::load(&plan(&Facts::read())).expect("the BPF object loads");
     let row = programs
         .add_target(guarded.target.id, Some(guarded.target.level))
         .expect("a row");
-    let reader = programs.reader().expect("a reader");
-    pass.eyes().open_kernel(KernelEyes {
-        reader,
-        row,
+    pass.count_in(row);
+    let mut decider = Decider::new(
+        Eyes::new(guarded::machine_eyes().expect("/proc/meminfo")),
+        vec![Members::new(settings.growth_window, 100)],
+        1,
+        way.clone(),
+        None,
+    );
+    way.send(Arrival::Kernel(KernelEyes {
+        reader: programs.reader().expect("a reader"),
         slot: 0,
         names: true,
-    });
+    }));
+    way.send(Arrival::Target(Box::new(pass)));
 
     let patience = Instant::now() + Duration::from_secs(30);
-    let (mut recovered, mut killed, mut looks) = (false, 0, 0);
+    let (mut recovered, mut killed) = (false, 0);
     let before = CALLS.get();
     while !recovered && Instant::now() < patience {
-        let woken = pass.eyes().next_event().is_some();
-        let pause = pass.once(clock::now(), woken).expect("the target is there");
-        looks += 1;
-        while let Some(notice) = channel.next() {
+        let pause = decider.turn();
+        while let Some((_, notice)) = way.channel.next() {
             match notice {
                 Notice::Hit { outcome, .. } => killed += u32::from(outcome == Outcome::Delivered),
                 Notice::Recovered { .. } => recovered = true,
@@ -118,6 +127,7 @@ fn not_one_allocation_from_the_first_pass_to_the_kill() {
         thread::sleep(pause);
     }
     let calls = CALLS.get() - before;
+    let looks = status.looks.load(Ordering::Relaxed);
     let status = child.wait().expect("ours");
     guarded.target.remove().expect("it is empty");
     assert!(recovered && killed > 0, "{killed} killed in {looks} looks");

@@ -76,7 +76,9 @@ impl Guarded {
     }
 
     fn kills(&mut self) -> Vec<(Name, Kill)> {
-        self.programs.take_kills(self.sandbox.id()).expect("kills")
+        let id = self.sandbox.id();
+        let kills = self.programs.take_kills(|target| target == id);
+        kills.expect("kills")
     }
 }
 

@@ -177,7 +177,11 @@ impl Places {
     pub(crate) fn reached(&mut self) -> Reached {
         let reached = &mut self.reached;
         for &id in &self.inside {
-            for (_, kill) in self.programs.take_kills(id).expect("kills") {
+            for (_, kill) in self
+                .programs
+                .take_kills(|target| target == id)
+                .expect("kills")
+            {
                 reached.reclaim += usize::from(kill.reach == Reach::Reclaim as u32);
                 reached.running += usize::from(kill.reach == Reach::Running as u32);
                 reached.named += usize::from(kill.reach == Reach::Named as u32);

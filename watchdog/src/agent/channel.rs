@@ -1,9 +1,12 @@
 //! What lies between the deciding thread and the slow side: bounded queues in memory that is allocated
 //! once, and a few atomics. A full queue drops and counts; nobody ever waits for the other.
+//!
+//! One for all targets of a memwatch. What the slow side hands to the deciding thread as a whole goes
+//! through [`super::deciding::Inbox`].
 
 use super::rehearsal::RehearsalError;
 use crate::act::Outcome;
-use crate::host::reread::Reread;
+use crate::bpf;
 use crate::watch::{Member, Order, Rung};
 use crossbeam_queue::ArrayQueue;
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -17,8 +20,8 @@ pub const RIVALS: usize = 5;
 /// The most processes at a time that are handed over to have their memory released.
 pub const DYING: usize = 64;
 
-/// The most cgroups inside a target whose processes are looked at.
-pub const NESTED: usize = 64;
+/// Which target: the id of its cgroup.
+pub type TargetId = u64;
 
 /// Something the deciding thread did or saw that is worth telling.
 #[derive(Clone, Copy, Debug)]
@@ -89,6 +92,10 @@ pub struct Status {
     pub looks: AtomicU64,
     /// Looks that came more than 50 ms late.
     pub late_looks: AtomicU64,
+    /// Processes at the last look at them.
+    pub processes: AtomicU64,
+    /// Looks at processes for which no table was free.
+    pub without_table: AtomicU64,
     /// Processes beyond what the table holds.
     pub untracked: AtomicU64,
     /// Files that could not be read.
@@ -102,16 +109,14 @@ pub struct Status {
 /// The meeting place.
 #[derive(Debug)]
 pub struct Channel {
-    notices: ArrayQueue<Notice>,
+    notices: ArrayQueue<(TargetId, Notice)>,
     dropped: AtomicU64,
+    events: ArrayQueue<(Option<TargetId>, bpf::Event)>,
     dying: ArrayQueue<OwnedFd>,
     rehearsal: ArrayQueue<Rehearsal>,
-    nested: ArrayQueue<Reread>,
     stop: AtomicBool,
     slow_side: EventFd,
     deciding_side: EventFd,
-    /// The live figures.
-    pub status: Status,
 }
 
 impl Channel {
@@ -124,19 +129,18 @@ impl Channel {
         Ok(Self {
             notices: ArrayQueue::new(512),
             dropped: AtomicU64::new(0),
+            events: ArrayQueue::new(256),
             dying: ArrayQueue::new(DYING),
             rehearsal: ArrayQueue::new(1),
-            nested: ArrayQueue::new(NESTED),
             stop: AtomicBool::new(false),
             slow_side: EventFd::from_flags(flags)?,
             deciding_side: EventFd::from_flags(flags)?,
-            status: Status::default(),
         })
     }
 
-    /// Tells the slow side.
-    pub fn tell(&self, notice: Notice) {
-        if self.notices.push(notice).is_err() {
+    /// Tells the slow side about a target.
+    pub fn tell(&self, target: TargetId, notice: Notice) {
+        if self.notices.push((target, notice)).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
         // EAGAIN: the counter is full, so the other side is awake already.
@@ -144,8 +148,19 @@ impl Channel {
     }
 
     /// The next notice.
-    pub fn next(&self) -> Option<Notice> {
+    pub fn next(&self) -> Option<(TargetId, Notice)> {
         self.notices.pop()
+    }
+
+    /// Hands on what the BPF programs told, with the target that it is about. Of more than the slow side
+    /// can take the oldest go.
+    pub fn hand_on(&self, target: Option<TargetId>, event: bpf::Event) {
+        let _ = self.events.force_push((target, event));
+    }
+
+    /// The next event of the BPF programs.
+    pub fn next_event(&self) -> Option<(Option<TargetId>, bpf::Event)> {
+        self.events.pop()
     }
 
     /// How many notices were dropped.
@@ -176,21 +191,15 @@ impl Channel {
         self.dying.pop()
     }
 
-    /// Hands over the `cgroup.procs` of a cgroup that was found inside the target. `false`: there are
-    /// more than can be looked at.
-    pub fn hand_over_nested(&self, procs: Reread) -> bool {
-        self.nested.push(procs).is_ok()
-    }
-
-    /// The next such file.
-    pub fn next_nested(&self) -> Option<Reread> {
-        self.nested.pop()
+    /// Has the deciding thread look at once what was put into its inbox.
+    pub fn wake_decider(&self) {
+        let _ = self.deciding_side.write(1);
     }
 
     /// Ends the deciding thread.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Release);
-        let _ = self.deciding_side.write(1);
+        self.wake_decider();
     }
 
     /// Whether the deciding thread is to end.

@@ -1,4 +1,4 @@
-//! The deciding thread: when a pass happens, and the privileges that keep it awake.
+//! The deciding thread: when a target's pass happens, and the privileges that keep it awake.
 //!
 //! Its memory is locked, its stack and code touched before that, its scheduling realtime where that is
 //! allowed. What is refused is returned, for the record to say. Before the first pass it rehearses the kill.
@@ -7,12 +7,14 @@
 //! `memory.stat` (kernel/cgroup/rstat.c); what looking at processes waits for is told in
 //! [`super::members`].
 
-use super::channel::{Channel, Notice};
-use super::eyes::KernelEyes;
+use super::channel::{Channel, Notice, TargetId};
+use super::eyes::{Eyes, KernelEyes, NESTED};
+use super::members::Members;
 use super::pass::Pass;
 use super::rehearsal;
 use crate::bpf;
 use crate::host::clock;
+use crate::host::reread::Reread;
 use crossbeam_queue::ArrayQueue;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -20,10 +22,66 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Where the eyes in the kernel are handed over once they are ready.
-pub type KernelEyesSlot = ArrayQueue<KernelEyes>;
-/// Where events of the BPF programs go on from the deciding thread: the target's, and the machine's.
-pub type Events = ArrayQueue<bpf::Event>;
+/// What the slow side hands to the deciding thread as a whole.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a box would be freed on the deciding thread; the queue is made once"
+)]
+pub enum Arrival {
+    /// The eyes in the kernel, ready.
+    Kernel(KernelEyes),
+    /// A target to guard.
+    Target(Box<Pass>),
+    /// The BPF programs count a target from now on.
+    Row(TargetId, bpf::Row),
+    /// A cgroup inside a target: its `cgroup.procs`.
+    Nested(TargetId, Reread),
+    /// A target to let go.
+    Departure(TargetId),
+}
+
+/// Where it is handed over, and what is over comes back for the slow side to free.
+#[derive(Debug)]
+pub struct Inbox {
+    arrivals: ArrayQueue<Arrival>,
+    departed: ArrayQueue<Box<Pass>>,
+}
+
+impl Inbox {
+    /// With room for `targets`, each with its row, its end and the cgroups in it.
+    pub fn new(targets: usize) -> Self {
+        Self {
+            arrivals: ArrayQueue::new(2 * NESTED + 4 * targets),
+            departed: ArrayQueue::new(targets),
+        }
+    }
+
+    /// Frees what is over.
+    pub fn sweep(&self) {
+        while let Some(departed) = self.departed.pop() {
+            drop(departed);
+        }
+    }
+}
+
+/// The way to the deciding thread.
+#[derive(Clone, Debug)]
+pub struct Way {
+    /// Where things are put for it.
+    pub inbox: Arc<Inbox>,
+    /// By which it is woken.
+    pub channel: Arc<Channel>,
+}
+
+impl Way {
+    /// Hands over; `false` if there is no room.
+    pub fn send(&self, arrival: Arrival) -> bool {
+        let sent = self.inbox.arrivals.push(arrival).is_ok();
+        self.channel.wake_decider();
+        sent
+    }
+}
 
 /// What this process was not allowed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,66 +94,190 @@ pub struct Refused {
     pub oom_score: Option<i32>,
 }
 
-/// Starts the thread.
-///
-/// # Errors
-/// No thread could be started.
-pub fn start(
-    mut pass: Pass,
+/// A sign of life to whoever started memwatch; given at every turn of the loop, and so must not wait.
+pub type Feed = Box<dyn FnMut(Duration) + Send>;
+
+/// What the deciding thread works with.
+pub struct Decider {
+    eyes: Eyes,
+    passes: Vec<Box<Pass>>,
+    /// Tables of processes, for the targets that need one.
+    spare: Vec<Members>,
     channel: Arc<Channel>,
-    eyes: Arc<KernelEyesSlot>,
-    events: Arc<Events>,
-) -> io::Result<JoinHandle<Option<i32>>> {
-    std::thread::Builder::new()
-        .name("memwatch-decide".into())
-        .stack_size(512 << 10)
-        .spawn(move || {
-            grow_stack();
-            touch_code();
-            let rehearsal = rehearsal::rehearse();
-            if rehearsal.as_ref().is_err_and(|e| e.is_refusal()) {
-                pass.leave_it_to_the_guard();
+    inbox: Arc<Inbox>,
+    feed: Option<Feed>,
+    /// Killing has been shown not to work: no signs of life are given, so that the guard takes it for dead.
+    left_to_guard: bool,
+}
+
+/// The longest that the loop sleeps: the guard must see that it lives.
+const TURN: Duration = Duration::from_secs(1);
+
+impl Decider {
+    /// A decider for at most `targets` at a time, of which as many as there are `tables` can be looked at
+    /// closely at once.
+    pub fn new(
+        eyes: Eyes,
+        tables: Vec<Members>,
+        targets: usize,
+        way: Way,
+        feed: Option<Feed>,
+    ) -> Self {
+        Self {
+            eyes,
+            passes: Vec::with_capacity(targets),
+            spare: tables,
+            channel: way.channel,
+            inbox: way.inbox,
+            feed,
+            left_to_guard: false,
+        }
+    }
+
+    /// Starts the thread. It answers, at its end, why it was not realtime.
+    ///
+    /// # Errors
+    /// No thread could be started.
+    pub fn start(mut self) -> io::Result<JoinHandle<Option<i32>>> {
+        std::thread::Builder::new()
+            .name("memwatch-decide".into())
+            .stack_size(512 << 10)
+            .spawn(move || {
+                grow_stack();
+                touch_code();
+                let rehearsal = rehearsal::rehearse();
+                self.left_to_guard = rehearsal.as_ref().is_err_and(|e| e.is_refusal());
+                self.channel.tell_rehearsal(rehearsal);
+                let refused = become_realtime().err().and_then(|e| e.raw_os_error());
+                while !self.channel.is_stopped() {
+                    let pause = self.turn();
+                    let ring = self.eyes.kernel().map(|kernel| kernel.reader.fd());
+                    wait(ring, self.channel.deciding_side(), pause);
+                }
+                refused
+            })
+    }
+
+    /// One turn: takes in what has come, looks at every target that is due, gives a sign of life; how long
+    /// until the next.
+    pub fn turn(&mut self) -> Duration {
+        self.take_arrivals();
+        self.drain_ring();
+        // Bounded: where all are always due, what arrives must be taken in all the same.
+        for _ in 0..self.passes.len() + 16 {
+            let now = clock::now();
+            self.give_sign_of_life(now);
+            let first = self.passes.iter().enumerate();
+            let Some((at, due)) = first.map(|(at, p)| (at, p.due())).min_by_key(|p| p.1) else {
+                return TURN;
+            };
+            if due > now {
+                return (due - now).min(TURN);
             }
-            channel.tell_rehearsal(rehearsal);
-            let refused = become_realtime().err().and_then(|e| e.raw_os_error());
-            decide(&mut pass, &channel, &eyes, &events);
-            refused
-        })
-}
-
-fn decide(pass: &mut Pass, channel: &Channel, eyes: &KernelEyesSlot, events: &Events) {
-    let mut woken = false;
-    while !channel.is_stopped() {
-        if let Some(ready) = eyes.pop() {
-            pass.eyes().open_kernel(ready);
+            self.look(at, now, false);
         }
-        let Ok(pause) = pass.once(clock::now(), woken) else {
-            channel.tell(Notice::TargetGone);
-            return;
-        };
-        wait(pass.ring(), channel.deciding_side(), pause);
-        woken = drain(pass, events);
+        Duration::ZERO
     }
-}
 
-/// Empties the ring; whether reclaim has begun. What the slow side cannot take is lost to it, but the
-/// deciding thread has seen it.
-fn drain(pass: &mut Pass, events: &Events) -> bool {
-    let mut reclaim = false;
-    // Bounded: a storm of exits must not keep this thread from its looks.
-    for _ in 0..256 {
-        let Some(event) = pass.eyes().next_event() else {
-            break;
-        };
-        match event {
-            bpf::Event::ReclaimStarted { .. } => reclaim = true,
-            // The row is that of whoever asked for memory; the victim may be anybody. Asked at once: a
-            // dying process is listed until it is dead.
-            bpf::Event::OomVictim { pid, .. } if !pass.has_member(pid) => {}
-            other => drop(events.force_push(other)),
+    fn look(&mut self, at: usize, now: Duration, woken: bool) {
+        let pass = &mut self.passes[at];
+        if pass
+            .once(now, woken, &mut self.eyes, &mut self.spare)
+            .is_err()
+        {
+            let target = pass.target();
+            self.let_go(at);
+            self.channel.tell(target, Notice::TargetGone);
         }
     }
-    reclaim
+
+    fn give_sign_of_life(&mut self, now: Duration) {
+        if let Some(feed) = &mut self.feed {
+            feed(now);
+        }
+        if let Some(KernelEyes { reader, slot, .. }) = self.eyes.kernel()
+            && !self.left_to_guard
+        {
+            reader.beat(*slot, now);
+        }
+    }
+
+    fn take_arrivals(&mut self) {
+        while let Some(arrival) = self.inbox.arrivals.pop() {
+            match arrival {
+                Arrival::Kernel(eyes) => self.eyes.open_kernel(eyes),
+                // One too many would have to be allocated for: nobody hands over more than was agreed.
+                Arrival::Target(pass) => self.passes.push(pass),
+                Arrival::Row(target, row) => {
+                    if let Some(pass) = self.pass_of(target) {
+                        pass.count_in(row);
+                    }
+                }
+                Arrival::Nested(target, procs) => {
+                    if let Some(pass) = self.pass_of(target) {
+                        pass.look_into(procs);
+                    }
+                }
+                Arrival::Departure(target) => {
+                    let at = self.passes.iter().position(|p| p.target() == target);
+                    if let Some(at) = at {
+                        self.let_go(at);
+                    }
+                }
+            }
+        }
+    }
+
+    fn pass_of(&mut self, target: TargetId) -> Option<&mut Box<Pass>> {
+        self.passes.iter_mut().find(|pass| pass.target() == target)
+    }
+
+    fn let_go(&mut self, at: usize) {
+        let mut pass = self.passes.swap_remove(at);
+        self.spare.extend(pass.part_with_members());
+        // Full: it is freed here, which may take the allocator's lock for once.
+        drop(self.inbox.departed.push(pass));
+    }
+
+    /// Empties the ring, and looks at once where reclaim has begun. What the slow side cannot take is lost to
+    /// it, but the deciding thread has seen it.
+    fn drain_ring(&mut self) {
+        // Bounded: a storm of events must not keep this thread from its looks.
+        for _ in 0..256 {
+            let Some(event) = self.eyes.next_event() else {
+                break;
+            };
+            match event {
+                bpf::Event::ReclaimStarted { row, .. } => {
+                    if let Some(at) = self.passes.iter().position(|p| p.row() == Some(row)) {
+                        self.look(at, clock::now(), true);
+                    }
+                }
+                // The row is that of whoever asked for memory; the victim may be anybody. Asked at once: a
+                // dying process is listed until it is dead.
+                bpf::Event::OomVictim { pid, row, .. } => {
+                    if let Some(target) = self.target_of(pid, row) {
+                        self.channel.hand_on(Some(target), event);
+                    }
+                }
+                bpf::Event::Hang { .. } => self.channel.hand_on(None, event),
+            }
+        }
+    }
+
+    /// Whose a process is: known from the last look, or listed now in the likeliest.
+    fn target_of(&mut self, pid: u32, likely: Option<bpf::Row>) -> Option<TargetId> {
+        let Self { eyes, passes, .. } = self;
+        let known = passes.iter().find(|pass| pass.had_member(pid, eyes));
+        if let Some(pass) = known {
+            return Some(pass.target());
+        }
+        let only = passes.len() == 1;
+        let likely = passes
+            .iter()
+            .find(|pass| only || (likely.is_some() && pass.row() == likely))?;
+        likely.has_member(pid, eyes).then(|| likely.target())
+    }
 }
 
 fn wait(ring: Option<BorrowedFd<'_>>, wanted: BorrowedFd<'_>, pause: Duration) {
@@ -254,44 +436,87 @@ pub fn lock_memory() -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::act::Mode;
-    use crate::agent::eyes::{Eyes, TargetEyes};
+    use crate::agent::channel::Status;
+    use crate::agent::eyes::TargetEyes;
     use crate::agent::guarded::machine_eyes;
-    use crate::agent::members::Members;
-    use crate::host::reread::Reread;
+    use crate::agent::pass::Charge;
     use crate::watch::{Policy, Response, Settings};
     use std::path::Path;
     use std::sync::atomic::Ordering;
 
-    #[test]
-    fn a_file_that_cannot_be_read_is_no_end_of_the_target() {
-        let settings = Settings::default();
-        let channel = Arc::new(Channel::new().expect("descriptors"));
-        let target = TargetEyes {
+    fn pass(id: TargetId, procs: &Path, channel: &Arc<Channel>) -> (Box<Pass>, Arc<Status>) {
+        let status = Arc::new(Status::default());
+        let charge = Charge {
+            id,
+            leader: None,
+            mode: Mode::DryRun,
+            status: Arc::clone(&status),
+            recorder: None,
+        };
+        let eyes = TargetEyes {
             memory: None,
             pressure: None,
             io_pressure: None,
-            // Opens, and answers every read with EISDIR.
-            procs: vec![Reread::open(Path::new("/")).expect("a directory")],
+            procs: vec![Reread::open(procs).expect("it is there")],
             limit_bytes: None,
+            row: None,
         };
-        let pass = Pass::new(
-            Eyes::new(target, machine_eyes().expect("/proc/meminfo")),
-            Members::new(None, settings.growth_window, 4),
-            Policy::new(settings, Response::Warn),
-            Mode::DryRun,
-            Arc::clone(&channel),
-            None,
-        );
-        let (eyes, events) = (KernelEyesSlot::new(1), Events::new(1));
-        let decider = start(pass, Arc::clone(&channel), eyes.into(), events.into());
-        let decider = decider.expect("a thread");
-        let failed = &channel.status.failed_looks;
-        while failed.load(Ordering::Relaxed) < 2 {
+        let policy = Policy::new(Settings::default(), Response::Warn);
+        let pass = Pass::new(charge, eyes, policy, Arc::clone(channel));
+        (Box::new(pass), status)
+    }
+
+    fn decider(channel: &Arc<Channel>, inbox: &Arc<Inbox>) -> Decider {
+        let eyes = Eyes::new(machine_eyes().expect("/proc/meminfo"));
+        let tables = vec![Members::new(Settings::default().growth_window, 4)];
+        let way = Way {
+            inbox: Arc::clone(inbox),
+            channel: Arc::clone(channel),
+        };
+        Decider::new(eyes, tables, 4, way, None)
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_no_end_of_the_target() {
+        let channel = Arc::new(Channel::new().expect("descriptors"));
+        let inbox = Arc::new(Inbox::new(4));
+        // Opens, and answers every read with EISDIR.
+        let (pass, status) = pass(7, Path::new("/"), &channel);
+        assert!(inbox.arrivals.push(Arrival::Target(pass)).is_ok());
+        let decider = decider(&channel, &inbox).start().expect("a thread");
+        while status.failed_looks.load(Ordering::Relaxed) < 2 {
             assert!(!decider.is_finished(), "it looks again");
             std::thread::sleep(Duration::from_millis(1));
         }
         channel.stop();
         decider.join().expect("no panic");
         assert!(channel.next().is_none(), "nobody was told that it is gone");
+    }
+
+    #[test]
+    fn many_targets_share_one_table_and_each_is_looked_at() {
+        let channel = Arc::new(Channel::new().expect("descriptors"));
+        let inbox = Arc::new(Inbox::new(4));
+        let list = tempfile::NamedTempFile::new().expect("a file");
+        let passes: Vec<_> = (1..=3).map(|id| pass(id, list.path(), &channel)).collect();
+        let statuses: Vec<_> = passes
+            .iter()
+            .map(|(_, status)| Arc::clone(status))
+            .collect();
+        for (pass, _) in passes {
+            assert!(inbox.arrivals.push(Arrival::Target(pass)).is_ok());
+        }
+        let mut decider = decider(&channel, &inbox);
+        decider.turn();
+        let count = |of: fn(&Status) -> u64| statuses.iter().map(|s| of(s)).collect::<Vec<_>>();
+        assert_eq!(count(|s| s.looks.load(Ordering::Relaxed)), [1, 1, 1]);
+        let without = count(|s| s.without_table.load(Ordering::Relaxed));
+        assert_eq!(without.iter().sum::<u64>(), 2, "one had the table");
+        let owner = 1 + without.iter().position(|&n| n == 0).expect("one") as TargetId;
+        assert!(inbox.arrivals.push(Arrival::Departure(owner)).is_ok());
+        std::thread::sleep(Settings::default().longest_look);
+        decider.turn();
+        let after = count(|s| s.without_table.load(Ordering::Relaxed));
+        assert_eq!(after.iter().sum::<u64>(), 3, "its table went to another");
     }
 }

@@ -2,24 +2,18 @@
 //! and written, and the exit code is answered.
 
 use super::adopt;
-use super::channel::NESTED;
 use super::identity;
 use super::orphans;
 use super::run::{Ended, Run, Running, Subject};
 use super::signals::Change;
 use super::starting::undo;
-use super::story::Story;
 use crate::act::{self, Mode};
 use crate::host::cgroup::{self, Orphan};
 use crate::host::clock;
 use crate::host::layout::Layout;
 use crate::incident::{self, Record, ReportFile};
 use nix::unistd::Pid;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
-
-/// How long a killed process may take to be gone; one that waits for a dead disk takes for ever.
-const DEATH: Duration = Duration::from_secs(2);
 
 impl Run {
     /// Ends the deciding thread, removes what was made, writes the record.
@@ -32,13 +26,14 @@ impl Run {
         let over = (clock::now(), SystemTime::now());
         self.hear();
         self.miss_decider();
-        self.channel.stop();
+        self.way.channel.stop();
         if let Some(decider) = self.decider.take() {
             self.refused.realtime = decider.join().unwrap_or(None);
         }
         // Nobody gives signs of life any more.
-        self.kernel.stand_down();
-        let ended = ended.inspect_err(|_| undo(&self.subject, &self.guarded.target))?;
+        self.kernel.settle();
+        self.kernel.stand_down(self.watched.guarded.target.id);
+        let ended = ended.inspect_err(|_| undo(&self.subject, &self.watched.guarded.target))?;
         self.hear();
         self.take_events();
         self.take_guard_kills();
@@ -57,13 +52,13 @@ impl Run {
             };
             if let Some(lack) = lack {
                 self.terminal.say(&lack);
-                self.notes.push(lack);
+                self.watched.notes.push(lack);
             }
         }
         let let_go = matches!(ended, Ended::Detached);
-        self.see_off(let_go);
-        if let Some(bytes) = self.guarded.current_bytes() {
-            self.story.settle(bytes);
+        self.watched.see_off(let_go);
+        if let Some(bytes) = self.watched.guarded.current_bytes() {
+            self.watched.story.settle(bytes);
         }
         let mut record = self.record(over, leader, let_go);
         self.dissolve(layout, &mut record);
@@ -96,65 +91,26 @@ impl Run {
         leader: Option<(u32, Change)>,
         let_go: bool,
     ) -> Record {
-        let totals = self.guarded.totals();
-        self.story.kernel_oom_count(totals.oom_kills, leader);
-        let (verdict, exit_code) = self.story.end(leader, let_go);
-        let duration_us = over.0.saturating_sub(self.began.0).as_micros() as u64;
-        let mut record = Record::new(self.began.1, over.1, duration_us, verdict);
+        let (verdict, exit_code) = self.watched.verdict(leader, let_go);
+        let notices_lost = self.way.channel.dropped();
+        if notices_lost > 0 {
+            let note = format!("{notices_lost} notices of the deciding thread were lost");
+            self.watched.notes.push(note);
+        }
+        let mut record = self.watched.record(over, verdict, &self.kernel);
         record.exit_code = Some(exit_code.into());
         if let Some((_, Change::Killed(signal))) = leader {
             record.leader_signal = Some(incident::Signal::from_number(signal));
         }
-        record.host = identity::host();
         record.command = self.command();
-        record.target = self.guarded.describe();
-        let status = &self.channel.status;
-        let seen = status.peak_bytes.load(Ordering::Relaxed);
-        record.peak_bytes = Some(totals.peak_bytes.map_or(seen, |peak| peak.max(seen)));
-        record.stall_us = totals.psi.map(|psi| psi.some_us);
-        record.stall_full_us = totals.psi.map(|psi| psi.full_us);
-        record.refaults_pages = totals.stat.map(|stat| stat.refault_pages);
-        record.faults = incident::Faults {
-            minor: totals
-                .stat
-                .map(|stat| stat.faults.saturating_sub(stat.major_faults)),
-            major: totals.stat.map(|stat| stat.major_faults),
-            ..incident::Faults::default()
-        };
-        self.kernel.tell(&mut record);
-        record.losses.missed_looks = status.late_looks.load(Ordering::Relaxed);
-        record.losses.longest_delay_us = status.longest_delay_us.load(Ordering::Relaxed);
-        record.losses.untracked_processes = status.untracked.load(Ordering::Relaxed);
-        record.losses.unreadable_files = [&status.unreadable, &status.failed_looks]
-            .map(|count| count.load(Ordering::Relaxed))
-            .iter()
-            .sum();
         let lost = self.helpers.lost();
         record.losses.hung_helpers += lost.stuck;
         record.losses.dropped_jobs = lost.dropped + self.terminal.dropped();
         record.rehearsal_us = self.rehearsal.map(|took| took.as_micros() as u64);
-        record.dry_run = self.orders.attach.dry_run;
-        record.settings = identity::settings(&self.orders.settings);
         record
             .features_lost
             .extend(identity::refused(&self.refused));
         record.features_lost.append(&mut self.features_lost);
-        let notices_lost = self.channel.dropped();
-        if notices_lost > 0 {
-            self.notes.push(format!(
-                "{notices_lost} notices of the deciding thread were lost"
-            ));
-        }
-        if self.nested_left_out > 0 {
-            self.notes.push(format!(
-                "{} cgroups in the target were not looked into: there were more than {NESTED}",
-                self.nested_left_out
-            ));
-        }
-        let notes = self.notes.iter().map(|note| note.as_str().into());
-        record.notes.extend(notes);
-        std::mem::replace(&mut self.story, Story::begin(over.0)).tell(&mut record);
-        record.kind = record.gravest();
         record
     }
 
@@ -178,55 +134,23 @@ impl Run {
         })
     }
 
-    /// Ends what is left of a target that was told to end: the leader may be the first to go and not
-    /// the hog, and forks under way got no signal. What was asked has the rest of its grace for it.
-    fn see_off(&mut self, let_go: bool) {
-        let now = clock::now();
-        let Some(condemned) = self.condemned else {
-            return;
-        };
-        let pardoned = |at| let_go || now >= at;
-        if condemned.pardoned_at.is_some_and(pardoned) {
-            return;
-        }
-        if !self.is_empty_within(condemned.grace_until.saturating_sub(now)) {
-            act::target::kill(&self.guarded.target.dir, Mode::Real);
-            self.is_empty_within(DEATH);
-            self.notes
-                .push("what outlived the end of the command was killed with it".into());
-        }
-    }
-
-    fn is_empty_within(&self, patience: Duration) -> bool {
-        let until = clock::now() + patience;
-        loop {
-            let empty = cgroup::pids(&self.guarded.target.dir).is_empty();
-            if empty || clock::now() > until {
-                return empty;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-
     /// What still runs goes back to where it came from, unguarded, and the record says so.
     fn dissolve(&mut self, layout: &Layout, record: &mut Record) {
         // What was only pointed at may have been frozen by whoever owns it.
-        if self.guarded.target.is_ours() || self.froze {
-            act::target::thaw(&self.guarded.target.dir, Mode::Real);
-            self.guarded.target.say_thawed();
+        let target = &mut self.watched.guarded.target;
+        if target.is_ours() || self.watched.froze {
+            act::target::thaw(&target.dir, Mode::Real);
+            target.say_thawed();
         }
-        if !self.guarded.target.is_ours() {
+        if !target.is_ours() {
             return;
         }
-        let dir = self.guarded.target.dir.clone();
+        let dir = target.dir.clone();
         let moved = match &self.subject {
-            Running::Adopted(adopted) => adopted.give_back(&self.guarded.target),
-            _ => adopt::let_go(&self.guarded.target, layout),
+            Running::Adopted(adopted) => adopted.give_back(target),
+            _ => adopt::let_go(target, layout),
         };
-        let stays = self
-            .guarded
-            .target
-            .leave_to_systemd(|pid| !adopt::is_dying(pid));
+        let stays = target.leave_to_systemd(|pid| !adopt::is_dying(pid));
         let left = moved + stays;
         if left > 0 {
             let who = match left {
@@ -243,7 +167,7 @@ impl Run {
         if stays > 0 {
             return;
         }
-        if let Err(error) = self.guarded.target.remove() {
+        if let Err(error) = target.remove() {
             self.terminal
                 .warn(&format!("{error}; the next run removes {}", dir.display()));
         }

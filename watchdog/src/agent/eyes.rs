@@ -13,8 +13,12 @@ use crate::host::zfs;
 use crate::watch::facts::Arc as ZfsArc;
 use crate::watch::{Depth, MachineFacts, Reclaim, TargetFacts};
 use std::io;
+use std::time::Duration;
 
-/// The files of the target.
+/// The most cgroups inside a target whose processes are looked at.
+pub const NESTED: usize = 64;
+
+/// The files of one target, and its row among the programs' totals.
 #[derive(Debug)]
 pub struct TargetEyes {
     /// The memory controller's; `None` where the members' own totals must do.
@@ -27,6 +31,8 @@ pub struct TargetEyes {
     pub procs: Vec<Reread>,
     /// The limit that applies, whoever enforces it.
     pub limit_bytes: Option<u64>,
+    /// Where the BPF programs count it, once they do.
+    pub row: Option<bpf::Row>,
 }
 
 /// The files of the machine.
@@ -45,30 +51,33 @@ pub struct MachineEyes {
 pub struct KernelEyes {
     /// Totals, processes and events.
     pub reader: bpf::Reader,
-    /// The target's row.
-    pub row: bpf::Row,
     /// This agent's place for signs of life.
     pub slot: u32,
     /// Whether process ids here are those of the kernel, so that the guard can be told names.
     pub names: bool,
 }
 
-/// All of them, and the room that reading takes.
+/// What all targets are seen with: the machine's files, the eyes in the kernel, and the room that reading
+/// takes.
 #[derive(Debug)]
 pub struct Eyes {
-    target: TargetEyes,
     machine: MachineEyes,
+    /// What the machine said last, and when.
+    said: Option<(Duration, MachineFacts)>,
     kernel: Option<KernelEyes>,
     text: Box<[u8]>,
     pids: Vec<u32>,
 }
 
+/// What the machine said so lately is what it says.
+const SAID_JUST_NOW: Duration = Duration::from_millis(1);
+
 impl Eyes {
     /// Those that are there from the start.
-    pub fn new(target: TargetEyes, machine: MachineEyes) -> Self {
+    pub fn new(machine: MachineEyes) -> Self {
         Self {
-            target,
             machine,
+            said: None,
             kernel: None,
             text: vec![0; 16 << 10].into_boxed_slice(),
             pids: Vec::with_capacity(4 * super::members::CAPACITY),
@@ -90,48 +99,12 @@ impl Eyes {
         self.kernel.as_mut()?.reader.next_event()
     }
 
-    /// Whether the kernel counts what the target uses.
-    pub fn has_controller(&self) -> bool {
-        self.target.memory.is_some()
-    }
-
-    /// The target. Without a controller its usage is left at 0.
-    ///
-    /// # Errors
-    /// One of the controller's files cannot be read: with ENODEV or ENOENT, the target is gone.
-    pub fn target(&self, depth: Depth) -> io::Result<TargetFacts> {
-        let memory = self.target.memory.as_ref();
-        let current_bytes = memory.map_or(Ok(0), MemoryFiles::current)?;
-        let stat = match memory {
-            Some(memory) if depth >= Depth::Stat => Some(memory.stat()?),
-            _ => None,
-        };
-        let psi = self.target.pressure.as_ref().and_then(pressure);
-        let io_pressure = self.target.io_pressure.as_ref();
-        let io_psi = io_pressure
-            .filter(|_| depth >= Depth::Stat)
-            .and_then(pressure);
-        let reclaim = self.kernel.as_ref().map(|kernel| {
-            let totals = kernel.reader.totals(kernel.row);
-            Reclaim {
-                stall_ns: totals.stall_ns,
-                begins: totals.direct_reclaims + totals.memcg_reclaims,
-                scanned_pages: totals.scanned_pages,
-                reclaimed_pages: totals.reclaimed_pages,
-            }
-        });
-        Ok(TargetFacts {
-            current_bytes,
-            limit_bytes: self.target.limit_bytes,
-            stat,
-            psi,
-            io_psi,
-            reclaim,
-        })
-    }
-
     /// The machine; `None` if it does not tell.
-    pub fn machine(&mut self) -> Option<MachineFacts> {
+    pub fn machine(&mut self, now: Duration) -> Option<MachineFacts> {
+        let just_now = |at: Duration| now.saturating_sub(at) < SAID_JUST_NOW;
+        if let Some((_, said)) = self.said.filter(|(at, _)| just_now(*at)) {
+            return Some(said);
+        }
         let meminfo = meminfo::parse(self.machine.meminfo.read(&mut self.text).ok()?)?;
         let psi = self.machine.pressure.as_ref().and_then(pressure);
         let arc = self.machine.arcstats.as_ref().and_then(|file| {
@@ -141,71 +114,14 @@ impl Eyes {
                 c_min_bytes: stats.c_min_bytes,
             })
         });
-        Some(MachineFacts { meminfo, arc, psi })
+        let facts = MachineFacts { meminfo, arc, psi };
+        self.said = Some((now, facts));
+        Some(facts)
     }
 
-    /// Where the `cgroup.procs` of another cgroup inside the target goes, while there is room.
-    pub fn room_for_nested(&mut self) -> Option<&mut Vec<Reread>> {
-        let files = &mut self.target.procs;
-        (files.len() < files.capacity()).then_some(files)
-    }
-
-    /// Lists the target's processes; how many found no room.
-    ///
-    /// # Errors
-    /// The target's own list cannot be read.
-    pub fn list_processes(&mut self) -> io::Result<u64> {
-        self.pids.clear();
-        let mut removed = None;
-        let mut left_out = 0;
-        let room = self.text.len();
-        for (at, procs) in self.target.procs.iter().enumerate() {
-            let text = match procs.read(&mut self.text) {
-                Ok(text) => text,
-                // A nested cgroup may go, or become one that lists threads only, at any time; the first
-                // is the target itself.
-                Err(_) if at > 0 => {
-                    removed = Some(at);
-                    continue;
-                }
-                Err(e) => return Err(e),
-            };
-            let is_full = text.len() == room;
-            let text = whole_lines(text, room);
-            for pid in pids(text) {
-                match self.pids.len() < self.pids.capacity() {
-                    true => self.pids.push(pid),
-                    false => left_out += 1,
-                }
-            }
-            let read = text.len();
-            if is_full {
-                left_out += procs.lines_from(read as u64, &mut self.text).unwrap_or(0);
-            }
-        }
-        if let Some(at) = removed {
-            self.target.procs.swap_remove(at);
-        }
-        Ok(left_out)
-    }
-
-    /// What the last list had.
+    /// What the last list of processes had.
     pub fn listed(&self) -> impl Iterator<Item = u32> {
         self.pids.iter().copied()
-    }
-
-    /// Whether the target has a process now, by the number that the kernel itself gives it; `false` where
-    /// numbers here are not the kernel's.
-    pub fn has_process(&mut self, pid: u32) -> bool {
-        if !self.names_are_the_kernels() {
-            return false;
-        }
-        let room = self.text.len();
-        let text = &mut self.text;
-        self.target.procs.iter().any(|procs| {
-            let listed = procs.read(text);
-            listed.is_ok_and(|listed| pids(whole_lines(listed, room)).any(|listed| listed == pid))
-        })
     }
 
     /// Whether process ids here are those of the kernel.
@@ -218,6 +134,108 @@ impl Eyes {
         let kernel = self.kernel.as_ref();
         let totals = kernel.and_then(|kernel| kernel.reader.process(pid));
         totals.map_or(0, |totals| totals.stall_ns)
+    }
+}
+
+impl TargetEyes {
+    /// Whether the kernel counts what the target uses.
+    pub fn has_controller(&self) -> bool {
+        self.memory.is_some()
+    }
+
+    /// The target. Without a controller its usage is left at 0.
+    ///
+    /// # Errors
+    /// One of the controller's files cannot be read: with ENODEV or ENOENT, the target is gone.
+    pub fn facts(&self, depth: Depth, eyes: &Eyes) -> io::Result<TargetFacts> {
+        let memory = self.memory.as_ref();
+        let current_bytes = memory.map_or(Ok(0), MemoryFiles::current)?;
+        let stat = match memory {
+            Some(memory) if depth >= Depth::Stat => Some(memory.stat()?),
+            _ => None,
+        };
+        let psi = self.pressure.as_ref().and_then(pressure);
+        let io_pressure = self.io_pressure.as_ref();
+        let io_psi = io_pressure
+            .filter(|_| depth >= Depth::Stat)
+            .and_then(pressure);
+        let counted = eyes.kernel.as_ref().zip(self.row);
+        let reclaim = counted.map(|(kernel, row)| {
+            let totals = kernel.reader.totals(row);
+            Reclaim {
+                stall_ns: totals.stall_ns,
+                begins: totals.direct_reclaims + totals.memcg_reclaims,
+                scanned_pages: totals.scanned_pages,
+                reclaimed_pages: totals.reclaimed_pages,
+            }
+        });
+        Ok(TargetFacts {
+            current_bytes,
+            limit_bytes: self.limit_bytes,
+            stat,
+            psi,
+            io_psi,
+            reclaim,
+        })
+    }
+
+    /// Where the `cgroup.procs` of another cgroup inside the target goes, while there is room.
+    pub fn room_for_nested(&mut self) -> Option<&mut Vec<Reread>> {
+        let files = &mut self.procs;
+        (files.len() < files.capacity()).then_some(files)
+    }
+
+    /// Lists the target's processes; how many found no room.
+    ///
+    /// # Errors
+    /// The target's own list cannot be read.
+    pub fn list_processes(&mut self, eyes: &mut Eyes) -> io::Result<u64> {
+        eyes.pids.clear();
+        let mut removed = None;
+        let mut left_out = 0;
+        let room = eyes.text.len();
+        for (at, procs) in self.procs.iter().enumerate() {
+            let text = match procs.read(&mut eyes.text) {
+                Ok(text) => text,
+                // A nested cgroup may go, or become one that lists threads only, at any time; the first
+                // is the target itself.
+                Err(_) if at > 0 => {
+                    removed = Some(at);
+                    continue;
+                }
+                Err(e) => return Err(e),
+            };
+            let is_full = text.len() == room;
+            let text = whole_lines(text, room);
+            for pid in pids(text) {
+                match eyes.pids.len() < eyes.pids.capacity() {
+                    true => eyes.pids.push(pid),
+                    false => left_out += 1,
+                }
+            }
+            let read = text.len();
+            if is_full {
+                left_out += procs.lines_from(read as u64, &mut eyes.text).unwrap_or(0);
+            }
+        }
+        if let Some(at) = removed {
+            self.procs.swap_remove(at);
+        }
+        Ok(left_out)
+    }
+
+    /// Whether the target has a process now, by the number that the kernel itself gives it; `false` where
+    /// numbers here are not the kernel's.
+    pub fn has_process(&self, pid: u32, eyes: &mut Eyes) -> bool {
+        if !eyes.names_are_the_kernels() {
+            return false;
+        }
+        let room = eyes.text.len();
+        let text = &mut eyes.text;
+        self.procs.iter().any(|procs| {
+            let listed = procs.read(text);
+            listed.is_ok_and(|listed| pids(whole_lines(listed, room)).any(|listed| listed == pid))
+        })
     }
 }
 
@@ -255,15 +273,16 @@ mod tests {
         for pid in 70_000_001..70_003_001 {
             writeln!(list, "{pid}").expect("room");
         }
-        let target = TargetEyes {
+        let mut target = TargetEyes {
             memory: None,
             pressure: None,
             io_pressure: None,
             procs: vec![Reread::open(list.path()).expect("it is there")],
             limit_bytes: None,
+            row: None,
         };
-        let mut eyes = Eyes::new(target, machine_eyes().expect("/proc/meminfo"));
-        let left_out = eyes.list_processes().expect("a look");
+        let mut eyes = Eyes::new(machine_eyes().expect("/proc/meminfo"));
+        let left_out = target.list_processes(&mut eyes).expect("a look");
         let listed = (16 << 10) / 9;
         assert_eq!(eyes.listed().count(), listed);
         assert_eq!(eyes.listed().last(), Some(70_000_000 + listed as u32));

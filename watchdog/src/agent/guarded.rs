@@ -3,8 +3,7 @@
 //! Tries the best there is and says what it had to do without. Starting or adopting what runs in it is
 //! [`super::launch`]'s and [`super::adopt`]'s.
 
-use super::channel::NESTED;
-use super::eyes::{MachineEyes, TargetEyes};
+use super::eyes::{MachineEyes, NESTED, TargetEyes};
 use crate::config::Limit;
 use crate::host::cgroup::{CgroupError, Limits, Target};
 use crate::host::layout::Layout;
@@ -150,6 +149,7 @@ impl Guarded {
             io_pressure,
             procs,
             limit_bytes: self.limit_bytes,
+            row: None,
         })
     }
 

@@ -1,9 +1,10 @@
-//! The slow side of the BPF programs: loading them beside a command that has already started, and what
-//! they say at the end.
+//! The slow side of the BPF programs: loading them beside what already runs, giving each target its row and
+//! its guard, and what they say at the end.
 //!
 //! What they count while it runs is read by the deciding thread ([`super::eyes::KernelEyes`]).
 
-use super::deciding::{self, KernelEyesSlot};
+use super::channel::TargetId;
+use super::deciding::{self, Arrival, Way};
 use super::eyes::KernelEyes;
 use super::orphans;
 use crate::bpf;
@@ -12,6 +13,7 @@ use crate::host::cgroup::{self, Orphan, Target};
 use crate::host::clock;
 use crate::host::layout::Layout;
 use crate::incident::{self, FeatureLost, Record};
+use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -31,7 +33,7 @@ enum Loaded {
     Yes {
         programs: Box<bpf::Programs>,
         totals: bpf::Totals,
-        row: bpf::Row,
+        rows: BTreeMap<TargetId, bpf::Row>,
         losses: Vec<FeatureLost>,
     },
     /// None could be.
@@ -51,11 +53,30 @@ impl Loaded {
     }
 }
 
-/// The programs of this run.
-#[derive(Debug, Default)]
+/// A target for the programs.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    id: TargetId,
+    level: Option<u32>,
+    terms: Option<bpf::Terms>,
+}
+
+impl Wanted {
+    /// `terms` put it under the guard; `None` where nobody may be killed.
+    pub fn new(target: &Target, terms: Option<bpf::Terms>) -> Self {
+        Self {
+            id: target.id,
+            level: known_level(target.level),
+            terms,
+        }
+    }
+}
+
+/// The programs of this memwatch.
+#[derive(Debug)]
 pub struct Kernel {
-    cgroup_id: u64,
     loaded: Arc<Loading>,
+    way: Way,
 }
 
 /// Where the loader says how far it is.
@@ -63,6 +84,8 @@ pub struct Kernel {
 struct Loading {
     state: Mutex<Loaded>,
     changed: Condvar,
+    /// Targets that came before the programs were ready.
+    waiting: Mutex<Vec<Wanted>>,
     /// What was done for memwatches that had died, in words, and not told yet.
     done: Mutex<Vec<String>>,
 }
@@ -87,8 +110,17 @@ impl Loading {
         self.done.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set(&self, loaded: Loaded) {
-        *self.state() = loaded;
+    fn waiting(&self) -> MutexGuard<'_, Vec<Wanted>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From here on targets no longer wait.
+    fn set(&self, loaded: Loaded, way: &Way) {
+        let mut state = self.state();
+        *state = loaded;
+        for wanted in std::mem::take(&mut *self.waiting()) {
+            take_in(&mut state, wanted, way);
+        }
         self.changed.notify_all();
     }
 
@@ -112,28 +144,22 @@ const JOINING_AT_MOST: Duration = Duration::from_secs(10);
 
 impl Kernel {
     /// Loads the programs on a thread of its own and hands the deciding thread its eyes when they are
-    /// ready: verifying takes longer than a command may wait.
-    ///
-    /// `terms` put the target under the guard; `None` where nobody may be killed. Looks after the targets of
-    /// memwatches that have died, too.
-    pub fn load_beside(
-        target: &Target,
-        layout: &Layout,
-        terms: Option<bpf::Terms>,
-        eyes: Arc<KernelEyesSlot>,
-    ) -> Self {
-        let cgroup_id = target.id;
-        let level = known_level(target.level);
+    /// ready: verifying takes longer than a command may wait. Looks after the targets of memwatches that have
+    /// died, too.
+    pub fn load_beside(targets: Vec<Wanted>, layout: &Layout, way: Way) -> Self {
         let layout = layout.clone();
+        let loaded = Arc::new(Loading {
+            waiting: Mutex::new(targets),
+            ..Loading::default()
+        });
         let kernel = Self {
-            cgroup_id,
-            ..Self::default()
+            loaded: Arc::clone(&loaded),
+            way: way.clone(),
         };
-        let loaded = Arc::clone(&kernel.loaded);
         let spawned = std::thread::Builder::new()
             .name("memwatch-load".into())
             .spawn(move || {
-                let mut outcome = load(&loaded, cgroup_id, level, layout.v2_mount(), terms, &eyes);
+                let mut outcome = load(&loaded, layout.v2_mount(), &way);
                 if !matches!(outcome, Loaded::TooLate) {
                     let swept = cgroup::sweep(&layout);
                     let told = swept.thawed.iter().map(|dir| orphans::thawed(dir));
@@ -141,14 +167,22 @@ impl Kernel {
                     outcome.guard(&swept.left, layout.v2_mount());
                 }
                 deciding::give_back_memory();
-                loaded.set(outcome);
+                loaded.set(outcome, &way);
             });
         if let Err(error) = spawned {
-            kernel.loaded.set(Loaded::No {
-                losses: vec![all_lost(&format!("no thread for the loader: {error}"))],
-            });
+            let losses = vec![all_lost(&format!("no thread for the loader: {error}"))];
+            kernel.loaded.set(Loaded::No { losses }, &kernel.way);
         }
         kernel
+    }
+
+    /// Takes another target in.
+    pub fn take_in(&self, wanted: Wanted) {
+        let mut state = self.loaded.state();
+        match *state {
+            Loaded::NotYet | Loaded::Joining => self.loaded.waiting().push(wanted),
+            _ => take_in(&mut state, wanted, &self.way),
+        }
     }
 
     /// Lets log lines of the programs out through `tracing`.
@@ -175,10 +209,14 @@ impl Kernel {
         }
     }
 
-    /// What the guard in the kernel has done since this was last asked.
+    /// What the guard in the kernel has done in these targets since this was last asked; whose it was says
+    /// [`bpf::Kill::cgroup_id`].
     pub fn guard_kills(&self) -> Vec<(bpf::Name, bpf::Kill)> {
         match &mut *self.loaded.state() {
-            Loaded::Yes { programs, .. } => programs.take_kills(self.cgroup_id).unwrap_or_default(),
+            Loaded::Yes { programs, rows, .. } => {
+                let is_ours = |target| rows.contains_key(&target);
+                programs.take_kills(is_ours).unwrap_or_default()
+            }
             _ => Vec::new(),
         }
     }
@@ -205,23 +243,55 @@ impl Kernel {
         kills.iter().map(told).collect()
     }
 
-    /// Takes the target from under the guard and counts it no more: from here on nobody gives signs of
-    /// life for it.
-    pub fn stand_down(&self) {
+    /// Keeps a loader that has not begun from it, and waits for one that has: what stands is known then.
+    pub fn settle(&self) {
         self.loaded.settle();
-        if let Loaded::Yes { programs, row, .. } = &mut *self.loaded.state() {
+    }
+
+    /// Takes a target from under the guard and counts it no more: from here on nobody gives signs of life for
+    /// it. What was counted can be told until another takes its place.
+    pub fn stand_down(&self, target: TargetId) {
+        let mut state = self.loaded.state();
+        self.loaded.waiting().retain(|wanted| wanted.id != target);
+        if let Loaded::Yes { programs, rows, .. } = &mut *state
+            && let Some(row) = rows.get(&target)
+        {
             // It is refused only for an entry that is not there.
             let _ = programs.remove_target(*row);
         }
     }
 
-    /// Puts what the programs counted into the record, and what they could not do.
-    pub fn tell(&self, record: &mut Record) {
+    /// Knows nothing of a target any more.
+    pub fn forget(&self, target: TargetId) {
+        if let Loaded::Yes { rows, .. } = &mut *self.loaded.state() {
+            rows.remove(&target);
+        }
+    }
+
+    /// Whether a target is under the guard in the kernel, and what cannot be had here.
+    pub fn standing(&self, target: TargetId) -> (bool, Vec<FeatureLost>) {
+        match &*self.loaded.state() {
+            Loaded::Yes { rows, losses, .. } => (rows.contains_key(&target), losses.clone()),
+            Loaded::No { losses } => (false, losses.clone()),
+            Loaded::NotYet | Loaded::Joining | Loaded::TooLate => (false, Vec::new()),
+        }
+    }
+
+    /// Events that found no room in the ring.
+    pub fn ring_drops(&self) -> u64 {
+        match &*self.loaded.state() {
+            Loaded::Yes { totals, .. } => totals.dropped_events(),
+            _ => 0,
+        }
+    }
+
+    /// Puts what the programs counted of a target into the record, and what they could not do.
+    pub fn tell(&self, target: TargetId, record: &mut Record) {
         match &*self.loaded.state() {
             Loaded::NotYet | Loaded::TooLate => record.notes.push(
                 "the run ended before the BPF programs were ready: reclaim was not counted".into(),
             ),
-            // `stand_down` has waited for it.
+            // `settle` has waited for it.
             Loaded::Joining => {
                 record.losses.hung_helpers += 1;
                 record.notes.push(
@@ -232,10 +302,15 @@ impl Kernel {
             Loaded::No { losses } => record.features_lost.extend_from_slice(losses),
             Loaded::Yes {
                 totals: counters,
-                row,
+                rows,
                 losses,
                 ..
             } => {
+                record.losses.ring_drops = counters.dropped_events();
+                record.features_lost.extend_from_slice(losses);
+                let Some(row) = rows.get(&target) else {
+                    return;
+                };
                 let totals = counters.of(*row);
                 record.reclaim.direct = Some(totals.direct_reclaims);
                 record.reclaim.memcg = Some(totals.memcg_reclaims);
@@ -245,21 +320,12 @@ impl Kernel {
                 record.reclaim.kswapd_wakeups = Some(totals.kswapd_wakeups);
                 record.faults.pressed_minor = Some(totals.minor_faults);
                 record.faults.pressed_major = Some(totals.major_faults);
-                record.losses.ring_drops = counters.dropped_events();
-                record.features_lost.extend_from_slice(losses);
             }
         }
     }
 }
 
-fn load(
-    loading: &Loading,
-    cgroup_id: u64,
-    level: Option<u32>,
-    v2_mount: &Path,
-    terms: Option<bpf::Terms>,
-    eyes: &KernelEyesSlot,
-) -> Loaded {
+fn load(loading: &Loading, v2_mount: &Path, way: &Way) -> Loaded {
     let plan = bpf::plan(&bpf::Facts::read());
     let losses = |losses: &[bpf::Loss]| losses.iter().map(describe).collect::<Vec<_>>();
     if plan.tracepoints.is_empty() {
@@ -272,22 +338,22 @@ fn load(
     if !loading.may_join() {
         return Loaded::TooLate;
     }
-    match attach(&plan, cgroup_id, level, v2_mount, terms) {
-        Ok((programs, reader, row, alone)) => {
+    match join(&plan, v2_mount) {
+        Ok((programs, reader, alone)) => {
             let slot = programs.slot();
-            let loaded = Loaded::Yes {
-                totals: programs.totals(),
-                row,
-                losses: losses(programs.losses()).into_iter().chain(alone).collect(),
-                programs,
-            };
-            let _ = eyes.push(KernelEyes {
+            // First a sign of life: the guard would take its absence for a death.
+            reader.beat(slot, clock::now());
+            way.send(Arrival::Kernel(KernelEyes {
                 reader,
-                row,
                 slot,
                 names: in_initial_namespace("pid", PROC_PID_INIT_INO),
-            });
-            loaded
+            }));
+            Loaded::Yes {
+                totals: programs.totals(),
+                rows: BTreeMap::new(),
+                losses: losses(programs.losses()).into_iter().chain(alone).collect(),
+                programs,
+            }
         }
         Err(error) => Loaded::No {
             losses: vec![all_lost(&with_causes(&error))],
@@ -295,21 +361,10 @@ fn load(
     }
 }
 
-type Attached = (
-    Box<bpf::Programs>,
-    bpf::Reader,
-    bpf::Row,
-    Option<FeatureLost>,
-);
+type Joined = (Box<bpf::Programs>, bpf::Reader, Option<FeatureLost>);
 
-/// Takes part in the programs of this machine, or, where they have no place, loads some for this run.
-fn attach(
-    plan: &bpf::Plan,
-    cgroup_id: u64,
-    level: Option<u32>,
-    v2_mount: &Path,
-    terms: Option<bpf::Terms>,
-) -> Result<Attached, bpf::LoadError> {
+/// Takes part in the programs of this machine, or, where they have no place, loads some for this memwatch.
+fn join(plan: &bpf::Plan, v2_mount: &Path) -> Result<Joined, bpf::LoadError> {
     let populated = |id| cgroup::is_populated(v2_mount, id);
     let (programs, alone) = match bpf::Programs::join(plan, Path::new(bpf::SHARED), populated) {
         Ok(programs) => (programs, None),
@@ -317,14 +372,44 @@ fn attach(
         Err(error) => return Err(error),
     };
     let mut programs = Box::new(programs);
-    let row = programs.add_target(cgroup_id, level)?;
     let reader = programs.reader()?;
-    if let Some(terms) = terms {
-        // First a sign of life: the guard would take its absence for a death.
-        reader.beat(programs.slot(), clock::now());
-        programs.arm(row, &terms)?;
+    Ok((programs, reader, alone))
+}
+
+/// Gives a target its row and its guard, where there are any to be had.
+fn take_in(state: &mut Loaded, wanted: Wanted, way: &Way) {
+    let Loaded::Yes {
+        programs,
+        rows,
+        losses,
+        ..
+    } = state
+    else {
+        return;
+    };
+    let row = match programs.add_target(wanted.id, wanted.level) {
+        // Its own processes, then, and not those of cgroups inside of it.
+        Err(bpf::LoadError::TooManyDepths) => programs.add_target(wanted.id, None),
+        other => other,
+    };
+    let guarded = row.and_then(|row| {
+        if let Some(terms) = &wanted.terms {
+            programs.arm(row, terms)?;
+        }
+        Ok(row)
+    });
+    match guarded {
+        Ok(row) => {
+            rows.insert(wanted.id, row);
+            way.send(Arrival::Row(wanted.id, row));
+        }
+        Err(error) => {
+            let loss = all_lost(&with_causes(&error));
+            if !losses.contains(&loss) {
+                losses.push(loss);
+            }
+        }
     }
-    Ok((programs, reader, row, alone))
 }
 
 fn mortal(error: &bpf::HomeError) -> FeatureLost {

@@ -1,4 +1,4 @@
-//! The target's processes, tracked from look to look in fixed memory.
+//! A target's processes, tracked from look to look in fixed memory.
 //!
 //! Owns the open descriptors (pidfd, `stat`, `statm`) and the short history of each process, and turns
 //! them into the [`Member`]s that the policy reads. The deciding thread runs this: no allocation after
@@ -94,11 +94,11 @@ pub struct Members {
 }
 
 impl Members {
-    /// An empty table with room for `capacity` processes. `leader` is the process that was started, or
-    /// given with `--pid`.
-    pub fn new(leader: Option<u32>, window: Duration, capacity: usize) -> Self {
+    /// An empty table with room for `capacity` processes, whose growth is measured over `window`. Room that
+    /// is not used takes no memory.
+    pub fn new(window: Duration, capacity: usize) -> Self {
         Self {
-            leader,
+            leader: None,
             window,
             // SAFETY: sysconf reads no memory of ours.
             page_bytes: unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u64,
@@ -110,6 +110,14 @@ impl Members {
             look: 0,
             unseen: Unseen::default(),
         }
+    }
+
+    /// Begins with another target. `leader` is the process that was started, or given with `--pid`.
+    pub fn begin(&mut self, leader: Option<u32>) {
+        self.leader = leader;
+        self.tracked.clear();
+        self.views.clear();
+        self.unseen = Unseen::default();
     }
 
     /// Looks at the processes `pids` names. `stall_ns` tells the time a process spent in reclaim so

@@ -5,6 +5,12 @@ use std::process::{Child, Command};
 
 const WINDOW: Duration = Duration::from_secs(4);
 
+fn table(leader: Option<u32>, window: Duration) -> Members {
+    let mut members = Members::new(window, CAPACITY);
+    members.begin(leader);
+    members
+}
+
 fn sleeper() -> Child {
     Command::new("sleep").arg("60").spawn().expect("sleep")
 }
@@ -25,7 +31,7 @@ fn few_open_files_leave_room_for_few_processes_and_for_the_rest() {
 fn processes_come_and_go_and_keep_their_identity() {
     let (one, two) = (sleeper(), sleeper());
     let pids = [one.id(), two.id()];
-    let mut members = Members::new(Some(one.id()), WINDOW, CAPACITY);
+    let mut members = table(Some(one.id()), WINDOW);
     let first = members
         .look(Duration::from_secs(1), pids.into_iter(), |_| 0)
         .to_vec();
@@ -58,7 +64,7 @@ fn processes_come_and_go_and_keep_their_identity() {
 fn who_was_killed_is_read_no_more_and_is_there_until_it_is_gone() {
     let child = sleeper();
     let pid = child.id();
-    let mut members = Members::new(None, WINDOW, CAPACITY);
+    let mut members = table(None, WINDOW);
     let look = |members: &mut Members, second| {
         let pids = [pid].into_iter();
         members
@@ -90,7 +96,7 @@ fn what_an_older_process_has_is_not_what_it_did_lately() {
     let child = sleeper();
     std::thread::sleep(Duration::from_millis(200));
     let look = |window| {
-        let mut members = Members::new(None, window, CAPACITY);
+        let mut members = table(None, window);
         members.look(Duration::from_secs(1), [child.id()].into_iter(), |_| 10)[0]
     };
     let newborn = look(WINDOW);
@@ -108,7 +114,7 @@ fn what_an_older_process_has_is_not_what_it_did_lately() {
 #[test]
 fn differences_are_over_the_window_and_not_over_a_life() {
     let child = sleeper();
-    let mut members = Members::new(None, WINDOW, CAPACITY);
+    let mut members = table(None, WINDOW);
     let mut stalls = Vec::new();
     for second in 1..20u64 {
         let look = members.look(

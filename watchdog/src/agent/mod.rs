@@ -28,3 +28,4 @@ pub mod signals;
 mod starting;
 pub mod story;
 pub mod terminal;
+mod watched;

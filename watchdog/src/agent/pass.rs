@@ -1,35 +1,52 @@
-//! One pass of the deciding thread: look, step the policy, carry out the order, say when to come back.
+//! One pass over a target by the deciding thread: look, step the policy, carry out the order, say when to
+//! come back.
 //!
 //! Everything here was opened and allocated before; a pass reads with `pread`, signals by pidfd, and
 //! tells the slow side through [`Channel`]. When passes happen is [`super::deciding`]'s.
 
-use super::channel::{Channel, Notice, RIVALS};
-use super::eyes::{Eyes, KernelEyes};
+use super::channel::{Channel, Notice, RIVALS, Status, TargetId};
+use super::eyes::{Eyes, KernelEyes, TargetEyes};
 use super::members::Members;
 use super::recorder::Recorder;
 use crate::act::{Mode, Outcome, signal};
-use crate::host::clock;
+use crate::bpf;
+use crate::host::reread::Reread;
 use crate::watch::victim::{self, Choice};
 use crate::watch::{Depth, Facts, Look, Member, Order, Policy, Rung, TargetFacts};
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+/// Who the target is, and on what terms it is guarded.
+#[derive(Debug)]
+pub struct Charge {
+    /// Which target.
+    pub id: TargetId,
+    /// The process that was started, or given with `--pid`.
+    pub leader: Option<u32>,
+    /// Whether what is decided is done, too.
+    pub mode: Mode,
+    /// The live figures.
+    pub status: Arc<Status>,
+    /// Where looks are recorded.
+    pub recorder: Option<Recorder>,
+}
+
 /// Everything one pass works on.
 #[derive(Debug)]
 pub struct Pass {
-    eyes: Eyes,
-    members: Members,
+    charge: Charge,
+    eyes: TargetEyes,
+    /// The table of its processes, while they are looked at.
+    members: Option<Members>,
     policy: Policy,
-    mode: Mode,
     channel: Arc<Channel>,
-    recorder: Option<Recorder>,
-    /// Killing has been shown not to work: no signs of life are given, so that the guard takes it for dead.
-    left_to_guard: bool,
     next: Look,
     due: Option<Duration>,
+    /// Until when the table is kept though nobody looks into it.
+    members_until: Duration,
     interventions: u32,
     victim: Option<Victim>,
 }
@@ -50,75 +67,103 @@ const RECOVERY: Duration = Duration::from_millis(500);
 const AGAIN: Duration = Duration::from_millis(50);
 /// A look this much later than asked is counted as late.
 const LATE: Duration = Duration::from_millis(50);
+/// A table that nobody looked into for so long is for somebody else.
+const CALM: Duration = Duration::from_secs(10);
 
 impl Pass {
     /// Puts a pass together.
     pub fn new(
-        eyes: Eyes,
-        members: Members,
+        charge: Charge,
+        eyes: TargetEyes,
         mut policy: Policy,
-        mode: Mode,
         channel: Arc<Channel>,
-        recorder: Option<Recorder>,
     ) -> Self {
-        if mode == Mode::DryRun {
+        if charge.mode == Mode::DryRun {
             policy.rehearse();
         }
         Self {
+            charge,
             eyes,
-            members,
+            members: None,
+            next: policy.first_look(),
             policy,
-            mode,
             channel,
-            recorder,
-            left_to_guard: false,
-            next: Look {
-                after: Duration::ZERO,
-                depth: Depth::Members,
-            },
             due: None,
+            members_until: Duration::ZERO,
             interventions: 0,
             victim: None,
         }
     }
 
-    /// Killing does not work here: the guard in the kernel is to do it.
-    pub fn leave_it_to_the_guard(&mut self) {
-        self.left_to_guard = true;
+    /// Which target it is for.
+    pub fn target(&self) -> TargetId {
+        self.charge.id
     }
 
-    /// What it sees with.
-    pub fn eyes(&mut self) -> &mut Eyes {
-        &mut self.eyes
+    /// When it is due; never run, it is overdue.
+    pub fn due(&self) -> Duration {
+        self.due.unwrap_or_default()
     }
 
-    /// The ring of the BPF programs, which wakes this thread.
-    pub fn ring(&self) -> Option<BorrowedFd<'_>> {
-        self.eyes.kernel().map(|kernel| kernel.reader.fd())
+    /// The BPF programs count the target in `row` from now on.
+    pub fn count_in(&mut self, row: bpf::Row) {
+        self.eyes.row = Some(row);
     }
 
-    /// Whether a process, by the number that the kernel itself gives it, is the target's: it was at the
-    /// last look, or is now.
-    pub fn has_member(&mut self, pid: u32) -> bool {
-        let known = self.members.views().iter().any(|m| m.pid == pid);
-        (known && self.eyes.names_are_the_kernels()) || self.eyes.has_process(pid)
+    /// Where the BPF programs count it.
+    pub fn row(&self) -> Option<bpf::Row> {
+        self.eyes.row
     }
 
-    /// The pass. `woken` means that reclaim has begun in the target: look at everything.
+    /// A cgroup was found inside the target: its `cgroup.procs`.
+    pub fn look_into(&mut self, procs: Reread) {
+        if let Some(room) = self.eyes.room_for_nested() {
+            room.push(procs);
+        }
+    }
+
+    /// Gives back the table of processes.
+    pub fn part_with_members(&mut self) -> Option<Members> {
+        self.members.take()
+    }
+
+    /// Whether a process was the target's at the last look, by the number that the kernel itself gives it.
+    pub fn had_member(&self, pid: u32, eyes: &Eyes) -> bool {
+        eyes.names_are_the_kernels() && self.views().iter().any(|m| m.pid == pid)
+    }
+
+    /// Whether it is the target's now.
+    pub fn has_member(&self, pid: u32, eyes: &mut Eyes) -> bool {
+        self.eyes.has_process(pid, eyes)
+    }
+
+    fn views(&self) -> &[Member] {
+        self.members.as_ref().map_or(&[], Members::views)
+    }
+
+    /// The pass. `woken` means that reclaim has begun in the target: look at everything. A table for its
+    /// processes is taken from `spare`, and goes back there.
     ///
     /// # Errors
     /// The target is gone. A look that fails for another reason is skipped and counted.
-    pub fn once(&mut self, now: Duration, woken: bool) -> io::Result<Duration> {
+    pub fn once(
+        &mut self,
+        now: Duration,
+        woken: bool,
+        eyes: &mut Eyes,
+        spare: &mut Vec<Members>,
+    ) -> io::Result<Duration> {
         self.count_delay(now);
         // Where no controller counts, the members' totals are the target's usage.
-        let depth = if woken || !self.eyes.has_controller() {
+        let wanted = if woken || !self.eyes.has_controller() {
             Depth::Members
         } else {
             self.next.depth
         };
-        let looked = self.eyes.target(depth).and_then(|target| {
+        let depth = self.reach(wanted, now, spare);
+        let looked = self.eyes.facts(depth, eyes).and_then(|target| {
             if depth == Depth::Members {
-                self.look_at_members(now)?;
+                self.look_at_members(now, eyes)?;
             }
             Ok(target)
         });
@@ -126,25 +171,29 @@ impl Pass {
             Ok(target) => target,
             Err(error) if is_gone(&error) => return Err(error),
             Err(_) => {
-                let status = &self.channel.status;
+                let status = &self.charge.status;
                 status.failed_looks.fetch_add(1, Ordering::Relaxed);
                 self.due = Some(now + AGAIN);
                 return Ok(AGAIN);
             }
         };
-        let machine = (depth >= Depth::Stat)
-            .then(|| self.eyes.machine())
+        let machine = (depth >= Depth::Machine)
+            .then(|| eyes.machine(now))
             .flatten();
         let facts = Facts {
             target: self.without_controller(target),
             machine,
-            members: (depth == Depth::Members).then(|| self.members.views()),
+            members: self
+                .members
+                .as_ref()
+                .filter(|_| depth == Depth::Members)
+                .map(Members::views),
             victim_gone: self
                 .victim
                 .as_ref()
                 .is_some_and(|v| signal::has_exited(&v.pidfd)),
         };
-        if let Some(recorder) = &mut self.recorder {
+        if let Some(recorder) = &self.charge.recorder {
             recorder.take(now, &facts);
         }
         let decision = self.policy.step(now, &facts);
@@ -152,33 +201,52 @@ impl Pass {
         self.publish(current_bytes);
         self.follow_victim(now, current_bytes, victim_gone);
         if let Some(order) = decision.order {
-            self.carry_out(now, &order, current_bytes);
+            self.carry_out(now, &order, current_bytes, eyes);
         }
-        self.tell_guard(depth);
+        if depth == Depth::Members {
+            self.name_victims(eyes);
+        }
         self.next = decision.next;
-        self.due = Some(now + decision.next.after);
-        Ok(decision.next.after)
+        if depth < wanted {
+            self.next.after = self.next.after.max(AGAIN);
+        }
+        self.due = Some(now + self.next.after);
+        Ok(self.next.after)
     }
 
-    /// A sign of life, and whom the guard should reach for if there is none any more.
-    fn tell_guard(&self, depth: Depth) {
-        let Some(KernelEyes {
-            reader,
-            row,
-            slot,
-            names,
-        }) = self.eyes.kernel()
+    /// As deep a look as there is a table for: one is borrowed to look at processes, and given back when they
+    /// have been of no interest for a while.
+    fn reach(&mut self, wanted: Depth, now: Duration, spare: &mut Vec<Members>) -> Depth {
+        if wanted == Depth::Members {
+            self.members_until = now + CALM;
+            if self.members.is_none() {
+                self.members = spare.pop();
+                if let Some(members) = &mut self.members {
+                    members.begin(self.charge.leader);
+                }
+            }
+            if self.members.is_none() {
+                let status = &self.charge.status;
+                status.without_table.fetch_add(1, Ordering::Relaxed);
+                return Depth::Stat;
+            }
+        } else if now >= self.members_until && self.victim.is_none() {
+            spare.extend(self.members.take());
+        }
+        wanted
+    }
+
+    /// Whom the guard should reach for if there is no sign of life any more.
+    fn name_victims(&self, eyes: &Eyes) {
+        let (Some(KernelEyes { reader, names, .. }), Some(row)) = (eyes.kernel(), self.eyes.row)
         else {
             return;
         };
-        if !self.left_to_guard {
-            reader.beat(*slot, clock::now());
-        }
-        if depth == Depth::Members && *names {
+        if *names {
             let weight = |m: &Member| (m.stall_ns, m.growth_bytes, m.anon_bytes);
-            let likely = foremost(self.members.views().iter(), weight);
+            let likely = foremost(self.views().iter(), weight);
             reader.name_victims(
-                *row,
+                row,
                 likely.map(|member| member.map(|m| (m.pid, m.start_ticks))),
             );
         }
@@ -187,29 +255,31 @@ impl Pass {
     /// Where no controller counts, the members' anonymous memory is what is known.
     fn without_controller(&self, mut target: TargetFacts) -> TargetFacts {
         if !self.eyes.has_controller() {
-            target.current_bytes = self.members.views().iter().map(|m| m.anon_bytes).sum();
+            target.current_bytes = self.views().iter().map(|m| m.anon_bytes).sum();
         }
         target
     }
 
-    fn look_at_members(&mut self, now: Duration) -> io::Result<()> {
-        while let Some(room) = self.eyes.room_for_nested()
-            && let Some(nested) = self.channel.next_nested()
-        {
-            room.push(nested);
-        }
-        let left_out = self.eyes.list_processes()?;
-        let eyes = &self.eyes;
-        self.members
-            .look(now, eyes.listed(), |pid| eyes.stall_ns_of(pid));
-        let untracked = self.members.unseen().untracked + left_out;
-        let status = &self.channel.status;
+    fn look_at_members(&mut self, now: Duration, eyes: &mut Eyes) -> io::Result<()> {
+        let Some(members) = &mut self.members else {
+            return Ok(());
+        };
+        let left_out = self.eyes.list_processes(eyes)?;
+        members.look(now, eyes.listed(), |pid| eyes.stall_ns_of(pid));
+        let unseen = members.unseen();
+        let status = &self.charge.status;
+        let untracked = unseen.untracked + left_out;
         status.untracked.fetch_max(untracked, Ordering::Relaxed);
+        status
+            .unreadable
+            .store(unseen.unreadable, Ordering::Relaxed);
+        let seen = members.views().len() as u64 + untracked;
+        status.processes.store(seen, Ordering::Relaxed);
         Ok(())
     }
 
     /// Signals everybody that goes with the victim, as of a fresh list of the members.
-    fn carry_out(&mut self, now: Duration, order: &Order, current_bytes: u64) {
+    fn carry_out(&mut self, now: Duration, order: &Order, current_bytes: u64, eyes: &mut Eyes) {
         let follows = order.rung == Rung::Sigkill
             && self.victim.as_ref().map(|v| v.choice.member.pid)
                 == order.victim.map(|v| v.member.pid)
@@ -219,7 +289,7 @@ impl Pass {
         }
         let number = self.interventions;
         let rivals = self.rivals(order);
-        self.channel.tell(Notice::Ordered {
+        self.tell(Notice::Ordered {
             number,
             at: now,
             order: *order,
@@ -229,19 +299,22 @@ impl Pass {
         let (Some(choice), Some(signal)) = (order.victim, signal_of(order.rung)) else {
             return;
         };
-        if self.look_at_members(now).is_err() {
+        if self.look_at_members(now, eyes).is_err() {
             return;
         }
-        let views = self.members.views();
+        let Some(members) = &self.members else {
+            return;
+        };
+        let views = members.views();
         let mut survivors = views.len();
         for member in views
             .iter()
             .filter(|m| victim::in_scope(m, &choice.member, choice.scope, views))
         {
-            let outcome = self.members.pidfd(member).map_or(Outcome::Gone, |pidfd| {
-                let outcome = signal::send(pidfd, signal, self.mode);
+            let outcome = members.pidfd(member).map_or(Outcome::Gone, |pidfd| {
+                let outcome = signal::send(pidfd, signal, self.charge.mode);
                 if signal == libc::SIGKILL && outcome == Outcome::Delivered {
-                    self.members.has_been_killed(member);
+                    members.has_been_killed(member);
                     if let Ok(dying) = pidfd.try_clone_to_owned() {
                         self.channel.hand_over_dying(dying);
                     }
@@ -249,7 +322,7 @@ impl Pass {
                 outcome
             });
             survivors -= usize::from(outcome == Outcome::Delivered);
-            self.channel.tell(Notice::Hit {
+            self.tell(Notice::Hit {
                 number,
                 at: now,
                 rung: order.rung,
@@ -257,9 +330,9 @@ impl Pass {
                 outcome,
             });
         }
-        self.channel.tell(Notice::Struck { survivors });
+        self.tell(Notice::Struck { survivors });
         if !follows
-            && let Some(pidfd) = self.members.pidfd(&choice.member)
+            && let Some(pidfd) = members.pidfd(&choice.member)
             && let Ok(pidfd) = pidfd.try_clone_to_owned()
         {
             self.victim = Some(Victim {
@@ -274,7 +347,7 @@ impl Pass {
 
     fn rivals(&self, order: &Order) -> [Option<Member>; RIVALS] {
         let chosen = order.victim.map(|v| v.member.pid);
-        let others = self.members.views().iter();
+        let others = self.views().iter();
         let others = others.filter(|m| Some(m.pid) != chosen);
         foremost(others, |m| (m.growth_bytes, m.stall_ns, m.anon_bytes))
     }
@@ -291,17 +364,22 @@ impl Pass {
         let expected = victim.choice.member.anon_bytes / 2;
         let back = current_bytes <= victim.before_bytes.saturating_sub(expected);
         if back || now.saturating_sub(gone_at) >= RECOVERY {
-            self.channel.tell(Notice::Recovered {
+            let recovered = Notice::Recovered {
                 number: victim.number,
                 at: now,
                 current_bytes,
-            });
+            };
+            self.channel.tell(self.charge.id, recovered);
             self.victim = None;
         }
     }
 
+    fn tell(&self, notice: Notice) {
+        self.channel.tell(self.charge.id, notice);
+    }
+
     fn publish(&self, current_bytes: u64) {
-        let status = &self.channel.status;
+        let status = &self.charge.status;
         status.current_bytes.store(current_bytes, Ordering::Relaxed);
         status
             .peak_bytes
@@ -310,19 +388,12 @@ impl Pass {
             status.full_permille.store(full.into(), Ordering::Relaxed);
             status.some_permille.store(some.into(), Ordering::Relaxed);
         }
-        let unseen = self.members.unseen();
-        status
-            .untracked
-            .fetch_max(unseen.untracked, Ordering::Relaxed);
-        status
-            .unreadable
-            .store(unseen.unreadable, Ordering::Relaxed);
         status.looks.fetch_add(1, Ordering::Relaxed);
     }
 
     fn count_delay(&self, now: Duration) {
         let delay = now.saturating_sub(self.due.unwrap_or(now));
-        let status = &self.channel.status;
+        let status = &self.charge.status;
         status
             .longest_delay_us
             .fetch_max(delay.as_micros() as u64, Ordering::Relaxed);

@@ -46,7 +46,7 @@ pub struct Recording {
 
 impl Recorder {
     /// Takes a look.
-    pub fn take(&mut self, at: Duration, facts: &Facts) {
+    pub fn take(&self, at: Duration, facts: &Facts) {
         let members = facts.members.map(|members| {
             let mut kept = [Member::default(); MEMBERS];
             let len = members.len().min(MEMBERS);

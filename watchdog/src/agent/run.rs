@@ -6,23 +6,23 @@
 
 use super::adopt::Adopted;
 use super::channel::Channel;
-use super::deciding::{self, Events, KernelEyesSlot, Refused};
+use super::deciding::{self, Arrival, Decider, Inbox, Refused, Way};
 use super::eyes::Eyes;
-use super::guarded::{self, Guarded};
+use super::guarded;
 use super::helpers::Helpers;
 use super::identity;
 use super::inheritance::Inheritance;
-use super::kernel::Kernel;
+use super::kernel::{Kernel, Wanted};
 use super::launch::Program;
 use super::members::{self, Members};
-use super::pass::Pass;
+use super::pass::{Charge, Pass};
 use super::recorder::Recording;
 use super::signals::{self, Change};
 use super::starting::{
     guard_terms, make_ready, open_files, open_recording, response, safe_cpus, start, undo,
 };
-use super::story::Story;
 use super::terminal::Terminal;
+use super::watched::Watched;
 use crate::act::Mode;
 use crate::config::Attach;
 use crate::host::cgroup::Shelter;
@@ -32,7 +32,6 @@ use crate::incident::{FeatureLost, ReportFile};
 use crate::watch::{Policy, Settings};
 use anyhow::Context;
 use nix::sys::signalfd::SignalFd;
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -102,10 +101,9 @@ pub fn run(orders: Orders) -> anyhow::Result<u8> {
 /// A run under way. How it ends is [`super::ending`]'s.
 pub(super) struct Run {
     pub(super) orders: Orders,
-    pub(super) guarded: Guarded,
+    pub(super) watched: Watched,
     pub(super) subject: Running,
-    pub(super) channel: Arc<Channel>,
-    pub(super) events: Arc<Events>,
+    pub(super) way: Way,
     pub(super) kernel: Kernel,
     pub(super) recording: Option<Recording>,
     pub(super) decider: Option<std::thread::JoinHandle<Option<i32>>>,
@@ -115,24 +113,7 @@ pub(super) struct Run {
     pub(super) helpers: Helpers,
     /// How long it took.
     pub(super) rehearsal: Option<Duration>,
-    pub(super) story: Story,
     pub(super) terminal: Terminal,
-    pub(super) began: (Duration, SystemTime),
-    pub(super) notes: Vec<String>,
-    pub(super) nested: BTreeSet<u64>,
-    pub(super) condemned: Option<Condemned>,
-    pub(super) froze: bool,
-    /// The most cgroups inside the target that found no place among those looked into.
-    pub(super) nested_left_out: usize,
-}
-
-/// The whole target was told to end: who outlives its leader does not go free.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Condemned {
-    /// Until then it may end by itself.
-    pub(super) grace_until: Duration,
-    /// From then on a target that was only asked, and lives, is judged afresh.
-    pub(super) pardoned_at: Option<Duration>,
 }
 
 /// What runs in the target.
@@ -155,9 +136,10 @@ impl Run {
         let recording = orders.record.as_deref().map(open_recording).transpose()?;
         let (recorder, recording) = recording.unzip();
         let guarded = make_ready(&orders, layout)?;
-        let channel = Arc::new(Channel::new().context("cannot make the channel between threads")?);
-        let events = Arc::new(Events::new(256));
-        let eyes = Arc::new(KernelEyesSlot::new(1));
+        let way = Way {
+            inbox: Arc::new(Inbox::new(1)),
+            channel: Arc::new(Channel::new().context("cannot make the channel between threads")?),
+        };
         // Before the command: it must not find its guard short of anything.
         let target_eyes = guarded.eyes()?;
         let machine_eyes = guarded::machine_eyes()?;
@@ -166,53 +148,52 @@ impl Run {
         // After the command, which must not wait for it, nor find itself in it.
         let shelter = Shelter::enter(layout);
         let features_lost = shelter.as_ref().err().map(identity::no_shelter);
-        let leader = match &subject {
-            Running::Child { pid } => Some(*pid),
-            Running::Adopted(adopted) => Some(adopted.leader),
-            Running::Cgroup => None,
-        };
-        let members = Members::new(
-            leader,
-            orders.settings.growth_window,
-            members::capacity(open_files()),
-        );
         let mode = if orders.attach.dry_run {
             Mode::DryRun
         } else {
             Mode::Real
         };
-        let policy = Policy::new(orders.settings, response(orders.attach.on_pressure));
-        let pass = Pass::new(
-            Eyes::new(target_eyes, machine_eyes),
-            members,
-            policy,
-            mode,
-            Arc::clone(&channel),
-            recorder,
-        );
-        let decider = deciding::start(
-            pass,
-            Arc::clone(&channel),
-            Arc::clone(&eyes),
-            Arc::clone(&events),
-        )
-        .inspect_err(|_| undo(&subject, &guarded.target))
-        .context("cannot start the deciding thread")?;
-        let kernel = Kernel::load_beside(&guarded.target, layout, guard_terms(&orders), eyes);
-        let mut notes = guarded.shortcomings.clone();
+        let mut watched = Watched::new(guarded, orders.settings, mode, began);
         if let Running::Adopted(adopted) = &subject {
-            notes.extend(adopted.notes());
+            watched.notes.extend(adopted.notes());
         }
+        let charge = Charge {
+            id: watched.guarded.target.id,
+            leader: match &subject {
+                Running::Child { pid } => Some(*pid),
+                Running::Adopted(adopted) => Some(adopted.leader),
+                Running::Cgroup => None,
+            },
+            mode,
+            status: Arc::clone(&watched.status),
+            recorder,
+        };
+        let policy = Policy::new(orders.settings, response(orders.attach.on_pressure));
+        let pass = Pass::new(charge, target_eyes, policy, Arc::clone(&way.channel));
+        way.send(Arrival::Target(Box::new(pass)));
+        let capacity = members::capacity(open_files());
+        let decider = Decider::new(
+            Eyes::new(machine_eyes),
+            vec![Members::new(orders.settings.growth_window, capacity)],
+            1,
+            way.clone(),
+            None,
+        );
+        let decider = decider
+            .start()
+            .inspect_err(|_| undo(&subject, &watched.guarded.target))
+            .context("cannot start the deciding thread")?;
+        let wanted = Wanted::new(&watched.guarded.target, guard_terms(&orders));
+        let kernel = Kernel::load_beside(vec![wanted], layout, way.clone());
         let terminal = Terminal::new(orders.attach.live, orders.attach.verbosity);
-        for note in &notes {
+        for note in &watched.notes {
             terminal.warn(note);
         }
         Ok(Self {
             orders,
-            guarded,
+            watched,
             subject,
-            channel,
-            events,
+            way,
             kernel,
             recording,
             decider: Some(decider),
@@ -221,20 +202,13 @@ impl Run {
             shelter: shelter.ok(),
             helpers: Helpers::default(),
             rehearsal: None,
-            story: Story::begin(began.0),
             terminal,
-            began,
-            notes,
-            nested: BTreeSet::new(),
-            condemned: None,
-            froze: false,
-            nested_left_out: 0,
         })
     }
 
     /// Reacts until the command, or the target, has ended.
     async fn watch(&mut self, signals: SignalFd) -> anyhow::Result<Ended> {
-        let channel = Arc::clone(&self.channel);
+        let channel = Arc::clone(&self.way.channel);
         let notices = channel.slow_side().try_clone_to_owned()?;
         // SAFETY: both are owned here, registered once, and closed when the registration is dropped.
         let (signals, notices) = unsafe {
@@ -265,7 +239,7 @@ impl Run {
                     ready.clear_ready();
                     ended
                 }
-                _ = sleep_for(deadline.map(|d| (self.began.0 + d).saturating_sub(clock::now()))) => {
+                _ = sleep_for(deadline.map(|d| (self.watched.began.0 + d).saturating_sub(clock::now()))) => {
                     deadline = self.time_is_up(deadline);
                     None
                 }
@@ -274,15 +248,6 @@ impl Run {
             if let Some(ended) = ended {
                 return Ok(ended);
             }
-        }
-    }
-
-    /// Whether what is decided is done, too.
-    pub(super) fn mode(&self) -> Mode {
-        if self.orders.attach.dry_run {
-            Mode::DryRun
-        } else {
-            Mode::Real
         }
     }
 }

@@ -186,12 +186,13 @@ impl Programs {
         Ok(Duration::from_nanos(stall_ns))
     }
 
-    /// What the guard has done in a target and nobody has read yet; each kill is returned once.
+    /// What the guard has done in these targets, by the ids of their cgroups, and nobody has read yet; each
+    /// kill is returned once.
     ///
     /// # Errors
     /// The kernel refuses, which it does not.
-    pub fn take_kills(&mut self, cgroup_id: u64) -> Result<Vec<(Name, Kill)>, LoadError> {
-        self.take_kills_of(|kill| kill.cgroup_id == cgroup_id)
+    pub fn take_kills(&mut self, of: impl Fn(u64) -> bool) -> Result<Vec<(Name, Kill)>, LoadError> {
+        self.take_kills_of(|kill| of(kill.cgroup_id))
     }
 
     /// What the guard did in targets whose memwatch had died, as found when this one came.

@@ -52,7 +52,9 @@ pub struct Order {
 pub enum Depth {
     /// Usage and pressure of the target: microseconds.
     Usage,
-    /// Its breakdown and the machine.
+    /// The machine, which is looked at once for many targets.
+    Machine,
+    /// The target's breakdown.
     Stat,
     /// Its processes.
     Members,
@@ -109,6 +111,8 @@ pub struct Policy {
     ladder: Ladder,
     /// Whether what is ordered is not done.
     rehearsing: bool,
+    /// Whether a target that sits still is looked at lightly.
+    one_of_many: bool,
     /// Until when the warning, or the freeze, that was given holds.
     quiet_until: Option<Duration>,
     signalled: [Option<Signalled>; REMEMBERED],
@@ -124,6 +128,7 @@ impl Policy {
             signals: Signals::new(settings),
             ladder: Ladder::Watching,
             rehearsing: false,
+            one_of_many: false,
             quiet_until: None,
             signalled: [None; REMEMBERED],
             deep_look_due: Duration::ZERO,
@@ -134,6 +139,25 @@ impl Policy {
     /// would come next cannot be told: a SIGKILL is followed by the silence of a cooldown.
     pub fn rehearse(&mut self) {
         self.rehearsing = true;
+    }
+
+    /// One of many targets of one memwatch: while it sits still its processes and its breakdown are not
+    /// looked at, and who grew is known from when it began to move.
+    pub fn one_of_many(&mut self) {
+        self.one_of_many = true;
+    }
+
+    /// How closely to look first.
+    pub fn first_look(&self) -> Look {
+        let depth = if self.one_of_many {
+            Depth::Machine
+        } else {
+            Depth::Members
+        };
+        Look {
+            after: Duration::ZERO,
+            depth,
+        }
     }
 
     /// The rates behind the decisions, for the live line and the record.
@@ -303,10 +327,15 @@ impl Policy {
     /// could be full soon. The machine is looked at whenever it is what will be full first.
     fn depth(&self, at: Duration) -> Depth {
         let soon = self.time_left() < self.settings.growth_window / 16;
-        if at >= self.deep_look_due || (soon && self.signals.moved()) {
+        let moved = self.signals.moved();
+        let troubled = self.signals.near_limit() || self.pressed();
+        let sits_still = self.one_of_many && !moved && !troubled;
+        if (at >= self.deep_look_due && !sits_still) || (soon && moved) {
             Depth::Members
-        } else if self.signals.near_limit() || self.pressed() || self.signals.machine_bounds() {
+        } else if troubled || (self.signals.machine_bounds() && !sits_still) {
             Depth::Stat
+        } else if self.signals.machine_bounds() {
+            Depth::Machine
         } else {
             Depth::Usage
         }

@@ -13,7 +13,8 @@ const SAMPLES: usize = 64;
 #[derive(Clone, Debug)]
 pub struct Window {
     span: Duration,
-    samples: [(Duration, u64); SAMPLES],
+    /// When, in ns, and what: a daemon has nine windows for each of a thousand targets.
+    samples: [(u64, u64); SAMPLES],
     /// How many samples are valid, the newest at `newest`.
     len: usize,
     newest: usize,
@@ -44,7 +45,7 @@ impl Window {
     pub fn new(span: Duration) -> Self {
         Self {
             span,
-            samples: [(Duration::ZERO, 0); SAMPLES],
+            samples: [(0, 0); SAMPLES],
             len: 0,
             newest: 0,
         }
@@ -57,18 +58,19 @@ impl Window {
 
     /// Adds a sample. Time never runs backwards: a sample older than the newest is passed over.
     pub fn push(&mut self, now: Duration, value: u64) {
+        let sample = (u64::try_from(now.as_nanos()).unwrap_or(u64::MAX), value);
         if self.len > 0 {
-            if now < self.samples[self.newest].0 {
+            if sample.0 < self.samples[self.newest].0 {
                 return;
             }
             let settled = self.nth(1).map(|(at, _)| at);
             if settled.is_some_and(|at| now.saturating_sub(at) < self.grain()) {
-                self.samples[self.newest] = (now, value);
+                self.samples[self.newest] = sample;
                 return;
             }
         }
         self.newest = (self.newest + 1) % SAMPLES;
-        self.samples[self.newest] = (now, value);
+        self.samples[self.newest] = sample;
         self.len = (self.len + 1).min(SAMPLES);
     }
 
@@ -109,7 +111,8 @@ impl Window {
 
     /// The `n`th newest sample.
     fn nth(&self, n: usize) -> Option<(Duration, u64)> {
-        (n < self.len).then(|| self.samples[(self.newest + SAMPLES - n) % SAMPLES])
+        let (at_ns, value) = self.samples[(self.newest + SAMPLES - n % SAMPLES) % SAMPLES];
+        (n < self.len).then(|| (Duration::from_nanos(at_ns), value))
     }
 }
 

@@ -229,7 +229,7 @@ impl World {
                 }),
                 reclaim: None,
             },
-            machine: (depth >= Depth::Stat).then(|| MachineFacts {
+            machine: (depth >= Depth::Machine).then(|| MachineFacts {
                 meminfo: MemInfo {
                     total_bytes: self.machine_bytes,
                     available_bytes: self.available(since, held),

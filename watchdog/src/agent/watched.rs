@@ -1,0 +1,328 @@
+//! A target as the slow side keeps it: what is known of it, what is done about it beside the deciding
+//! thread, and its record. Who started it, if anybody here did, and who is told of it is [`super::run`]'s and
+//! the daemon's.
+
+use super::channel::{Notice, Status};
+use super::deciding::{Arrival, Way};
+use super::eyes::NESTED;
+use super::guarded::Guarded;
+use super::helpers::Helpers;
+use super::kernel::Kernel;
+use super::signals::Change;
+use super::story::Story;
+use crate::act::{self, Mode, Outcome};
+use crate::bpf;
+use crate::host::cgroup;
+use crate::host::clock;
+use crate::host::reread::Reread;
+use crate::incident::{self, Record, Verdict};
+use crate::watch::victim::Scope;
+use crate::watch::{Order, Rung, Settings};
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+/// How long a killed process may take to be gone; one that waits for a dead disk takes for ever.
+const DEATH: Duration = Duration::from_secs(2);
+/// How long an act may take whose outcome is told.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// What is told of one that took longer.
+const LATE: Outcome = Outcome::Refused {
+    errno: libc::ETIMEDOUT,
+};
+
+/// One target.
+pub(super) struct Watched {
+    pub(super) guarded: Guarded,
+    pub(super) settings: Settings,
+    pub(super) mode: Mode,
+    pub(super) status: Arc<Status>,
+    pub(super) story: Story,
+    pub(super) began: (Duration, SystemTime),
+    pub(super) notes: Vec<String>,
+    /// Whether memwatch has frozen it.
+    pub(super) froze: bool,
+    condemned: Option<Condemned>,
+    nested: BTreeSet<u64>,
+    /// The most cgroups inside the target that found no place among those looked into.
+    nested_left_out: usize,
+}
+
+/// The whole target was told to end: who outlives its leader does not go free.
+#[derive(Clone, Copy, Debug)]
+struct Condemned {
+    /// Until then it may end by itself.
+    grace_until: Duration,
+    /// From then on a target that was only asked, and lives, is judged afresh.
+    pardoned_at: Option<Duration>,
+}
+
+/// What a notice of the deciding thread comes to, for whoever is to be told.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Heard {
+    /// Something for the record alone.
+    Noted,
+    /// An order was given.
+    Ordered(Order),
+    /// The same, and the target was frozen or could not be.
+    Frozen(Order, Outcome),
+    /// The cgroup is gone.
+    Gone,
+}
+
+impl Watched {
+    /// Begins with a target.
+    pub(super) fn new(
+        guarded: Guarded,
+        settings: Settings,
+        mode: Mode,
+        began: (Duration, SystemTime),
+    ) -> Self {
+        Self {
+            notes: guarded.shortcomings.clone(),
+            guarded,
+            settings,
+            mode,
+            status: Arc::default(),
+            story: Story::begin(began.0),
+            began,
+            froze: false,
+            condemned: None,
+            nested: BTreeSet::new(),
+            nested_left_out: 0,
+        }
+    }
+
+    fn dir(&self) -> &Path {
+        &self.guarded.target.dir
+    }
+
+    /// Takes in what the deciding thread told, and does what was left to this side.
+    pub(super) fn hear(&mut self, notice: &Notice, helpers: &Helpers) -> Heard {
+        self.story.hear(notice);
+        let (order, at) = match notice {
+            Notice::Ordered { order, at, .. } => (*order, *at),
+            Notice::TargetGone => return Heard::Gone,
+            Notice::Hit { .. } | Notice::Struck { .. } | Notice::Recovered { .. } => {
+                return Heard::Noted;
+            }
+        };
+        let whole = order
+            .victim
+            .is_some_and(|victim| victim.scope == Scope::Target);
+        if whole && self.mode == Mode::Real {
+            self.condemn(order.rung, at);
+        }
+        match order.rung {
+            Rung::Freeze => {
+                if self.mode == Mode::Real {
+                    self.guarded.target.say_frozen();
+                }
+                let outcome = self.freeze(helpers);
+                // Late is not never.
+                self.froze |= matches!(outcome, Outcome::Delivered | LATE);
+                self.story.froze(outcome);
+                Heard::Frozen(order, outcome)
+            }
+            Rung::Sigkill if whole => {
+                self.beside(helpers, act::target::kill, self.mode);
+                Heard::Ordered(order)
+            }
+            _ => Heard::Ordered(order),
+        }
+    }
+
+    /// Takes in what the BPF programs told of it.
+    pub(super) fn witness(&mut self, event: &bpf::Event) {
+        match event {
+            bpf::Event::OomVictim { pid, comm, .. } => self.story.kernel_oom(*pid, comm),
+            bpf::Event::Hang { tid, comm, .. } => self.story.hung(*tid, comm),
+            bpf::Event::ReclaimStarted { .. } => {}
+        }
+    }
+
+    fn condemn(&mut self, rung: Rung, at: Duration) {
+        let asked_until = at + self.settings.term_grace;
+        self.condemned = match rung {
+            Rung::Sigkill => Some(Condemned {
+                grace_until: at,
+                pardoned_at: None,
+            }),
+            Rung::Sigterm => Some(Condemned {
+                grace_until: asked_until,
+                pardoned_at: Some(asked_until + self.settings.cooldown),
+            }),
+            Rung::Warn | Rung::Freeze => self.condemned,
+        };
+    }
+
+    /// Acts on the whole target by a file of its cgroup. Waits for the kernel's cgroup lock, which whoever
+    /// makes a cgroup under pressure holds for long: beside.
+    pub(super) fn beside(&self, helpers: &Helpers, act: fn(&Path, Mode) -> Outcome, mode: Mode) {
+        let dir = self.dir().to_owned();
+        helpers.start(move || _ = act(&dir, mode));
+    }
+
+    /// The same for the one act whose outcome must be told.
+    fn freeze(&self, helpers: &Helpers) -> Outcome {
+        let (dir, mode) = (self.dir().to_owned(), self.mode);
+        helpers
+            .ask(PATIENCE, move || act::target::freeze(&dir, mode))
+            .unwrap_or(LATE)
+    }
+
+    /// Asks everybody, as timeout(1) does: a shell alone would end and leave its children running.
+    pub(super) fn ask_all(&mut self, limit: Duration, grace: Duration, helpers: &Helpers) {
+        if self.mode == Mode::Real {
+            self.condemned = Some(Condemned {
+                grace_until: clock::now() + grace,
+                pardoned_at: None,
+            });
+        }
+        let outcome = self.signal_all(libc::SIGTERM);
+        self.beside(helpers, act::target::thaw, self.mode);
+        self.story.timeout(limit, Rung::Sigterm, outcome);
+    }
+
+    /// Ends everybody, and forks under way.
+    pub(super) fn end_all(&mut self, limit: Duration, helpers: &Helpers) {
+        let outcome = self.signal_all(libc::SIGKILL);
+        self.beside(helpers, act::target::kill, self.mode);
+        self.story.timeout(limit, Rung::Sigkill, outcome);
+    }
+
+    /// Everybody who is there now; waits for nothing.
+    fn signal_all(&self, signal: i32) -> Outcome {
+        let send = |pid| {
+            act::signal::pidfd_open(pid).map_or(Outcome::Gone, |pidfd| {
+                act::signal::send(pidfd.as_fd(), signal, self.mode)
+            })
+        };
+        cgroup::pids(self.dir())
+            .into_iter()
+            .map(send)
+            .fold(Outcome::Gone, |so_far, outcome| match so_far {
+                Outcome::Delivered => so_far,
+                _ => outcome,
+            })
+    }
+
+    /// Cgroups that are made inside of it, as a nested test runner or a container does.
+    pub(super) fn find_nested(&mut self, way: &Way) {
+        let found: BTreeMap<u64, PathBuf> = cgroup::descendants(self.dir())
+            .into_iter()
+            .filter_map(|dir| Some((cgroup::id(&dir).ok()?, dir)))
+            .collect();
+        // By id: a cgroup that is removed and made again under its old name is another.
+        self.nested.retain(|id| found.contains_key(id));
+        self.nested_left_out = self.nested_left_out.max(found.len().saturating_sub(NESTED));
+        for (id, dir) in found {
+            if self.nested.len() < NESTED
+                && !self.nested.contains(&id)
+                && let Ok(procs) = Reread::open(&dir.join("cgroup.procs"))
+                && way.send(Arrival::Nested(self.guarded.target.id, procs))
+            {
+                self.nested.insert(id);
+            }
+        }
+    }
+
+    /// Whether nobody is left in it.
+    pub(super) fn is_empty(&self) -> bool {
+        cgroup::pids(self.dir()).is_empty()
+    }
+
+    /// Ends what is left of a target that was told to end: the leader may be the first to go and not
+    /// the hog, and forks under way got no signal. What was asked has the rest of its grace for it.
+    pub(super) fn see_off(&mut self, let_go: bool) {
+        let now = clock::now();
+        let Some(condemned) = self.condemned else {
+            return;
+        };
+        let pardoned = |at| let_go || now >= at;
+        if condemned.pardoned_at.is_some_and(pardoned) {
+            return;
+        }
+        if !self.is_empty_within(condemned.grace_until.saturating_sub(now)) {
+            act::target::kill(self.dir(), Mode::Real);
+            self.is_empty_within(DEATH);
+            self.notes
+                .push("what outlived the end of the command was killed with it".into());
+        }
+    }
+
+    fn is_empty_within(&self, patience: Duration) -> bool {
+        let until = clock::now() + patience;
+        loop {
+            let empty = self.is_empty();
+            if empty || clock::now() > until {
+                return empty;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// The kernel's OOM kills, and how it ended.
+    pub(super) fn verdict(&mut self, leader: Option<(u32, Change)>, let_go: bool) -> (Verdict, u8) {
+        let kills = self.guarded.totals().oom_kills;
+        self.story.kernel_oom_count(kills, leader);
+        self.story.end(leader, let_go)
+    }
+
+    /// Its record: what was counted, decided and done. The story is told once.
+    pub(super) fn record(
+        &mut self,
+        over: (Duration, SystemTime),
+        verdict: Verdict,
+        kernel: &Kernel,
+    ) -> Record {
+        let totals = self.guarded.totals();
+        let duration_us = over.0.saturating_sub(self.began.0).as_micros() as u64;
+        let mut record = Record::new(self.began.1, over.1, duration_us, verdict);
+        record.host = super::identity::host();
+        record.target = self.guarded.describe();
+        let status = &self.status;
+        let seen = status.peak_bytes.load(Ordering::Relaxed);
+        record.peak_bytes = Some(totals.peak_bytes.map_or(seen, |peak| peak.max(seen)));
+        record.stall_us = totals.psi.map(|psi| psi.some_us);
+        record.stall_full_us = totals.psi.map(|psi| psi.full_us);
+        record.refaults_pages = totals.stat.map(|stat| stat.refault_pages);
+        record.faults = incident::Faults {
+            minor: totals
+                .stat
+                .map(|stat| stat.faults.saturating_sub(stat.major_faults)),
+            major: totals.stat.map(|stat| stat.major_faults),
+            ..incident::Faults::default()
+        };
+        kernel.tell(self.guarded.target.id, &mut record);
+        record.losses.missed_looks = status.late_looks.load(Ordering::Relaxed);
+        record.losses.longest_delay_us = status.longest_delay_us.load(Ordering::Relaxed);
+        record.losses.untracked_processes = status.untracked.load(Ordering::Relaxed);
+        record.losses.unreadable_files = [&status.unreadable, &status.failed_looks]
+            .map(|count| count.load(Ordering::Relaxed))
+            .iter()
+            .sum();
+        record.dry_run = self.mode == Mode::DryRun;
+        record.settings = super::identity::settings(&self.settings);
+        let without_table = status.without_table.load(Ordering::Relaxed);
+        if without_table > 0 {
+            self.notes.push(format!(
+                "{without_table} looks did not go as far as the processes: too many targets were in trouble at once"
+            ));
+        }
+        if self.nested_left_out > 0 {
+            self.notes.push(format!(
+                "{} cgroups in the target were not looked into: there were more than {NESTED}",
+                self.nested_left_out
+            ));
+        }
+        let notes = self.notes.iter().map(|note| note.as_str().into());
+        record.notes.extend(notes);
+        std::mem::replace(&mut self.story, Story::begin(over.0)).tell(&mut record);
+        record.kind = record.gravest();
+        record
+    }
+}
