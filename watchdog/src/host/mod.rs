@@ -9,6 +9,7 @@ pub mod layout;
 pub mod machine;
 pub mod meminfo;
 pub mod memory;
+pub mod notify;
 pub mod oomd;
 pub mod privileges;
 pub mod process;
