@@ -23,6 +23,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Doctor(args) => cli::doctor::run(args),
         Command::Replay(args) => cli::replay::run(args, &cli.config()?),
         Command::Guard(args) => cli::guard::run(args),
+        Command::Config(args) => cli::config::run(args, cli.common.config.clone()),
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+use super::config::ConfigArgs;
 use super::doctor::{self, DoctorArgs};
 use super::guard::{self, GuardArgs};
 use super::replay::{self, ReplayArgs};
@@ -66,6 +67,8 @@ pub enum Command {
     /// Show or lift the guard in the kernel
     #[command(long_about = guard::ABOUT)]
     Guard(GuardArgs),
+    /// Check the configuration files, and show what is in force
+    Config(ConfigArgs),
 }
 
 /// `memwatch attach`.
@@ -183,7 +186,9 @@ impl Cli {
     fn flags(&self) -> Flags {
         let layer = match &self.command {
             Command::Attach(attach) => attach.layer(),
-            Command::Doctor(_) | Command::Replay(_) | Command::Guard(_) => Layer::default(),
+            Command::Doctor(_) | Command::Replay(_) | Command::Guard(_) | Command::Config(_) => {
+                Layer::default()
+            }
         };
         Flags {
             config: self.common.config.clone(),

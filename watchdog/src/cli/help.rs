@@ -18,9 +18,11 @@ Put it in front of what worries you:
 pub(super) const FILES: &str = "\
 Files:
   /etc/memwatch/memwatch.toml               the machine's configuration
+  /etc/memwatch/memwatch.toml.d/*.toml      more of it, in the order of names
   $XDG_CONFIG_HOME/memwatch/memwatch.toml   the user's; default ~/.config
   The user's wins over the machine's, flags win over both. --config, or else
-  MEMWATCH_CONFIG, names one file to read instead of both.
+  MEMWATCH_CONFIG, names one file to read instead of all. What is read, and
+  in force, says: memwatch config check
 
 Environment:
   MEMWATCH_CONFIG   path of the configuration file

@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod attach;
+pub mod config;
 pub mod doctor;
 pub mod failure;
 pub mod guard;
@@ -10,6 +11,7 @@ pub mod replay;
 mod usage;
 
 pub use args::{AttachArgs, Cli, Command, Target};
+pub use config::ConfigArgs;
 pub use doctor::DoctorArgs;
 pub use guard::GuardArgs;
 pub use replay::ReplayArgs;

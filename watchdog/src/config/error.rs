@@ -5,8 +5,9 @@ use std::io;
 use std::path::PathBuf;
 
 use super::file::MAX_BYTES;
+use super::pattern::PatternError;
 use super::resolve::{MIN_LIMIT, Origin};
-use super::search::NamedBy;
+use super::search::{NamedBy, SYSTEM_FILE};
 use super::{Quoted, Size, SizeError, Span, SpanError};
 
 /// Why there is no valid configuration.
@@ -40,6 +41,16 @@ pub enum ConfigError {
         /// Why this file was read at all.
         named_by: NamedBy,
     },
+    /// What the daemon reads must be what root wrote.
+    #[error("memwatch daemon does not read {0} ({named_by}): {mistrust} {0}", path.display())]
+    NotRoots {
+        /// The file, or the directory that it is in.
+        path: PathBuf,
+        /// Why it would be read at all.
+        named_by: NamedBy,
+        /// Why it may be somebody else's.
+        mistrust: Mistrust,
+    },
     /// TOML is UTF-8.
     #[error("{} is not UTF-8: the byte at offset {offset} is wrong; save the file as UTF-8", path.display())]
     NotUtf8 {
@@ -63,6 +74,25 @@ pub enum ConfigError {
     /// Each option is right alone, but not all together.
     #[error(transparent)]
     Contradiction(#[from] Box<Contradiction>),
+}
+
+impl ConfigError {
+    /// Whether it is only that the daemon does not read a file that somebody named, and so may have meant
+    /// for others.
+    pub fn is_for_others(&self) -> bool {
+        matches!(self, Self::NotRoots { named_by, .. } if named_by.somebody())
+    }
+}
+
+/// Why a file may say what others than root want.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Mistrust {
+    /// The user with this id can change it.
+    #[error("it belongs to user {0}; run: chown root")]
+    Owner(u32),
+    /// Its mode lets others than its owner change it.
+    #[error("others than root may write to it (mode {:04o}); run: chmod go-w", .0 & 0o7777)]
+    Mode(u32),
 }
 
 /// What is wrong between options that are each well-formed.
@@ -140,6 +170,19 @@ pub enum Problem {
         /// The nearest that exists, or all.
         hint: String,
     },
+    /// A table of the daemon's in a file that it does not read.
+    #[error(
+        "{table} is the machine's to say, and this is a user's file; put it into {SYSTEM_FILE}"
+    )]
+    NotTheUsers {
+        /// Its heading.
+        table: &'static str,
+    },
+    /// Neither a unit nor a cgroup is named.
+    #[error(
+        "this [[watch]] names nothing; give it units = [\"docker.service\"] or cgroups = [\"/ci/*\"]"
+    )]
+    NothingToWatch,
     /// A value that its key cannot take.
     #[error("{key}: {source}")]
     Value {
@@ -169,6 +212,9 @@ pub enum ValueError {
     /// Not a duration.
     #[error(transparent)]
     Span(#[from] SpanError),
+    /// Not a pattern for units or cgroups.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
     /// Not one of the words.
     #[error("{found} is not one of {allowed}")]
     Word {

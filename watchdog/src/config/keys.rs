@@ -1,111 +1,132 @@
-//! The tables and keys of the file: TOML text -> a [`Layer`] and changes to the policy's
-//! [`Settings`]. A new setting is one line in [`POLICY`] (and one in docs/CONFIG.md); a test fails
-//! while either is missing.
+//! The tables and keys of the file: TOML text -> a [`Layer`] and changes to a [`Daemon`], the policy's
+//! [`Settings`] among them; and back, for those who want to see what is in force. A new setting is one line
+//! here (and one in docs/CONFIG.md); a test fails while either is missing.
 
 use std::borrow::Cow;
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
-use std::time::Duration;
 
-use clap::ValueEnum;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::error::{ConfigError, Problem, ValueError};
+use super::daemon::{Oomd, Users, Watch};
+use super::error::{ConfigError, Problem};
+use super::kinds::{
+    BOOLEAN, BYTES, CGROUPS, DURATION, PATH, PERMILLE, Refusal, UNITS, count, parsed, type_of, word,
+};
 use super::nearest::nearest;
 use super::resolve::{Layer, Origin};
-use super::{Quoted, Size, Span};
+use super::search::{Found, NamedBy};
+use super::{Daemon, Quoted};
 use crate::watch::Settings;
 
-/// One key: its name, a right value as TOML writes it, and where a value goes.
+/// One key: its name, a right value as TOML writes it, where a value goes, and what it is.
 pub(super) struct Key<T> {
     pub(super) name: &'static str,
     pub(super) example: &'static str,
     set: fn(&mut T, &DeValue<'_>) -> Result<(), Refusal>,
+    /// As TOML writes it; `None` for silence.
+    show: fn(&T) -> Option<String>,
 }
 
-/// Why a value was not taken.
-enum Refusal {
-    /// Another type.
-    Type,
-    /// The right type, but.
-    Value(ValueError),
-}
-
-impl<E: Into<ValueError>> From<E> for Refusal {
-    fn from(error: E) -> Self {
-        Self::Value(error.into())
-    }
-}
-
-/// Keys named like their fields; `$wrap` makes a field of a value that was read.
+/// Keys named like their fields, which hold a value, or `optional`ly one.
 macro_rules! keys {
-    ($wrap:path: $($name:ident = $example:literal, $read:ident;)*) => {
+    (optional $($name:ident = $example:literal, $kind:expr;)*) => {
         &[$(Key {
             name: stringify!($name),
             example: $example,
             set: |table, value| {
-                table.$name = $wrap($read(value)?);
+                table.$name = Some(($kind.read)(value)?);
                 Ok(())
             },
+            show: |table| table.$name.as_ref().map($kind.show),
+        }),*]
+    };
+    ($($name:ident = $example:literal, $kind:expr;)*) => {
+        &[$(Key {
+            name: stringify!($name),
+            example: $example,
+            set: |table, value| {
+                table.$name = ($kind.read)(value)?;
+                Ok(())
+            },
+            show: |table| Some(($kind.show)(&table.$name)),
         }),*]
     };
 }
 
 /// `[attach]`.
-pub(super) const ATTACH: &[Key<Layer>] = keys! { Some:
-    memory_max = "\"2G\"", parsed;
-    memory_high = "\"1536M\"", parsed;
-    timeout = "\"5m\"", parsed;
-    on_pressure = "\"kill\"", word;
-    safe = "true", boolean;
-    dry_run = "true", boolean;
-    live = "\"auto\"", word;
-    report = "\"memwatch-report.json\"", path;
+pub(super) const ATTACH: &[Key<Layer>] = keys! { optional
+    memory_max = "\"2G\"", parsed();
+    memory_high = "\"1536M\"", parsed();
+    timeout = "\"5m\"", parsed();
+    on_pressure = "\"kill\"", word();
+    safe = "true", BOOLEAN;
+    dry_run = "true", BOOLEAN;
+    live = "\"auto\"", word();
+    report = "\"memwatch-report.json\"", PATH;
 };
 
 /// `[policy]`: the fields of [`Settings`].
-pub(super) const POLICY: &[Key<Settings>] = keys! { std::convert::identity:
-    stall_window = "\"3s\"", duration;
-    stall_full_permille = "300", permille;
-    stall_some_permille = "600", permille;
-    thrash_full_permille = "50", permille;
-    refault_pages_per_s = "512", count;
-    hang_full_permille = "800", permille;
-    near_limit_permille = "950", permille;
-    machine_low_permille = "50", permille;
-    machine_low_max_bytes = "\"1G\"", bytes;
-    fastest_fill_bytes_per_s = "\"8G\"", bytes;
-    shortest_look = "\"2ms\"", duration;
-    longest_look = "\"1s\"", duration;
-    reaction = "\"3ms\"", duration;
-    foresight = "16", count;
-    longest_foresight = "\"1s\"", duration;
-    term_grace = "\"1s\"", duration;
-    growth_window = "\"4s\"", duration;
-    death_grace = "\"500ms\"", duration;
-    settle = "\"100ms\"", duration;
-    guard_stale_after = "\"3s\"", duration;
-    guard_stall_permille = "100", permille;
-    cooldown = "\"10s\"", duration;
+pub(super) const POLICY: &[Key<Settings>] = keys! {
+    stall_window = "\"3s\"", DURATION;
+    stall_full_permille = "300", PERMILLE;
+    stall_some_permille = "600", PERMILLE;
+    thrash_full_permille = "50", PERMILLE;
+    refault_pages_per_s = "512", count();
+    hang_full_permille = "800", PERMILLE;
+    near_limit_permille = "950", PERMILLE;
+    machine_low_permille = "50", PERMILLE;
+    machine_low_max_bytes = "\"1G\"", BYTES;
+    fastest_fill_bytes_per_s = "\"8G\"", BYTES;
+    shortest_look = "\"2ms\"", DURATION;
+    longest_look = "\"1s\"", DURATION;
+    reaction = "\"3ms\"", DURATION;
+    foresight = "16", count();
+    longest_foresight = "\"1s\"", DURATION;
+    term_grace = "\"1s\"", DURATION;
+    growth_window = "\"4s\"", DURATION;
+    death_grace = "\"500ms\"", DURATION;
+    settle = "\"100ms\"", DURATION;
+    guard_stale_after = "\"3s\"", DURATION;
+    guard_stall_permille = "100", PERMILLE;
+    cooldown = "\"10s\"", DURATION;
 };
 
-/// The tables and an example for one that is no table.
-const TABLES: [&str; 2] = ["attach", "policy"];
+/// `[[watch]]`.
+pub(super) const WATCH: &[Key<Watch>] = keys! {
+    units = "[\"docker.service\", \"user@*.service\"]", UNITS;
+    cgroups = "[\"/ci/*/job-*\"]", CGROUPS;
+    on_pressure = "\"kill\"", word();
+    dry_run = "true", BOOLEAN;
+};
 
-/// Reads one file: the policy's numbers go straight into `policy`, over those of weaker files.
-pub(super) fn parse(path: &Path, text: &str, policy: &mut Settings) -> Result<Layer, ConfigError> {
+/// `[oomd]`.
+pub(super) const OOMD: &[Key<Oomd>] = keys! {
+    takeover = "true", BOOLEAN;
+};
+
+/// `[users]`.
+pub(super) const USERS: &[Key<Users>] = keys! {
+    attach = "true", BOOLEAN;
+    targets_per_user = "16", count();
+};
+
+/// The tables.
+const TABLES: [&str; 5] = ["attach", "policy", "watch", "oomd", "users"];
+
+/// Reads one file. What the machine's files alone may say goes straight into `daemon`, over what weaker
+/// files said.
+pub(super) fn parse(found: &Found, text: &str, daemon: &mut Daemon) -> Result<Layer, ConfigError> {
     let mut layer = Layer {
-        origin: Origin::File(path.to_owned()),
+        origin: Origin::File(found.path.clone()),
         ..Layer::default()
     };
-    tables(text, &mut layer, policy)
+    tables(text, found.named_by, &mut layer, daemon)
         .map(|()| layer)
         .map_err(|(offset, problem)| {
             let (line, column) = line_and_column(text, offset);
             let problem = Box::new(problem);
             ConfigError::Line {
-                path: path.to_owned(),
+                path: found.path.clone(),
                 line,
                 column,
                 problem,
@@ -113,18 +134,39 @@ pub(super) fn parse(path: &Path, text: &str, policy: &mut Settings) -> Result<La
         })
 }
 
+/// The keys of a table and their values in force, as a file would have them.
+pub(super) fn show<T>(heading: &str, keys: &[Key<T>], table: &T) -> String {
+    let lines = keys.iter().filter_map(|key| {
+        let value = (key.show)(table)?;
+        Some(format!("{} = {value}\n", key.name))
+    });
+    format!("{heading}\n{}", lines.collect::<String>())
+}
+
 /// A problem and the byte that it is at.
 type Located = (usize, Problem);
 
-fn tables(text: &str, layer: &mut Layer, policy: &mut Settings) -> Result<(), Located> {
+fn tables(
+    text: &str,
+    named_by: NamedBy,
+    layer: &mut Layer,
+    daemon: &mut Daemon,
+) -> Result<(), Located> {
     let document = DeTable::parse(text).map_err(|error| {
         let offset = error.span().map_or(0, |span| span.start);
         (offset, Problem::Syntax(error.message().to_owned()))
     })?;
     for (name, value) in in_order(document.get_ref()) {
-        match name.get_ref().as_ref() {
-            "attach" => table(value, "attach", ATTACH, layer)?,
-            "policy" => table(value, "policy", POLICY, policy)?,
+        let written = name.get_ref().as_ref();
+        if let Some(table) = machines_own(written).filter(|_| named_by == NamedBy::User) {
+            return Err((name.span().start, Problem::NotTheUsers { table }));
+        }
+        match written {
+            "attach" => table(value, "[attach]", ATTACH, layer)?,
+            "policy" => table(value, "[policy]", POLICY, &mut daemon.policy)?,
+            "oomd" => table(value, "[oomd]", OOMD, &mut daemon.oomd)?,
+            "users" => table(value, "[users]", USERS, &mut daemon.users)?,
+            "watch" => watches(value, &mut daemon.watch)?,
             other => {
                 let place = String::new();
                 // A key above the first table's name belongs into one.
@@ -133,7 +175,7 @@ fn tables(text: &str, layer: &mut Layer, policy: &mut Settings) -> Result<(), Lo
                         what: "key",
                         name: Quoted::new(other),
                         place: " outside of a table".into(),
-                        hint: format!("put it below a line that says [{table}]"),
+                        hint: format!("put it below a line that says {table}"),
                     },
                     None => unknown("table", other, place, TABLES.into_iter()),
                 };
@@ -144,25 +186,39 @@ fn tables(text: &str, layer: &mut Layer, policy: &mut Settings) -> Result<(), Lo
     Ok(())
 }
 
+/// Reads each `[[watch]]`, after those of other files.
+fn watches(value: &Spanned<DeValue<'_>>, into: &mut Vec<Watch>) -> Result<(), Located> {
+    const HEADING: &str = "[[watch]]";
+
+    let DeValue::Array(items) = value.get_ref() else {
+        return Err(not_below_its_heading(value, HEADING));
+    };
+    for item in items {
+        let mut watch = Watch::default();
+        table(item, HEADING, WATCH, &mut watch)?;
+        if watch.units.is_empty() && watch.cgroups.is_empty() {
+            return Err((item.span().start, Problem::NothingToWatch));
+        }
+        into.push(watch);
+    }
+    Ok(())
+}
+
 /// Reads the keys of one table into `into`.
 fn table<T>(
     value: &Spanned<DeValue<'_>>,
-    name: &'static str,
+    heading: &'static str,
     keys: &[Key<T>],
     into: &mut T,
 ) -> Result<(), Located> {
     let DeValue::Table(entries) = value.get_ref() else {
-        let found = type_of(value.get_ref());
-        let problem = Problem::Syntax(format!(
-            "{name} cannot be {found}; write [{name}] on a line of its own and its keys below it"
-        ));
-        return Err((value.span().start, problem));
+        return Err(not_below_its_heading(value, heading));
     };
     for (written, value) in in_order(entries) {
         let written_name = written.get_ref().as_ref();
         let Some(key) = keys.iter().find(|key| key.name == written_name) else {
             let known = keys.iter().map(|key| key.name);
-            let problem = unknown("key", written_name, format!(" in [{name}]"), known);
+            let problem = unknown("key", written_name, format!(" in {heading}"), known);
             return Err((written.span().start, problem));
         };
         (key.set)(into, value.get_ref()).map_err(|refusal| {
@@ -192,15 +248,40 @@ fn in_order<'t, 'i>(
     entries
 }
 
-/// The table that has a key of this name.
-fn home_of(key: &str) -> Option<&'static str> {
-    let attach = ATTACH.iter().any(|known| known.name == key);
-    let policy = POLICY.iter().any(|known| known.name == key);
-    if attach {
-        Some("attach")
-    } else {
-        policy.then_some("policy")
+/// A table that is none, or not the kind of table that it must be.
+fn not_below_its_heading(value: &Spanned<DeValue<'_>>, heading: &'static str) -> Located {
+    let name = heading.trim_matches(['[', ']']);
+    let found = type_of(value.get_ref());
+    let problem = Problem::Syntax(format!(
+        "{name} cannot be {found}; write {heading} on a line of its own and its keys below it"
+    ));
+    (value.span().start, problem)
+}
+
+/// The heading of a table that only the machine's own files may have.
+fn machines_own(table: &str) -> Option<&'static str> {
+    match table {
+        "watch" => Some("[[watch]]"),
+        "oomd" => Some("[oomd]"),
+        "users" => Some("[users]"),
+        _ => None,
     }
+}
+
+/// The heading of the first table that has a key of this name.
+fn home_of(key: &str) -> Option<&'static str> {
+    fn has<T>(keys: &[Key<T>], name: &str) -> bool {
+        keys.iter().any(|key| key.name == name)
+    }
+    [
+        ("[attach]", has(ATTACH, key)),
+        ("[policy]", has(POLICY, key)),
+        ("[[watch]]", has(WATCH, key)),
+        ("[oomd]", has(OOMD, key)),
+        ("[users]", has(USERS, key)),
+    ]
+    .into_iter()
+    .find_map(|(heading, has)| has.then_some(heading))
 }
 
 fn unknown(
@@ -218,99 +299,6 @@ fn unknown(
         name: Quoted::new(name),
         place,
         hint,
-    }
-}
-
-/// A value from its text, so that a number in the file means what it means at the command line.
-fn parsed<T>(value: &DeValue<'_>) -> Result<T, Refusal>
-where
-    T: FromStr<Err: Into<ValueError>>,
-{
-    Ok(match value {
-        DeValue::String(text) => text.parse(),
-        DeValue::Integer(number) if number.radix() == 10 => number.as_str().parse(),
-        DeValue::Float(number) => number.as_str().parse(),
-        _ => return Err(Refusal::Type),
-    }?)
-}
-
-fn duration(value: &DeValue<'_>) -> Result<Duration, Refusal> {
-    parsed::<Span>(value).map(Span::duration)
-}
-
-fn bytes(value: &DeValue<'_>) -> Result<u64, Refusal> {
-    parsed::<Size>(value).map(Size::bytes)
-}
-
-/// A share of a thousand. Zero would be a threshold that is always reached.
-fn permille(value: &DeValue<'_>) -> Result<u32, Refusal> {
-    whole_number(value, 1000)
-}
-
-/// A number to multiply, divide or compare by, for which zero makes no sense.
-fn count<T: From<u32>>(value: &DeValue<'_>) -> Result<T, Refusal> {
-    whole_number(value, 1_000_000).map(T::from)
-}
-
-/// From 1 to `most`.
-fn whole_number(value: &DeValue<'_>, most: u32) -> Result<u32, Refusal> {
-    let DeValue::Integer(number) = value else {
-        return Err(Refusal::Type);
-    };
-    u32::from_str_radix(number.as_str(), number.radix())
-        .ok()
-        .filter(|n| (1..=most).contains(n))
-        .ok_or_else(|| {
-            let found = Quoted::new(&number.to_string());
-            let least = 1;
-            ValueError::Range { found, least, most }.into()
-        })
-}
-
-fn boolean(value: &DeValue<'_>) -> Result<bool, Refusal> {
-    match value {
-        DeValue::Boolean(value) => Ok(*value),
-        _ => Err(Refusal::Type),
-    }
-}
-
-fn word<T: ValueEnum>(value: &DeValue<'_>) -> Result<T, Refusal> {
-    let DeValue::String(text) = value else {
-        return Err(Refusal::Type);
-    };
-    T::from_str(text, false).map_err(|_| {
-        let allowed = T::value_variants()
-            .iter()
-            .filter_map(|variant| Some(variant.to_possible_value()?.get_name().to_owned()))
-            .collect::<Vec<_>>()
-            .join(", ");
-        ValueError::Word {
-            found: Quoted::new(text),
-            allowed,
-        }
-        .into()
-    })
-}
-
-fn path(value: &DeValue<'_>) -> Result<PathBuf, Refusal> {
-    match value {
-        DeValue::String(text) if text.is_empty() => Err(ValueError::EmptyPath.into()),
-        DeValue::String(text) => Ok(text.as_ref().into()),
-        _ => Err(Refusal::Type),
-    }
-}
-
-/// A type of TOML, with its article.
-fn type_of(value: &DeValue<'_>) -> &'static str {
-    match value {
-        DeValue::String(_) => "a string",
-        DeValue::Integer(number) if number.radix() != 10 => "a hexadecimal, octal or binary number",
-        DeValue::Integer(_) => "an integer",
-        DeValue::Float(_) => "a float",
-        DeValue::Boolean(_) => "a boolean",
-        DeValue::Datetime(_) => "a date or time",
-        DeValue::Array(_) => "an array",
-        DeValue::Table(_) => "a table",
     }
 }
 

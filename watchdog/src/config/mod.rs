@@ -3,28 +3,37 @@
 //! numbers and their reasons are `watch::settings`'s. docs/CONFIG.md is the user's view of it.
 //!
 //! The path of a value: `search` (which files) -> `file` (bytes, bounded) -> `keys` (TOML to a
-//! [`Layer`]) -> `resolve` (layers to [`Attach`], cross-checks). Sources from weak to strong: the
-//! defaults, `/etc`, the user's own file, the command line. No file of the working directory or of
-//! a project is read: what a checkout brings along must not be able to loosen a limit or name a
-//! path.
+//! [`Layer`] and to what is the [`Daemon`]'s), of which `gather` does all -> `resolve` (layers to
+//! [`Attach`], cross-checks). Sources from weak to strong: the defaults, `/etc`, the user's own file, the
+//! command line; for the daemon `/etc` alone. No file of the working directory or of a project is read:
+//! what a checkout brings along must not be able to loosen a limit or name a path.
 
+mod daemon;
 mod error;
 mod file;
+mod gather;
 mod keys;
+mod kinds;
 mod nearest;
+mod pattern;
 mod resolve;
 mod search;
+mod show;
 mod size;
 mod span;
 mod value;
 
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::ValueEnum;
 
-pub use error::{ConfigError, Contradiction, Problem, Setting, ValueError};
+pub use daemon::{Daemon, Oomd, Users, Watch};
+pub use error::{ConfigError, Contradiction, Mistrust, Problem, Setting, ValueError};
+pub use gather::Reading;
+pub use pattern::{Pattern, PatternError};
 pub use resolve::{Layer, Origin, SAFE_MEMORY_MAX, SAFE_TIMEOUT};
 pub use search::{Environment, NamedBy};
 pub use size::{Size, SizeError};
@@ -32,6 +41,8 @@ pub use span::{Span, SpanError};
 pub use value::{OrNone, Quoted};
 
 use crate::watch::Settings;
+use file::Reader;
+use gather::gather;
 
 /// Everything that a run was asked for, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,6 +102,19 @@ impl FromStr for Limit {
     }
 }
 
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::None => f.write_str("none"),
+            Self::Bytes(bytes) => match Size::new(*bytes) {
+                Some(size) => size.fmt(f),
+                None => f.write_str("0"),
+            },
+        }
+    }
+}
+
 /// What is done to a target under pressure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum OnPressure {
@@ -140,19 +164,22 @@ pub struct Flags {
 
 impl Config {
     /// Reads the files that `flags` or `environment` name and combines them with `flags`.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with them.
     pub fn load(flags: &Flags, environment: &Environment) -> Result<Self, ConfigError> {
-        let mut policy = Settings::default();
-        let mut layers = Vec::new();
-        for found in search::files(flags.config.as_deref(), environment) {
-            let Some(text) = file::read(&found)? else {
-                continue;
-            };
-            layers.push(keys::parse(&found.path, &text, &mut policy)?);
-        }
-        resolve::check_policy(&policy)?;
-        layers.push(flags.layer.clone());
-        let attach = resolve::attach(&layers, flags.verbosity)?;
-        Ok(Self { attach, policy })
+        Self::read(flags, environment).first_error()
+    }
+
+    /// The same, with all that is wrong.
+    pub fn read(flags: &Flags, environment: &Environment) -> Reading<Self> {
+        let search = search::for_a_run(flags.config.as_deref(), environment);
+        gather(search, Reader::TheUser).finish(|mut layers, daemon| {
+            layers.push(flags.layer.clone());
+            let attach = resolve::attach(&layers, flags.verbosity)?;
+            let policy = daemon.policy;
+            Ok(Self { attach, policy })
+        })
     }
 }
 

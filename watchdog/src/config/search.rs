@@ -1,4 +1,5 @@
-//! Which configuration files count, weakest first. Pure but for [`Environment::of_this_process`].
+//! Which configuration files count, weakest first. Pure but for [`Environment::of_this_process`]; what lies
+//! in a directory of drop-ins `file` finds.
 
 use std::env;
 use std::ffi::OsString;
@@ -6,7 +7,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// The machine's file, written by its administrator.
-const SYSTEM_FILE: &str = "/etc/memwatch/memwatch.toml";
+pub(super) const SYSTEM_FILE: &str = "/etc/memwatch/memwatch.toml";
 /// The user's file below the directory for their configuration.
 const USER_FILE: &str = "memwatch/memwatch.toml";
 
@@ -42,8 +43,17 @@ pub enum NamedBy {
     Flag,
     /// `MEMWATCH_CONFIG`.
     Variable,
-    /// It is where a configuration is looked for.
-    Search,
+    /// It is where the machine's configuration is looked for.
+    Machine,
+    /// It is where the user's is.
+    User,
+}
+
+impl NamedBy {
+    /// Whether somebody asked for it, so that it must be there.
+    pub(super) fn somebody(self) -> bool {
+        matches!(self, Self::Flag | Self::Variable)
+    }
 }
 
 impl fmt::Display for NamedBy {
@@ -51,44 +61,85 @@ impl fmt::Display for NamedBy {
         f.write_str(match self {
             Self::Flag => "named by --config",
             Self::Variable => "named by MEMWATCH_CONFIG",
-            Self::Search => "read by default; --config names another",
+            Self::Machine | Self::User => "read by default; --config names another",
         })
     }
 }
 
-/// A file to read.
+/// A place to read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Found {
-    /// The file.
+    /// Where it is.
     pub(super) path: PathBuf,
-    /// Why it is read. Only a file of the search may be missing.
+    /// What is expected there.
+    pub(super) what: What,
+    /// Why it is read. Only what somebody named must be there.
     pub(super) named_by: NamedBy,
 }
 
-/// The files to read, weakest first.
-pub(super) fn files(flag: Option<&Path>, environment: &Environment) -> Vec<Found> {
-    let only = |path: PathBuf, named_by| vec![Found { path, named_by }];
-    if let Some(path) = flag {
-        return only(path.to_owned(), NamedBy::Flag);
-    }
-    if let Some(path) = set(&environment.memwatch_config) {
-        return only(path, NamedBy::Variable);
-    }
-    let user_directory = set(&environment.xdg_config_home)
+/// What is expected in a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum What {
+    File,
+    /// A directory, whose files count in the order of their names.
+    DropIns,
+}
+
+/// What a command for one target reads, weakest first.
+pub(super) fn for_a_run(flag: Option<&Path>, environment: &Environment) -> Vec<Found> {
+    named(flag, environment).unwrap_or_else(|| {
+        let mut all = of_the_machine(environment);
+        all.extend(users_file(environment));
+        all
+    })
+}
+
+/// What the daemon reads, weakest first: nothing that is a user's.
+pub(super) fn for_the_daemon(flag: Option<&Path>, environment: &Environment) -> Vec<Found> {
+    named(flag, environment).unwrap_or_else(|| of_the_machine(environment))
+}
+
+/// The only file, if one was named.
+fn named(flag: Option<&Path>, environment: &Environment) -> Option<Vec<Found>> {
+    let (path, named_by) = match flag {
+        Some(path) => (path.to_owned(), NamedBy::Flag),
+        None => (set(&environment.memwatch_config)?, NamedBy::Variable),
+    };
+    let what = What::File;
+    Some(vec![Found {
+        path,
+        what,
+        named_by,
+    }])
+}
+
+/// The machine's file, and what is dropped in beside it.
+fn of_the_machine(environment: &Environment) -> Vec<Found> {
+    let file = &environment.system_file;
+    let mut directory = file.clone().into_os_string();
+    directory.push(".d");
+    [
+        (file.clone(), What::File),
+        (directory.into(), What::DropIns),
+    ]
+    .map(|(path, what)| Found {
+        path,
+        what,
+        named_by: NamedBy::Machine,
+    })
+    .into()
+}
+
+fn users_file(environment: &Environment) -> Option<Found> {
+    let directory = set(&environment.xdg_config_home)
         .filter(|path| path.is_absolute())
         .or_else(|| set(&environment.home).map(|home| home.join(".config")))
-        .filter(|path| path.is_absolute());
-    [
-        Some(environment.system_file.clone()),
-        user_directory.map(|path| path.join(USER_FILE)),
-    ]
-    .into_iter()
-    .flatten()
-    .map(|path| Found {
-        path,
-        named_by: NamedBy::Search,
+        .filter(|path| path.is_absolute())?;
+    Some(Found {
+        path: directory.join(USER_FILE),
+        what: What::File,
+        named_by: NamedBy::User,
     })
-    .collect()
 }
 
 /// A variable that is set to nothing is not set.
@@ -113,27 +164,38 @@ mod tests {
         }
     }
 
+    const DROP_INS: &str = "/etc/memwatch/memwatch.toml.d";
+
+    fn names(found: Vec<Found>) -> Vec<String> {
+        let names = found.iter().map(|found| found.path.display().to_string());
+        names.collect()
+    }
+
     fn paths(flag: Option<&str>, environment: &Environment) -> Vec<String> {
-        files(flag.map(Path::new), environment)
-            .into_iter()
-            .map(|found| found.path.display().to_string())
-            .collect()
+        names(for_a_run(flag.map(Path::new), environment))
     }
 
     #[test]
     fn the_machine_then_the_user() {
         assert_eq!(
             paths(None, &environment("", "/xdg", "/home/u")),
-            [SYSTEM_FILE, "/xdg/memwatch/memwatch.toml"]
+            [SYSTEM_FILE, DROP_INS, "/xdg/memwatch/memwatch.toml"]
         );
         for xdg in ["", "relative"] {
             assert_eq!(
                 paths(None, &environment("", xdg, "/home/u")),
-                [SYSTEM_FILE, "/home/u/.config/memwatch/memwatch.toml"]
+                [
+                    SYSTEM_FILE,
+                    DROP_INS,
+                    "/home/u/.config/memwatch/memwatch.toml"
+                ]
             );
         }
         for home in ["", "relative"] {
-            assert_eq!(paths(None, &environment("", "", home)), [SYSTEM_FILE]);
+            assert_eq!(
+                paths(None, &environment("", "", home)),
+                [SYSTEM_FILE, DROP_INS]
+            );
         }
     }
 
@@ -142,5 +204,15 @@ mod tests {
         let environment = environment("/by/variable", "/xdg", "/home/u");
         assert_eq!(paths(None, &environment), ["/by/variable"]);
         assert_eq!(paths(Some("by/flag"), &environment), ["by/flag"]);
+        let flag = Some(Path::new("by/flag"));
+        assert_eq!(names(for_the_daemon(None, &environment)), ["/by/variable"]);
+        assert_eq!(names(for_the_daemon(flag, &environment)), ["by/flag"]);
+    }
+
+    #[test]
+    fn the_daemon_reads_nothing_of_a_user() {
+        let environment = environment("", "/xdg", "/home/u");
+        let found = names(for_the_daemon(None, &environment));
+        assert_eq!(found, [SYSTEM_FILE, DROP_INS]);
     }
 }

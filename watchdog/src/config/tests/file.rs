@@ -75,6 +75,39 @@ fn a_wrong_line_is_named_with_a_right_one() {
             "system.toml:2:10: report: an empty path names no file; leave the key out to write none",
         ),
         (
+            "[[watch]]\nunits = ['docker']",
+            "system.toml:2:9: units: \"docker\" has no type of unit at its end; \
+             write for example \"docker.service\" or \"user@*.service\"",
+        ),
+        (
+            "[[watch]]\nunits = 'docker.service'",
+            "system.toml:2:9: units cannot be a string; \
+             write for example units = [\"docker.service\", \"user@*.service\"]",
+        ),
+        (
+            "[[watch]]\non_pressure = 'warn'",
+            "system.toml:1:1: this [[watch]] names nothing; \
+             give it units = [\"docker.service\"] or cgroups = [\"/ci/*\"]",
+        ),
+        (
+            "[watch]\nunits = []",
+            "system.toml:1:1: watch cannot be a table; \
+             write [[watch]] on a line of its own and its keys below it",
+        ),
+        (
+            "[[watch]]\nunit = ['docker.service']",
+            "system.toml:2:1: there is no key \"unit\" in [[watch]]; did you mean `units`?",
+        ),
+        (
+            "takeover = true",
+            "system.toml:1:1: there is no key \"takeover\" outside of a table; \
+             put it below a line that says [oomd]",
+        ),
+        (
+            "[users]\ntargets_per_user = 0",
+            "system.toml:2:20: targets_per_user: \"0\" is not a whole number from 1 to 1000000",
+        ),
+        (
             "[policy]\nstall_full_permille = 1_001",
             "system.toml:2:23: stall_full_permille: \"1001\" is not a whole number from 1 to 1000",
         ),
@@ -207,18 +240,28 @@ fn nesting_without_end_is_refused_and_does_not_end_the_stack() {
     }
 }
 
+/// Whatever comes of it.
+fn parse(text: &str) {
+    let found = search::Found {
+        path: "x".into(),
+        what: search::What::File,
+        named_by: NamedBy::Machine,
+    };
+    let _ = keys::parse(&found, text, &mut Daemon::default());
+}
+
 proptest! {
     #[test]
     fn no_file_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         if let Ok(text) = String::from_utf8(bytes) {
-            let _ = keys::parse(Path::new("x"), &text, &mut Settings::default());
+            parse(&text);
         }
     }
 
     #[test]
     fn no_near_miss_panics(
-        text in "(\\[(attach|policy|x)\\]\n|(memory_max|timeout|safe|stall_window|é) ?= ?['\"\\[{]?[0-9a-zé.]{0,5}['\"\\]}]?\n){0,6}"
+        text in "(\\[\\[?(attach|policy|watch|users|x)\\]\\]?\n|(memory_max|timeout|safe|stall_window|units|é) ?= ?['\"\\[{]{0,2}[0-9a-zé.]{0,5}['\"\\]}]?\n){0,6}"
     ) {
-        let _ = keys::parse(Path::new("x"), &text, &mut Settings::default());
+        parse(&text);
     }
 }

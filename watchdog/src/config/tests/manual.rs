@@ -22,50 +22,60 @@ fn every_setting_of_the_policy_has_a_key() {
 
 #[test]
 fn every_key_is_in_the_manual_and_its_example_is_right() {
-    let attach = keys::ATTACH
-        .iter()
-        .map(|key| ("attach", key.name, key.example));
-    let policy = keys::POLICY
-        .iter()
-        .map(|key| ("policy", key.name, key.example));
-    for (table, name, example) in attach.chain(policy) {
-        let text = format!("[{table}]\n{name} = {example}\n");
-        Home::new()
-            .system(&text)
-            .load(silent())
-            .unwrap_or_else(|error| panic!("{text}{error}"));
-        assert!(
-            MANUAL.contains(&format!("| `{name}` |")),
-            "{name} is not in docs/CONFIG.md"
-        );
-        let commented = format!("#{name} = ");
-        assert!(
-            EXAMPLE.contains(&commented),
-            "{name} is not in docs/memwatch.toml"
-        );
+    fn check<T>(heading: &str, keys: &[keys::Key<T>]) {
+        for keys::Key { name, example, .. } in keys {
+            // A watch must name something.
+            let named = match heading {
+                "[[watch]]" if *name != "units" => "units = [\"x.slice\"]\n",
+                _ => "",
+            };
+            let text = format!("{heading}\n{name} = {example}\n{named}");
+            Home::new()
+                .system(&text)
+                .load(silent())
+                .unwrap_or_else(|error| panic!("{text}{error}"));
+            assert!(
+                MANUAL.contains(&format!("| `{name}` |")),
+                "{name} is not in docs/CONFIG.md"
+            );
+            let commented = format!("#{name} = ");
+            assert!(
+                EXAMPLE.contains(&commented),
+                "{name} is not in docs/memwatch.toml"
+            );
+        }
+        assert!(MANUAL.contains(&format!("## `{heading}`")), "{heading}");
     }
+    check("[attach]", keys::ATTACH);
+    check("[policy]", keys::POLICY);
+    check("[[watch]]", keys::WATCH);
+    check("[oomd]", keys::OOMD);
+    check("[users]", keys::USERS);
 }
 
 #[test]
 fn the_example_shows_the_defaults() {
-    let defaults = Home::new().load(silent()).expect("defaults");
-    assert_eq!(
-        Home::new()
-            .system(EXAMPLE)
-            .load(silent())
-            .expect("the example"),
-        defaults
-    );
-    // Prose has a space after the `#`, a key has not. `report` has no default and shows a value.
+    let read = |text: &str| {
+        let home = Home::new().system(text);
+        let daemon = home.daemon().expect("the example");
+        (home.load(silent()).expect("the example"), daemon)
+    };
+    let defaults = read("");
+    assert_eq!(read(EXAMPLE), defaults);
+    // Prose has a space after the `#`, a key or a table has not. `report` and what is watched have no
+    // default and show a value.
     let uncomment = |line: &str| match line.strip_prefix('#') {
-        Some(key) if key.starts_with(char::is_alphabetic) => format!("{key}\n"),
+        Some(key) if key.starts_with(|c: char| c.is_alphabetic() || c == '[') => format!("{key}\n"),
         _ => format!("{line}\n"),
     };
     let shown: String = EXAMPLE.lines().map(uncomment).collect();
-    let mut shown = Home::new()
-        .system(&shown)
-        .load(silent())
-        .expect("the example, uncommented");
-    shown.attach.report = None;
-    assert_eq!(shown, defaults);
+    let (mut config, mut daemon) = read(&shown);
+    config.attach.report = None;
+    let [mut watch] = <[_; 1]>::try_from(daemon.watch).expect("one example");
+    assert!(!watch.units.is_empty() && !watch.cgroups.is_empty());
+    watch.units.clear();
+    watch.cgroups.clear();
+    assert_eq!(watch, Watch::default());
+    daemon.watch = Vec::new();
+    assert_eq!((config, daemon), defaults);
 }

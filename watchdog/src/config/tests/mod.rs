@@ -1,6 +1,8 @@
 //! Files, environment and flags together: what wins, and which limits make no sense. `file` has what
-//! is wrong with one file, `safe` safe mode, `manual` what holds the documents to the code.
+//! is wrong with one file, `daemon` what is the daemon's, `safe` safe mode, `manual` what holds the
+//! documents to the code.
 
+mod daemon;
 mod file;
 mod manual;
 mod safe;
@@ -31,6 +33,14 @@ impl Home {
         self
     }
 
+    /// A file beside the machine's.
+    fn drop_in(self, name: &str, text: &str) -> Self {
+        let directory = self.0.path().join("system.toml.d");
+        fs::create_dir_all(&directory).expect("made");
+        fs::write(directory.join(name), text).expect("written");
+        self
+    }
+
     fn environment(&self) -> Environment {
         Environment {
             memwatch_config: None,
@@ -48,12 +58,18 @@ impl Home {
         Config::load(&flags, &self.environment())
     }
 
-    /// The error without the temporary directory's name.
+    fn daemon(&self) -> Result<Daemon, ConfigError> {
+        Daemon::read(None, &self.environment()).first_error()
+    }
+
     fn refusal(&self, layer: Layer) -> String {
-        let error = self.load(layer).expect_err("a wrong configuration");
-        error
-            .to_string()
-            .replace(&format!("{}/", self.0.path().display()), "")
+        self.words(self.load(layer).expect_err("a wrong configuration"))
+    }
+
+    /// The error without the temporary directory's name.
+    fn words(&self, error: ConfigError) -> String {
+        let directory = format!("{}/", self.0.path().display());
+        error.to_string().replace(&directory, "")
     }
 }
 
@@ -129,6 +145,63 @@ fn the_user_wins_over_the_machine_and_flags_over_both() {
         home.load(silent()).expect("right").attach.memory_max,
         Limit::Bytes(6 << 30)
     );
+}
+
+#[test]
+fn drop_ins_come_after_the_machines_file_and_before_the_users_in_the_order_of_their_names() {
+    let home = Home::new()
+        .system("[attach]\nmemory_max = '8G'\ntimeout = '1h'\nreport = 'a'")
+        .drop_in("20-ci.toml", "[attach]\nmemory_max = '6G'\ntimeout = '20m'")
+        .drop_in("10-ci.toml", "[attach]\nmemory_max = '7G'\nreport = 'b'")
+        .drop_in("30-ci.toml.dpkg-old", "nonsense")
+        .drop_in(".hidden.toml", "nonsense")
+        .user("[attach]\ntimeout = '10m'");
+    let attach = home.load(silent()).expect("right").attach;
+    assert_eq!(attach.memory_max, Limit::Bytes(6 << 30));
+    assert_eq!(attach.report, Some("b".into()));
+    assert_eq!(attach.timeout, Some(Duration::from_secs(600)));
+
+    let wrong = home.drop_in("05.toml", "[attach]\nx = 1");
+    let refusal = wrong.refusal(silent());
+    assert!(
+        refusal.starts_with("system.toml.d/05.toml:2:1: "),
+        "{refusal}"
+    );
+}
+
+#[test]
+fn what_is_wrong_is_told_of_every_file() {
+    let home = Home::new()
+        .system("[attach]\nx = 1\ny = 1")
+        .drop_in("10.toml", "[policy]\nz = 1")
+        .drop_in("20.toml", "[attach]\nmemory_max = '8G'")
+        .user("[oomd]");
+    let reading = Config::read(&Flags::default(), &home.environment());
+    assert_eq!(reading.files.len(), 4);
+    let errors = reading.result.expect_err("three are wrong");
+    let places: Vec<String> = errors
+        .into_iter()
+        .map(|error| home.words(error))
+        .map(|words| words.split(": ").next().expect("a place").to_owned())
+        .collect();
+    assert_eq!(
+        places,
+        [
+            "system.toml:2:1",
+            "system.toml.d/10.toml:2:1",
+            ".config/memwatch/memwatch.toml:1:2"
+        ]
+    );
+}
+
+#[test]
+fn what_is_in_force_reads_back_as_itself() {
+    let config = Home::new()
+        .system("[attach]\nmemory_max = '8G'\nmemory_high = '1536M'\ntimeout = '90s'\nreport = 'a \"b\"'\nlive = 'never'")
+        .load(silent())
+        .expect("right");
+    let again = Home::new().system(&config.as_toml()).load(silent());
+    assert_eq!(again.expect("right"), config);
 }
 
 #[test]

@@ -1,0 +1,43 @@
+//! What is in force, as a file that says so.
+
+use super::keys::{self, show};
+use super::resolve::{Layer, Origin};
+use super::{Attach, Config, Daemon, OrNone, Size, Span};
+
+impl Config {
+    /// `[attach]` and `[policy]` as TOML.
+    pub fn as_toml(&self) -> String {
+        let attach = show("[attach]", keys::ATTACH, &Layer::from(&self.attach));
+        let policy = show("[policy]", keys::POLICY, &self.policy);
+        format!("{attach}\n{policy}")
+    }
+}
+
+impl Daemon {
+    /// Every `[[watch]]`, `[oomd]`, `[users]` and `[policy]` as TOML.
+    pub fn as_toml(&self) -> String {
+        let watches = self.watch.iter();
+        let watches = watches.map(|watch| show("[[watch]]", keys::WATCH, watch) + "\n");
+        let oomd = show("[oomd]", keys::OOMD, &self.oomd);
+        let users = show("[users]", keys::USERS, &self.users);
+        let policy = show("[policy]", keys::POLICY, &self.policy);
+        format!("{}{oomd}\n{users}\n{policy}", watches.collect::<String>())
+    }
+}
+
+/// The layer that says all of it. Verbosity has no key.
+impl From<&Attach> for Layer {
+    fn from(attach: &Attach) -> Self {
+        Self {
+            origin: Origin::CommandLine,
+            memory_max: Some(attach.memory_max),
+            memory_high: Some(OrNone(attach.memory_high.and_then(Size::new))),
+            timeout: Some(OrNone(attach.timeout.and_then(Span::new))),
+            on_pressure: Some(attach.on_pressure),
+            safe: Some(attach.safe),
+            dry_run: Some(attach.dry_run),
+            live: Some(attach.live),
+            report: attach.report.clone(),
+        }
+    }
+}
