@@ -2,6 +2,7 @@
 //! and written, and the exit code is answered.
 
 use super::adopt;
+use super::blocked;
 use super::identity;
 use super::orphans;
 use super::run::{Ended, Run, Running, Subject};
@@ -106,6 +107,7 @@ impl Run {
         let lost = self.helpers.lost();
         record.losses.hung_helpers += lost.stuck;
         record.losses.dropped_jobs = lost.dropped + self.terminal.dropped();
+        record.losses.blocked_tasks = self.blocked.as_ref().map_or(0, blocked::Watch::missed);
         record.rehearsal_us = self.rehearsal.map(|took| took.as_micros() as u64);
         record
             .features_lost

@@ -1,6 +1,7 @@
 //! What a run looks after a few times a second, because no event tells of it: the deciding thread's life,
 //! what the programs in the kernel have to say, cgroups inside the target, the live line.
 
+use super::blocked;
 use super::run::{Ended, Run, Running};
 use crate::host::clock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,6 +27,9 @@ impl Run {
         self.take_events();
         self.take_guard_kills();
         self.watched.find_nested(&self.way);
+        for found in self.blocked.iter().flat_map(blocked::Watch::news) {
+            self.watched.story.blocked(&found);
+        }
         let status = &self.watched.status;
         self.kernel
             .heat(status.some_permille.load(Ordering::Relaxed) >= HOT_PERMILLE);

@@ -5,6 +5,7 @@
 //! thread noticing. The steps of the start are [`super::starting`]'s, the end is [`super::ending`]'s.
 
 use super::adopt::Adopted;
+use super::blocked;
 use super::channel::Channel;
 use super::deciding::{self, Arrival, Decider, Inbox, Refused, Way};
 use super::eyes::Eyes;
@@ -111,6 +112,8 @@ pub(super) struct Run {
     pub(super) features_lost: Vec<FeatureLost>,
     pub(super) shelter: Option<Shelter>,
     pub(super) helpers: Helpers,
+    /// Where no thread can be had, nobody looks for blocked tasks.
+    pub(super) blocked: Option<blocked::Watch>,
     /// How long it took.
     pub(super) rehearsal: Option<Duration>,
     pub(super) terminal: Terminal,
@@ -201,6 +204,7 @@ impl Run {
             features_lost: features_lost.into_iter().collect(),
             shelter: shelter.ok(),
             helpers: Helpers::default(),
+            blocked: blocked::Watch::start(blocked::LONG).ok(),
             rehearsal: None,
             terminal,
         })

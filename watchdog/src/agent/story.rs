@@ -2,14 +2,15 @@
 //! victims, and the end of the command becomes a verdict. Pure; reading the last totals and writing the
 //! record out is [`super::run`]'s.
 
+use super::blocked::{self, Blocked};
 use super::channel::Notice;
 use super::signals::Change;
 use crate::act::Outcome;
 use crate::bpf;
 use crate::host::clock;
 use crate::incident::{
-    self, Comm, HungTask, Intervention, KernelOomVictim, KilledBy, Process, Quantity, RungTaken,
-    Signal, Unit, Verdict, Victim,
+    self, BlockedTask, Comm, HungTask, Intervention, KernelOomVictim, KilledBy, Process, Quantity,
+    RungTaken, Signal, Unit, Verdict, Victim,
 };
 use crate::watch::{Member, Order, Rung, Settings};
 use std::collections::BTreeMap;
@@ -24,6 +25,8 @@ pub struct Story {
     kernel_oom: Vec<KernelOomVictim>,
     kernel_oom_kills: Option<u64>,
     hung_tasks: Vec<HungTask>,
+    blocked_tasks: Vec<BlockedTask>,
+    blocked_left_out: u64,
     timed_out: bool,
     guard_kills: u32,
     /// How many of the target's processes the last order spared.
@@ -44,6 +47,8 @@ impl Story {
             kernel_oom: Vec::new(),
             kernel_oom_kills: None,
             hung_tasks: Vec::new(),
+            blocked_tasks: Vec::new(),
+            blocked_left_out: 0,
             timed_out: false,
             guard_kills: 0,
             survivors: None,
@@ -328,6 +333,12 @@ impl Story {
         });
     }
 
+    /// A task of the machine is, or was, blocked for long.
+    pub fn blocked(&mut self, found: &Blocked) {
+        let told = blocked::record(&mut self.blocked_tasks, self.began, found);
+        self.blocked_left_out += u64::from(!told);
+    }
+
     /// The run is over, and the target holds `current_bytes`: what is known of kills that nobody could
     /// follow any more.
     pub fn settle(&mut self, current_bytes: u64) {
@@ -384,6 +395,8 @@ impl Story {
         record.kernel_oom = self.kernel_oom;
         record.kernel_oom_kills = self.kernel_oom_kills;
         record.hung_tasks = self.hung_tasks;
+        record.blocked_tasks = self.blocked_tasks;
+        record.losses.blocked_tasks += self.blocked_left_out;
     }
 
     fn since(&self, at: Duration) -> u64 {

@@ -3,6 +3,7 @@
 //! Owns every parser of what the kernel prints and the files they come from. Decides nothing: what
 //! the numbers mean is `watch`'s, what is done about them is `act`'s.
 
+pub mod blocked;
 pub mod cgroup;
 pub mod clock;
 pub mod layout;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::host::machine::ReadError;
-use crate::host::{process, text};
+use crate::host::process;
 
 /// Between two looks at a process in D state. A healthy disk answers within it.
 const SECOND_LOOK: Duration = Duration::from_millis(300);
@@ -88,18 +88,10 @@ fn look(root: &Path, pid: u32) -> Option<Look> {
     if !stat.comm.starts_with(COMM) {
         return None;
     }
-    let status = file("status")?;
-    let switches = text_lines(&status)
-        .filter_map(|line| {
-            let (name, count) = line.split_at_checked(line.iter().position(|&b| b == b':')? + 1)?;
-            name.ends_with(b"ctxt_switches:")
-                .then(|| text::number(count))?
-        })
-        .sum();
     Some(Look {
         state: stat.state,
         start_ticks: stat.start_ticks,
-        switches,
+        switches: process::parse_switches(&file("status")?),
     })
 }
 

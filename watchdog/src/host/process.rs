@@ -23,6 +23,8 @@ pub struct Stat {
     pub minor_faults: u64,
     /// Time in the kernel, in clock ticks (1/100 s).
     pub system_ticks: u64,
+    /// Threads of the process.
+    pub threads: u32,
     /// Start time in clock ticks since boot: with the pid, the process's identity.
     pub start_ticks: u64,
 }
@@ -59,8 +61,21 @@ pub fn parse_stat(bytes: &[u8]) -> Option<Stat> {
         minor_faults: field(10)?,
         major_faults: field(12)?,
         system_ticks: field(15)?,
+        threads: field(20)? as u32,
         start_ticks: field(22)?,
     })
+}
+
+/// How often it was taken off a CPU, by itself or not, from the text of `/proc/PID/status` (or a task's). Who
+/// has the same count in two looks did not run in between. Unlike the memory in that file the counts are of
+/// the task alone.
+pub fn parse_switches(status: &[u8]) -> u64 {
+    let lines = status.split(|&b| b == b'\n').filter_map(|line| {
+        let (name, count) = line.split_at_checked(line.iter().position(|&b| b == b':')? + 1)?;
+        name.ends_with(b"ctxt_switches:")
+            .then(|| text::number(count))?
+    });
+    lines.sum()
 }
 
 /// Resident memory, from `/proc/PID/statm` (fs/proc/array.c, `proc_pid_statm`).
@@ -104,6 +119,7 @@ mod tests {
         assert_eq!((stat.state, stat.ppid, stat.pgid), (b'D', 7, 41));
         assert_eq!((stat.minor_faults, stat.major_faults), (100, 20));
         assert_eq!((stat.system_ticks, stat.start_ticks), (22, 9876));
+        assert_eq!(stat.threads, 1);
     }
 
     #[test]
@@ -122,10 +138,19 @@ mod tests {
         assert!(resident.anon_bytes + resident.shared_bytes > 100 * 1024);
     }
 
+    #[test]
+    fn both_kinds_of_switches_count() {
+        let status =
+            b"Name:\tx\nThreads:\t3\nvoluntary_ctxt_switches:\t80\nnonvoluntary_ctxt_switches:\t2\n";
+        assert_eq!(parse_switches(status), 82);
+        assert_eq!(parse_switches(b""), 0);
+    }
+
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = parse_stat(&bytes);
+            let _ = parse_switches(&bytes);
             let _ = parse_statm(&bytes, 4096);
         }
 

@@ -192,3 +192,24 @@ pub struct HungTask {
     /// When it was reported, since the start of the run.
     pub at_us: Option<u64>,
 }
+
+/// A task of the machine that memwatch saw in one uninterruptible sleep for longer than 10 s, which the
+/// kernel reports after two minutes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockedTask {
+    /// The process id.
+    pub pid: u32,
+    /// The thread id.
+    pub tid: u32,
+    /// Its name, escaped.
+    pub comm: Comm,
+    /// When it was first seen in it, since the start of the run.
+    pub at_us: Option<u64>,
+    /// How long it was in it; `None` if it still was at the end.
+    pub lasted_us: Option<u64>,
+    /// The kernel's function that it waited in, if that may be seen.
+    pub function: Option<Text>,
+    /// The functions that led there, innermost first: root's to see.
+    #[serde(default)]
+    pub stack: Vec<Text>,
+}

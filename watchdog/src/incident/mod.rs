@@ -23,8 +23,8 @@ pub use crate::act::Outcome;
 pub use evidence::{order, quantities, rivals};
 pub use human::{bytes, count, duration, percent};
 pub use intervention::{
-    HungTask, Intervention, KernelOomVictim, KilledBy, Process, Quantity, Rival, Rule, RungTaken,
-    Unit, Victim,
+    BlockedTask, HungTask, Intervention, KernelOomVictim, KilledBy, Process, Quantity, Rival, Rule,
+    RungTaken, Unit, Victim,
 };
 pub use live::{LiveStatus, live_line};
 pub use paragraph::Style;

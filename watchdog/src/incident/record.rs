@@ -8,7 +8,9 @@ use std::{collections::BTreeMap, time::SystemTime};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{HungTask, Intervention, KernelOomVictim, KilledBy, Signal, Text, Timestamp, Victim};
+use super::{
+    BlockedTask, HungTask, Intervention, KernelOomVictim, KilledBy, Signal, Text, Timestamp, Victim,
+};
 use crate::watch::Rung;
 
 /// The version that this program writes, and the newest that it reads.
@@ -76,6 +78,9 @@ pub struct Record {
     /// Tasks that the kernel reported as hung.
     #[serde(default)]
     pub hung_tasks: Vec<HungTask>,
+    /// Tasks that were in uninterruptible sleep for long, as memwatch saw it.
+    #[serde(default)]
+    pub blocked_tasks: Vec<BlockedTask>,
     /// What is missing from this record because it was lost.
     #[serde(default)]
     pub losses: Losses,
@@ -101,7 +106,7 @@ pub enum Kind {
     Run,
     /// Somebody was warned.
     Warn,
-    /// The kernel reported a hung task.
+    /// The kernel reported a hung task, or memwatch saw one that was blocked for long.
     Hang,
     /// The target was frozen.
     Freeze,
@@ -243,6 +248,8 @@ pub struct Losses {
     /// Work for such threads that was given up since none was free: memory that was not released early,
     /// lines that were not written.
     pub dropped_jobs: u64,
+    /// Tasks in long uninterruptible sleep, or their ends, that found no room to be told.
+    pub blocked_tasks: u64,
 }
 
 /// Something that this machine or these privileges do not offer.
@@ -303,6 +310,7 @@ impl Record {
             kernel_oom: Vec::new(),
             kernel_oom_kills: None,
             hung_tasks: Vec::new(),
+            blocked_tasks: Vec::new(),
             losses: Losses::default(),
             features_lost: Vec::new(),
             notes: Vec::new(),
@@ -361,7 +369,7 @@ impl Record {
             Kind::KernelOom
         } else if took(Rung::Freeze) {
             Kind::Freeze
-        } else if !self.hung_tasks.is_empty() {
+        } else if !self.hung_tasks.is_empty() || !self.blocked_tasks.is_empty() {
             Kind::Hang
         } else if took(Rung::Warn) {
             Kind::Warn

@@ -143,6 +143,15 @@ pub(super) fn grave() -> Record {
         comm: Comm::new(b"txg_sync"),
         at_us: Some(130_000_000),
     });
+    record.blocked_tasks.push(BlockedTask {
+        pid: 611,
+        tid: 611,
+        comm: Comm::new(b"txg_sync"),
+        at_us: Some(8_000_000),
+        lasted_us: Some(125_000_000),
+        function: Some("cv_wait_common".into()),
+        stack: vec!["cv_wait_common+0xa9/0x140 [spl]".into()],
+    });
     let mut second = record.interventions[0].clone();
     second.at_us = 60_000_000;
     second.rule = Rule::Stall;
@@ -182,6 +191,7 @@ pub(super) fn grave() -> Record {
         truncated_strings: 0,
         hung_helpers: 1,
         dropped_jobs: 0,
+        blocked_tasks: 0,
     };
     record.features_lost.push(FeatureLost {
         feature: "BPF programs".into(),

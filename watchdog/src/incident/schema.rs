@@ -238,6 +238,8 @@ fn the_kind_is_the_gravest_thing_in_the_record() {
     record.interventions[0].rungs.pop();
     assert_eq!(record.gravest(), Kind::Hang);
     record.hung_tasks.clear();
+    assert_eq!(record.gravest(), Kind::Hang, "memwatch's own eyes tell");
+    record.blocked_tasks.clear();
     assert_eq!(record.gravest(), Kind::Warn);
     record.verdict = Verdict::Timeout;
     assert_eq!(record.gravest(), Kind::Timeout);

@@ -5,8 +5,8 @@
 use nix::errno::Errno;
 
 use super::{
-    Intervention, KilledBy, Losses, Outcome, Process, Record, Rule, RungTaken, Style, Verdict,
-    human,
+    BlockedTask, Intervention, KilledBy, Losses, Outcome, Process, Record, Rule, RungTaken, Style,
+    Verdict, human,
     paragraph::{Paragraph, Tone},
 };
 use crate::watch::{
@@ -185,7 +185,8 @@ fn rung_phrase(alike: &[RungTaken], met_at_us: u64) -> String {
     format!("{rung}{whom} after {after}{outcome}")
 }
 
-/// Those who were killed without having been chosen, and tasks that the kernel reported as hung.
+/// Those who were killed without having been chosen, tasks that the kernel reported as hung, and those that
+/// memwatch saw blocked for long.
 fn tell_bystanders(page: &mut Paragraph, record: &Record) {
     let chosen = |pid| {
         let mut victims = record
@@ -233,6 +234,23 @@ fn tell_bystanders(page: &mut Paragraph, record: &Record) {
     if let Some(more @ 1..) = record.hung_tasks.len().checked_sub(TOLD) {
         page.row("", &format!("and {more} more"));
     }
+    for task in record.blocked_tasks.iter().take(TOLD) {
+        page.row("blocked", &blocked_phrase(task));
+    }
+    if let Some(more @ 1..) = record.blocked_tasks.len().checked_sub(TOLD) {
+        page.row("", &format!("and {more} more"));
+    }
+}
+
+/// `txg_sync (tid 611) in uninterruptible sleep from 8.0s on, for 2m 05s, in cv_wait_common`
+fn blocked_phrase(task: &BlockedTask) -> String {
+    let BlockedTask { comm, tid, .. } = task;
+    let at = optional(task.at_us, |us| format!(" from {} on", human::duration(us)));
+    let lasted = optional(task.lasted_us, |us| {
+        format!(", for {}", human::duration(us))
+    });
+    let function = optional(task.function.as_ref(), |it| format!(", in {it}"));
+    format!("{comm} (tid {tid}) in uninterruptible sleep{at}{lasted}{function}")
 }
 
 fn tell_totals(page: &mut Paragraph, record: &Record) {
@@ -311,6 +329,7 @@ fn lost(losses: &Losses) -> Option<String> {
         (losses.truncated_strings, "strings cut"),
         (losses.hung_helpers, "helper threads hung"),
         (losses.dropped_jobs, "jobs of theirs dropped"),
+        (losses.blocked_tasks, "blocked tasks not told"),
     ]
     .into_iter()
     .filter(|&(n, _)| n > 0)

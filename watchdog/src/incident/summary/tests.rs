@@ -79,6 +79,7 @@ memwatch:
 memwatch:   killed   a\nb\x1b[31m\xff (pid 4300) by the kernel's OOM killer at 20.0s
 memwatch:   killed   2 processes by the kernel's OOM killer, unseen
 memwatch:   hung     txg_sync (tid 611), reported by the kernel at 2m 10s
+memwatch:   blocked  txg_sync (tid 611) in uninterruptible sleep from 8.0s on, for 2m 05s, in cv_wait_common
 memwatch:   memory   peak 2.0 GiB of 2.0 GiB (98%); stalled for 412ms (0.3%)
 memwatch:   faults   1.2M minor, 312 major; reclaimed 14 times in 38ms
 memwatch:   lost     12 events dropped, 3 looks came late, 1 helper threads hung
