@@ -153,21 +153,17 @@ impl Story {
             return;
         }
         let process = Process::from(member);
-        let signal = if rung == Rung::Sigkill {
-            libc::SIGKILL
-        } else {
-            libc::SIGTERM
-        };
+        let signal = signal_of(rung);
         let reason = reason(intervention);
         match self
             .victims
             .iter_mut()
             .find(|v| v.process.pid == member.pid)
         {
-            Some(victim) => victim.signal = Signal::from_number(signal),
+            Some(victim) => victim.signal = signal,
             None => self.victims.push(Victim {
                 process,
-                signal: Signal::from_number(signal),
+                signal,
                 reason: reason.into(),
                 killed_by: KilledBy::Memwatch,
                 at_us: Some(at_us),
@@ -359,11 +355,8 @@ impl Story {
     /// How the run ended, and the exit code to answer with. `leader` is `None` for a target that was
     /// not started here; that one was emptied by memwatch if its last order spared nobody.
     pub fn end(&mut self, leader: Option<(u32, Change)>, let_go: bool) -> (Verdict, u8) {
-        // A leader that answered SIGTERM and died of something else was not ended by whoever asked.
         if let Some((pid, Change::Killed(signal))) = leader {
-            let fatal = Signal::from_number(signal);
-            self.victims
-                .retain(|v| v.process.pid != pid || v.signal == fatal);
+            self.died_of(pid, Signal::from_number(signal));
         }
         let by = |pid: u32, who: KilledBy| {
             self.victims
@@ -388,6 +381,22 @@ impl Story {
         }
     }
 
+    /// A leader that answered SIGTERM and died of something else was not ended by whoever asked. One that was
+    /// still dying of SIGTERM when SIGKILL came was.
+    fn died_of(&mut self, pid: u32, fatal: Signal) {
+        let mut rungs = self.interventions.values().flat_map(|it| &it.rungs);
+        let sent = rungs.any(|taken| {
+            taken.pid == Some(pid)
+                && taken.outcome == Outcome::Delivered
+                && signal_of(taken.rung) == fatal
+        });
+        self.victims
+            .retain(|v| v.process.pid != pid || v.signal == fatal || sent);
+        for victim in self.victims.iter_mut().filter(|v| v.process.pid == pid) {
+            victim.signal = fatal;
+        }
+    }
+
     /// Fills the record with what was told.
     pub fn tell(self, record: &mut incident::Record) {
         record.interventions = self.interventions.into_values().collect();
@@ -404,6 +413,15 @@ impl Story {
     }
 }
 
+/// By which a rung ends somebody.
+fn signal_of(rung: Rung) -> Signal {
+    if rung == Rung::Sigkill {
+        Signal::KILL
+    } else {
+        Signal::from_number(libc::SIGTERM)
+    }
+}
+
 fn reason(intervention: &Intervention) -> String {
     format!(
         "{} (allowed: {})",
@@ -411,3 +429,7 @@ fn reason(intervention: &Intervention) -> String {
         intervention.threshold.text.as_str()
     )
 }
+
+#[cfg(test)]
+#[path = "story_tests.rs"]
+mod tests;
