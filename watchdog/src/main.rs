@@ -2,6 +2,7 @@
 
 use memwatch::cli::{self, Cli, Command, OWN_FAILURE};
 use memwatch::config::Verbosity;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
@@ -23,6 +24,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Doctor(args) => cli::doctor::run(args),
         Command::Replay(args) => cli::replay::run(args, &cli.config()?),
         Command::Guard(args) => cli::guard::run(args),
+        Command::Daemon(args) => cli::daemon::run(*args, cli.common.config.clone()),
         Command::Config(args) => cli::config::run(args, cli.common.config.clone()),
     }
 }
@@ -37,10 +39,15 @@ fn log_to_stderr(verbosity: Verbosity) {
         Verbosity::Trace => "trace",
     };
     let filter = EnvFilter::try_from_env("MEMWATCH_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         // It would be told to the same standard error that nobody reads, and panic there.
-        .log_internal_errors(false)
-        .init();
+        .log_internal_errors(false);
+    // The journal has the time of each line already (systemd.exec(5)).
+    match std::env::var_os("JOURNAL_STREAM") {
+        Some(_) => log.without_time().with_target(false).init(),
+        None => log.init(),
+    }
 }

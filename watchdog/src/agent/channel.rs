@@ -94,6 +94,8 @@ pub struct Status {
     pub late_looks: AtomicU64,
     /// Processes at the last look at them.
     pub processes: AtomicU64,
+    /// Whether its processes are looked at.
+    pub is_close: AtomicBool,
     /// Looks at processes for which no table was free.
     pub without_table: AtomicU64,
     /// Processes beyond what the table holds.

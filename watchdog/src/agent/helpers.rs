@@ -90,6 +90,18 @@ impl Helpers {
         self.see_to(&mut self.shared(), now);
     }
 
+    /// Waits until all that was begun is done, at most so long.
+    pub fn finish(&self, patience: Duration) {
+        let until = clock::now() + patience;
+        let is_idle = || {
+            let shared = self.shared();
+            shared.waiting.is_empty() && shared.at_work.is_empty()
+        };
+        while !is_idle() && clock::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// What was lost so far.
     pub fn lost(&self) -> Lost {
         self.shared().lost

@@ -8,6 +8,7 @@
 pub mod adopt;
 pub mod blocked;
 pub mod channel;
+pub mod daemon;
 pub mod deciding;
 mod ending;
 pub mod eyes;

@@ -389,6 +389,8 @@ impl Pass {
             status.some_permille.store(some.into(), Ordering::Relaxed);
         }
         status.looks.fetch_add(1, Ordering::Relaxed);
+        let is_close = self.members.is_some();
+        status.is_close.store(is_close, Ordering::Relaxed);
     }
 
     fn count_delay(&self, now: Duration) {

@@ -12,7 +12,7 @@ use crate::bpf;
 use crate::config::{Attach, OnPressure};
 use crate::host::cgroup::{Limits, Target};
 use crate::host::layout::Layout;
-use crate::watch::Response;
+use crate::watch::{Response, Settings};
 use anyhow::Context;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::Pid;
@@ -85,16 +85,27 @@ pub(super) fn undo(subject: &Running, target: &Target) {
     }
 }
 
-/// The guard kills and can do nothing else, so it stands where killing is what was asked for.
+/// On what terms the guard stands over the target of a run.
 pub(super) fn guard_terms(orders: &Orders) -> Option<bpf::Terms> {
-    let kills = orders.attach.on_pressure == OnPressure::Kill && !orders.attach.dry_run;
-    let settings = &orders.settings;
+    let attach = &orders.attach;
+    terms(&orders.settings, attach.on_pressure, attach.dry_run, None)
+}
+
+/// The guard kills and can do nothing else, so it stands where killing is what was asked for. `uid` is the
+/// user whose processes alone may be hit; `None` for any.
+pub(super) fn terms(
+    settings: &Settings,
+    on_pressure: OnPressure,
+    dry_run: bool,
+    uid: Option<u32>,
+) -> Option<bpf::Terms> {
+    let kills = on_pressure == OnPressure::Kill && !dry_run;
     kills.then(|| bpf::Terms {
         stale_after: settings.guard_stale_after,
         budget: settings.stall_window * settings.guard_stall_permille / 1000,
         window: settings.stall_window,
         pause: settings.death_grace + settings.settle,
-        uid: None,
+        uid,
     })
 }
 

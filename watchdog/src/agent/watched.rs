@@ -230,6 +230,20 @@ impl Watched {
         }
     }
 
+    /// What memwatch froze runs again.
+    pub(super) fn thaw_if_frozen(&mut self) {
+        if self.froze {
+            act::target::thaw(self.dir(), Mode::Real);
+            self.guarded.target.say_thawed();
+        }
+    }
+
+    /// The record so far was told: another begins.
+    pub(super) fn begin_again(&mut self, at: (Duration, SystemTime)) {
+        self.began = at;
+        self.notes = self.guarded.shortcomings.clone();
+    }
+
     /// Whether nobody is left in it.
     pub(super) fn is_empty(&self) -> bool {
         cgroup::pids(self.dir()).is_empty()

@@ -168,6 +168,12 @@ impl Programs {
     /// No row is free, or the targets lie at too many different depths.
     pub fn add_target(&mut self, cgroup_id: u64, level: Option<u32>) -> Result<Row, LoadError> {
         let _lock = self.home.lock()?;
+        // The guard of a memwatch that died would go on beside ours, and never hear of our signs of life.
+        for (target, row) in self.taken_rows()?.iter().zip(0..) {
+            if target.cgroup_id == cgroup_id && !self.home.lives(target.heartbeat_slot) {
+                self.remove_row(Row(row))?;
+            }
+        }
         self.add_row(cgroup_id, level, self.slot)
     }
 

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use super::config::ConfigArgs;
+use super::daemon::{self, DaemonArgs};
 use super::doctor::{self, DoctorArgs};
 use super::guard::{self, GuardArgs};
 use super::replay::{self, ReplayArgs};
@@ -69,6 +70,9 @@ pub enum Command {
     Guard(GuardArgs),
     /// Check the configuration files, and show what is in force
     Config(ConfigArgs),
+    /// Guard what the configuration names and what users attach, as a service
+    #[command(long_about = daemon::ABOUT, after_long_help = daemon::ABOUT_MORE)]
+    Daemon(DaemonArgs),
 }
 
 /// `memwatch attach`.
@@ -186,9 +190,11 @@ impl Cli {
     fn flags(&self) -> Flags {
         let layer = match &self.command {
             Command::Attach(attach) => attach.layer(),
-            Command::Doctor(_) | Command::Replay(_) | Command::Guard(_) | Command::Config(_) => {
-                Layer::default()
-            }
+            Command::Doctor(_)
+            | Command::Replay(_)
+            | Command::Guard(_)
+            | Command::Config(_)
+            | Command::Daemon(_) => Layer::default(),
         };
         Flags {
             config: self.common.config.clone(),

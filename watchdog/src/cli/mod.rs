@@ -3,6 +3,7 @@
 pub mod args;
 pub mod attach;
 pub mod config;
+pub mod daemon;
 pub mod doctor;
 pub mod failure;
 pub mod guard;
@@ -12,6 +13,7 @@ mod usage;
 
 pub use args::{AttachArgs, Cli, Command, Target};
 pub use config::ConfigArgs;
+pub use daemon::DaemonArgs;
 pub use doctor::DoctorArgs;
 pub use guard::GuardArgs;
 pub use replay::ReplayArgs;

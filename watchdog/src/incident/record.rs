@@ -136,6 +136,8 @@ pub enum Verdict {
     KilledByKernelOom,
     /// A signal from elsewhere ended it.
     Signalled,
+    /// It has not: this was told while it runs on.
+    Running,
 }
 
 /// The machine.

@@ -57,6 +57,7 @@ fn headline(record: &Record) -> (Tone, String) {
         ),
         Verdict::KilledByKernelOom => (Tone::Loss, "was killed by the kernel's OOM killer after"),
         Verdict::Signalled => (Tone::Warning, "was ended by a signal after"),
+        Verdict::Running => (Tone::Warning, "runs on after"),
     };
     let who = record
         .command

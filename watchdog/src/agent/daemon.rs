@@ -1,0 +1,314 @@
+//! `memwatch daemon`: many targets under one deciding thread, from the start to the end of the service. The
+//! slow side, as [`super::run`] is for one command.
+//!
+//! Which targets there are is [`targets`]'s, where the configuration's are found [`scan`]'s, where incidents go
+//! [`spool`]'s.
+
+mod scan;
+mod spool;
+mod targets;
+
+use super::channel::{Channel, Rehearsal};
+use super::deciding::{self, Decider, Feed, Inbox, Refused, Way};
+use super::eyes::Eyes;
+use super::helpers::Helpers;
+use super::identity;
+use super::kernel::Kernel;
+use super::members::{self, Members};
+use super::starting::open_files;
+use super::{blocked, guarded};
+use crate::act;
+use crate::causes::with_causes;
+use crate::config;
+use crate::host::clock;
+use crate::host::layout::Layout;
+use crate::host::notify::{Notifier, watchdog_interval};
+use crate::incident::FeatureLost;
+use anyhow::{Context, ensure};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use scan::Scan;
+use spool::Spool;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use targets::Targets;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// The most targets at a time: as many as the BPF programs have rows.
+const TARGETS: usize = memwatch_ebpf::MAX_TARGETS as usize;
+/// Targets whose processes can be looked at at once. Those that are in trouble together are few.
+const TABLES: usize = 16;
+/// How often the slow side looks after what no event tells.
+const HOUSEKEEPING: Duration = Duration::from_millis(250);
+/// For the files of the configuration: they may lie on a disk that hangs.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Runs until it is told to end; the exit code. `named` is the only file to read, if there is one.
+///
+/// # Errors
+/// It could not start: no root, no cgroup v2, no valid configuration.
+pub fn run(named: Option<PathBuf>) -> anyhow::Result<u8> {
+    ensure!(
+        nix::unistd::geteuid().is_root(),
+        "the daemon guards for all users and must be root: systemctl start memwatch, or sudo memwatch daemon; \
+         memwatch attach needs neither"
+    );
+    let config = config::Daemon::load(named.as_deref())?;
+    let wanted: SigSet = SIGNALS.into_iter().collect();
+    wanted.thread_block().context("cannot block signals")?;
+    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+    let signals = SignalFd::with_flags(&wanted, flags).context("cannot take signals")?;
+    let layout = Layout::read(Path::new("/"))?;
+    ensure!(
+        layout.v2.is_some(),
+        "no cgroup v2 hierarchy is mounted; mount one with: mount -t cgroup2 none /sys/fs/cgroup"
+    );
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")?;
+    let notifier = Notifier::of_this_process()?.map(Arc::new);
+    let mut daemon = Daemon::begin(named, config, layout, notifier)?;
+    let served = runtime.block_on(daemon.serve(signals));
+    runtime.shutdown_background();
+    daemon.end();
+    served.map(|()| 0)
+}
+
+/// What it hears: to end, and to read its configuration again.
+const SIGNALS: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
+
+/// What everything is done with.
+struct Means {
+    layout: Layout,
+    way: Way,
+    kernel: Kernel,
+    helpers: Helpers,
+}
+
+struct Daemon {
+    named: Option<PathBuf>,
+    config: config::Daemon,
+    notifier: Option<Arc<Notifier>>,
+    means: Means,
+    targets: Targets,
+    scan: Scan,
+    decider: Option<JoinHandle<Option<i32>>>,
+    blocked: Option<blocked::Watch>,
+    refused: Refused,
+    features_lost: Vec<FeatureLost>,
+}
+
+impl Daemon {
+    fn begin(
+        named: Option<PathBuf>,
+        config: config::Daemon,
+        layout: Layout,
+        notifier: Option<Arc<Notifier>>,
+    ) -> anyhow::Result<Self> {
+        let spool = Spool::open().context("cannot keep incidents")?;
+        let way = Way {
+            inbox: Arc::new(Inbox::new(TARGETS)),
+            channel: Arc::new(Channel::new().context("cannot make the channel between threads")?),
+        };
+        let refused = deciding::protect_process();
+        let window = config.policy.growth_window;
+        // Half of the files for processes; the other half are the targets'.
+        let capacity = members::capacity(open_files() / 2 / TABLES as u64);
+        let tables = (0..TABLES).map(|_| Members::new(window, capacity));
+        let decider = Decider::new(
+            Eyes::new(guarded::machine_eyes()?),
+            tables.collect(),
+            TARGETS,
+            way.clone(),
+            notifier.clone().and_then(feed),
+        );
+        let decider = decider
+            .start()
+            .context("cannot start the deciding thread")?;
+        let kernel = Kernel::load_beside(Vec::new(), &layout, way.clone());
+        Ok(Self {
+            named,
+            targets: Targets::new(config.policy, spool),
+            config,
+            notifier,
+            means: Means {
+                layout,
+                way,
+                kernel,
+                helpers: Helpers::default(),
+            },
+            scan: Scan::default(),
+            decider: Some(decider),
+            blocked: blocked::Watch::start(blocked::LONG).ok(),
+            refused,
+            features_lost: Vec::new(),
+        })
+    }
+
+    async fn serve(&mut self, signals: SignalFd) -> anyhow::Result<()> {
+        let channel = Arc::clone(&self.means.way.channel);
+        let notices = channel.slow_side().try_clone_to_owned()?;
+        // SAFETY: both are owned here, registered once, and closed when the registration is dropped.
+        let (signals, notices) = unsafe {
+            (
+                AsyncFd::register_with_interest(signals, Interest::READABLE)?,
+                AsyncFd::register_with_interest(notices, Interest::READABLE)?,
+            )
+        };
+        let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
+        housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        self.look_for_targets();
+        self.tell_manager(Notifier::ready);
+        loop {
+            tokio::select! {
+                ready = signals.readable() => {
+                    let mut ready = ready?;
+                    while let Ok(Some(info)) = signals.get_ref().read_signal() {
+                        if info.ssi_signo as i32 != libc::SIGHUP {
+                            return Ok(());
+                        }
+                        self.reload();
+                    }
+                    ready.clear_ready();
+                }
+                ready = notices.readable() => {
+                    let mut ready = ready?;
+                    channel.heard();
+                    self.hear();
+                    ready.clear_ready();
+                }
+                _ = housekeeping.tick() => {
+                    self.keep_house();
+                    let failed = self.decider.as_ref().is_none_or(JoinHandle::is_finished);
+                    // systemd starts another; the guard in the kernel acts until then.
+                    ensure!(!failed, "the deciding thread has failed");
+                }
+            }
+        }
+    }
+
+    fn hear(&mut self) {
+        let channel = Arc::clone(&self.means.way.channel);
+        if let Some(rehearsal) = channel.rehearsal() {
+            self.learn(&rehearsal);
+        }
+        while let Some(pidfd) = channel.next_dying() {
+            self.means
+                .helpers
+                .start(move || _ = act::signal::release_memory(pidfd.as_fd()));
+        }
+        while let Some((target, notice)) = channel.next() {
+            self.targets.hear(target, &notice, &self.means);
+        }
+    }
+
+    fn learn(&mut self, rehearsal: &Rehearsal) {
+        if let Err(error) = rehearsal {
+            let lost = identity::not_rehearsed(error);
+            tracing::error!("not guarding: {error}; what is left is {}", lost.fallback);
+            self.features_lost.push(lost);
+        }
+    }
+
+    fn keep_house(&mut self) {
+        let now = clock::now();
+        self.means.helpers.look_after(now);
+        self.means.way.inbox.sweep();
+        self.means.kernel.flush_logs();
+        while let Some((target, event)) = self.means.way.channel.next_event() {
+            self.targets.witness(target, &event);
+        }
+        for note in self.means.kernel.left_behind() {
+            tracing::warn!("{note}");
+        }
+        for (name, kill) in self.means.kernel.guard_kills() {
+            self.targets.guard_kill(name, &kill);
+        }
+        for found in self.blocked.iter().flat_map(blocked::Watch::news) {
+            tracing::warn!("{found}");
+        }
+        self.means.kernel.heat(self.targets.any_hot());
+        self.targets.keep_house(now, &self.means);
+        if self.scan.is_due(now) {
+            self.look_for_targets();
+        }
+    }
+
+    /// Finds what the configuration names, and lets go what it does not name any more.
+    fn look_for_targets(&mut self) {
+        let found = self.scan.look(&self.config, self.means.layout.v2_mount());
+        self.targets.of_configuration(&found, &self.means);
+    }
+
+    /// Reads the configuration again. One that is wrong, or cannot be read in time, changes nothing.
+    fn reload(&mut self) {
+        self.tell_manager(Notifier::reloading);
+        let named = self.named.clone();
+        let read = self
+            .means
+            .helpers
+            .ask(PATIENCE, move || config::Daemon::load(named.as_deref()));
+        match read {
+            Some(Ok(config)) => {
+                if config.policy != self.config.policy {
+                    self.targets.begin_anew(config.policy, &self.means);
+                }
+                self.config = config;
+                self.look_for_targets();
+                tracing::warn!("the configuration was read again");
+            }
+            Some(Err(error)) => tracing::error!(
+                "{}; the configuration before stays in force",
+                with_causes(&error)
+            ),
+            None => tracing::error!(
+                "the configuration could not be read within {PATIENCE:?}; the one before stays in force"
+            ),
+        }
+        self.tell_manager(Notifier::ready);
+    }
+
+    fn tell_manager(&self, what: fn(&Notifier) -> std::io::Result<()>) {
+        if let Some(notifier) = &self.notifier
+            && let Err(error) = what(notifier)
+        {
+            tracing::warn!("the service manager could not be told: {error}");
+        }
+    }
+
+    /// Stops deciding, lets every target go, and leaves the programs of the machine.
+    fn end(mut self) {
+        self.tell_manager(Notifier::stopping);
+        self.hear();
+        self.means.way.channel.stop();
+        if let Some(decider) = self.decider.take() {
+            self.refused.realtime = decider.join().unwrap_or(None);
+        }
+        self.means.kernel.settle();
+        self.hear();
+        self.targets.let_all_go(&self.means);
+        for note in self.means.kernel.leave(self.means.layout.v2_mount(), &[]) {
+            tracing::warn!("{note}");
+        }
+        // Incidents on their way to the disk.
+        self.means.helpers.finish(PATIENCE);
+    }
+}
+
+/// Signs of life for the service manager, from the loop that decides. `None` if it wants none.
+fn feed(notifier: Arc<Notifier>) -> Option<Feed> {
+    let every = watchdog_interval()? / 4;
+    let mut fed = None;
+    Some(Box::new(move |now: Duration| {
+        let is_due = fed.is_none_or(|fed| now.saturating_sub(fed) >= every);
+        // One that did not go out is tried again at the next turn.
+        if is_due && notifier.feed().is_ok() {
+            fed = Some(now);
+        }
+    }))
+}
