@@ -3,6 +3,7 @@
 //! Does what it is told to whom it is told; who and why is `watch`'s. Dry run reaches down to here and
 //! no further: everything above behaves as if it were real.
 
+pub mod permission;
 pub mod signal;
 pub mod target;
 

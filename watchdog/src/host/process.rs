@@ -1,4 +1,4 @@
-//! One process as `/proc/PID/stat` and `/proc/PID/statm` show it.
+//! One process as `/proc/PID/stat`, `/proc/PID/statm` and `/proc/PID/status` show it.
 //!
 //! Only files that never take the process's mmap lock: `cmdline`, `environ`, `maps` and `smaps` do, and
 //! can hang for ever behind a process that is stuck in reclaim. Which processes to look at is
@@ -98,6 +98,35 @@ pub fn parse_statm(bytes: &[u8], page_bytes: u64) -> Option<Resident> {
     })
 }
 
+/// Whose a process is, from `/proc/PID/status` (fs/proc/array.c, `task_state`), as user ids of the reader's
+/// user namespace. The first, where the daemon runs, knows every user; in another one those that it does not
+/// know read as 65534.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Uids {
+    /// Who started it.
+    pub real: u32,
+    /// Whose rights it has.
+    pub effective: u32,
+    /// Whose rights it may take back.
+    pub saved: u32,
+}
+
+/// Reads the beginning of the text of `/proc/PID/status`, up to the line in question; the process's name
+/// stands before it, with newlines escaped.
+pub fn parse_uids(bytes: &[u8]) -> Option<Uids> {
+    let line = bytes
+        .split_inclusive(|&b| b == b'\n')
+        .find_map(|line| line.strip_prefix(b"Uid:\t")?.strip_suffix(b"\n"))?;
+    let mut uids = line
+        .split(|&b| b == b'\t')
+        .map(|uid| u32::try_from(text::number(uid)?).ok());
+    Some(Uids {
+        real: uids.next()??,
+        effective: uids.next()??,
+        saved: uids.next()??,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,12 +175,27 @@ mod tests {
         assert_eq!(parse_switches(b""), 0);
     }
 
+    #[test]
+    fn uids_are_read_whole_and_not_from_a_name() {
+        let status =
+            b"Name:\tx\\nUid:\t0\t0\t0\t0\nUmask:\t0022\nUid:\t1000\t0\t7\t0\nGid:\t5\t5\t5\t5\n";
+        let uids = parse_uids(status).expect("well formed");
+        assert_eq!((uids.real, uids.effective, uids.saved), (1000, 0, 7));
+        let cut = &status[..status.len() - 23];
+        assert_eq!(parse_uids(cut), None, "{:?}", String::from_utf8_lossy(cut));
+        let own = std::fs::read("/proc/self/status").expect("procfs");
+        // SAFETY: reads one number of this process.
+        let real = unsafe { libc::getuid() };
+        assert_eq!(parse_uids(&own).map(|uids| uids.real), Some(real));
+    }
+
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = parse_stat(&bytes);
             let _ = parse_switches(&bytes);
             let _ = parse_statm(&bytes, 4096);
+            let _ = parse_uids(&bytes);
         }
 
         #[test]
