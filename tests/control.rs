@@ -1,4 +1,18 @@
-//! What memwatch does for users, with real users' processes. Needs root, and fails without.
+//! The daemon's control socket: real sockets, real users, real cgroups, and a daemon that only answers.
+//! Needs root and cgroups, and fails without.
 
+#[path = "support/cgroups.rs"]
+mod cgroups;
+#[path = "control/daemon.rs"]
+mod daemon;
+
+#[path = "control/attaching.rs"]
+mod attaching;
+#[path = "control/completing.rs"]
+mod completing;
+#[path = "control/frames.rs"]
+mod frames;
 #[path = "control/permission.rs"]
 mod permission;
+#[path = "control/serving.rs"]
+mod serving;

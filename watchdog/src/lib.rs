@@ -10,7 +10,7 @@
 //!  PSI, memory.*, /proc, arcstats ────┘    (facts)     (pure)   (I/O)   (record)
 //! ```
 //!
-//! `agent` knows them all and wires them; `config` and `cli` are how a person says what is wanted.
+//! `control` is the daemon's socket. `agent` knows them all and wires them; `config` and `cli` are how a person says what is wanted.
 
 pub mod causes;
 pub mod config;
@@ -23,6 +23,8 @@ pub mod watch;
 pub mod act;
 
 pub mod incident;
+
+pub mod control;
 
 pub mod agent;
 

@@ -1,4 +1,4 @@
-//! The `memwatch` binary: parse, run, exit code. Everything else is the library's.
+//! The `memwatch` binary: parse, run, exit code; or help a shell to complete its command line. Everything else is the library's.
 
 use memwatch::cli::{self, Cli, Command, OWN_FAILURE};
 use memwatch::config::Verbosity;
@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
+    cli::complete::answer_a_shell();
     let cli = match Cli::from_arguments(std::env::args_os()) {
         Ok(cli) => cli,
         Err(code) => return code.into(),
@@ -26,6 +27,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Guard(args) => cli::guard::run(args),
         Command::Daemon(args) => cli::daemon::run(*args, cli.common.config.clone()),
         Command::Config(args) => cli::config::run(args, cli.common.config.clone()),
+        Command::Status(args) => cli::status::run(args),
     }
 }
 

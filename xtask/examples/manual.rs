@@ -4,8 +4,7 @@
 use std::{env, fs, path::Path};
 
 use clap::CommandFactory;
-use clap_complete::{Shell, generate_to};
-use memwatch::cli::Cli;
+use memwatch::cli::{Cli, complete};
 
 fn main() -> std::io::Result<()> {
     let into = env::args_os().nth(1).expect("the directory to write to");
@@ -13,8 +12,12 @@ fn main() -> std::io::Result<()> {
     fs::create_dir_all(&man)?;
     fs::create_dir_all(&completions)?;
     clap_mangen::generate_to(Cli::command(), &man)?;
-    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-        generate_to(shell, &mut Cli::command(), "memwatch", &completions)?;
+    for (shell, file) in [
+        ("bash", "memwatch.bash"),
+        ("zsh", "_memwatch"),
+        ("fish", "memwatch.fish"),
+    ] {
+        fs::write(completions.join(file), complete::script(shell)?)?;
     }
     Ok(())
 }

@@ -5,13 +5,15 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
+use clap_complete::engine::ArgValueCompleter;
 
 use super::config::ConfigArgs;
 use super::daemon::{self, DaemonArgs};
 use super::doctor::{self, DoctorArgs};
 use super::guard::{self, GuardArgs};
 use super::replay::{self, ReplayArgs};
-use super::{help, usage};
+use super::status::{self, StatusArgs};
+use super::{complete, help, usage};
 use crate::config::{
     Config, ConfigError, Environment, Flags, Layer, Limit, Live, OnPressure, OrNone, Origin, Size,
     Span, Verbosity,
@@ -73,6 +75,9 @@ pub enum Command {
     /// Guard what the configuration names and what users attach, as a service
     #[command(long_about = daemon::ABOUT, after_long_help = daemon::ABOUT_MORE)]
     Daemon(DaemonArgs),
+    /// Say how the daemon and what it guards are
+    #[command(long_about = status::ABOUT, after_long_help = status::ABOUT_MORE)]
+    Status(StatusArgs),
 }
 
 /// `memwatch attach`.
@@ -138,7 +143,10 @@ struct TargetArgs {
     #[arg(long, value_name = "PID", help_heading = TARGET, value_parser = usage::pid)]
     pid: Option<i32>,
     /// Guard this cgroup: a directory below /sys/fs/cgroup
-    #[arg(long, value_name = "PATH", help_heading = TARGET)]
+    #[arg(
+        long, value_name = "PATH", help_heading = TARGET,
+        add = ArgValueCompleter::new(complete::cgroups)
+    )]
     cgroup: Option<PathBuf>,
     /// Run this program with these arguments, without a shell
     #[arg(last = true, value_name = "PROGRAM", num_args = 1.., help_heading = TARGET)]
@@ -194,7 +202,8 @@ impl Cli {
             | Command::Replay(_)
             | Command::Guard(_)
             | Command::Config(_)
-            | Command::Daemon(_) => Layer::default(),
+            | Command::Daemon(_)
+            | Command::Status(_) => Layer::default(),
         };
         Flags {
             config: self.common.config.clone(),

@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod attach;
+pub mod complete;
 pub mod config;
 pub mod daemon;
 pub mod doctor;
@@ -9,6 +10,7 @@ pub mod failure;
 pub mod guard;
 mod help;
 pub mod replay;
+pub mod status;
 mod usage;
 
 pub use args::{AttachArgs, Cli, Command, Target};
@@ -17,4 +19,5 @@ pub use daemon::DaemonArgs;
 pub use doctor::DoctorArgs;
 pub use guard::GuardArgs;
 pub use replay::ReplayArgs;
+pub use status::StatusArgs;
 pub use usage::OWN_FAILURE;

@@ -29,6 +29,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
 
 pub use daemon::{Daemon, Oomd, Users, Watch};
 pub use error::{ConfigError, Contradiction, Mistrust, Problem, Setting, ValueError};
@@ -116,7 +117,8 @@ impl fmt::Display for Limit {
 }
 
 /// What is done to a target under pressure.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum OnPressure {
     /// End the process that causes it: SIGTERM, then SIGKILL
     #[default]

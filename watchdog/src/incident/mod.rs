@@ -28,6 +28,7 @@ pub use intervention::{
 };
 pub use live::{LiveStatus, live_line};
 pub use paragraph::Style;
+pub(crate) use paragraph::wrap;
 pub use record::{
     Command, Faults, FeatureLost, Host, Kind, LimitEnforcer, Losses, MemoryLayout, ReadError,
     Reclaim, Record, SCHEMA_VERSION, Target, Verdict, unnamed_kills,

@@ -95,7 +95,7 @@ impl Paragraph {
 }
 
 /// Breaks `text` at blanks. A word that is wider than `room` gets a line of its own.
-fn wrap(text: &str, room: usize) -> Vec<String> {
+pub(crate) fn wrap(text: &str, room: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     let mut used = 0;
     for word in text.split(' ') {
