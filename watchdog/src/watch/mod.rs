@@ -7,9 +7,12 @@
 
 pub mod availability;
 pub mod facts;
+pub mod oomd_rule;
+pub mod peer;
 pub mod policy;
 pub mod replay;
 pub mod settings;
+pub mod takeover;
 pub mod trouble;
 pub mod victim;
 pub mod window;
