@@ -39,6 +39,8 @@ fn failed(doing: &'static str) -> impl FnOnce(io::Error) -> ScopeError {
     move |source| ScopeError::Io { doing, source }
 }
 
+/// The manager's interface.
+pub(super) const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 /// Longer than a manager takes on a machine in trouble; one that is stuck is not waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -124,13 +126,17 @@ impl Scope {
 
 /// A connection to the manager.
 #[derive(Debug)]
-struct Bus {
+pub(super) struct Bus {
     runtime: Runtime,
     connection: Connection,
 }
 
 impl Bus {
-    fn connect() -> Result<Self, ScopeError> {
+    /// Connects to root's or this user's manager.
+    ///
+    /// # Errors
+    /// Its bus cannot be reached, or is late.
+    pub(super) fn connect() -> Result<Self, ScopeError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -157,14 +163,28 @@ impl Bus {
     where
         Body: serde::Serialize + zbus::zvariant::DynamicType,
     {
-        let call = self.connection.call_method(
-            Some("org.freedesktop.systemd1"),
-            "/org/freedesktop/systemd1",
-            Some("org.freedesktop.systemd1.Manager"),
-            method,
-            body,
-        );
-        self.runtime.block_on(in_time(call)).map(drop)
+        let manager = ("/org/freedesktop/systemd1", MANAGER);
+        self.ask(manager, method, body).map(drop)
+    }
+
+    /// Calls a method of an object, by its path and interface, and gives the answer.
+    ///
+    /// # Errors
+    /// The manager refuses, or is late.
+    pub(super) fn ask<Body>(
+        &self,
+        (path, interface): (&str, &str),
+        method: &str,
+        body: &Body,
+    ) -> Result<zbus::Message, ScopeError>
+    where
+        Body: serde::Serialize + zbus::zvariant::DynamicType,
+    {
+        let service = Some("org.freedesktop.systemd1");
+        let call = self
+            .connection
+            .call_method(service, path, Some(interface), method, body);
+        self.runtime.block_on(in_time(call))
     }
 }
 

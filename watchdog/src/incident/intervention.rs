@@ -60,6 +60,10 @@ pub enum Rule {
     Timeout,
     /// The agent had gone silent, and the kernel side acted on its stall budget.
     Guard,
+    /// systemd-oomd's rule for the pressure of a unit, in its place.
+    OomdPressure,
+    /// systemd-oomd's rule for memory and swap, in its place.
+    OomdSwap,
 }
 
 impl From<watch::Rule> for Rule {

@@ -16,6 +16,7 @@ mod sample;
 mod schema;
 mod signal;
 mod summary;
+mod takeover;
 mod text;
 mod timestamp;
 
@@ -36,5 +37,6 @@ pub use record::{
 pub use report::{ReportError, ReportFile};
 pub use signal::{Signal, UnknownSignal};
 pub use summary::summary;
+pub use takeover::{Fault, Takeover};
 pub use text::{Comm, Text};
 pub use timestamp::Timestamp;

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
-    BlockedTask, HungTask, Intervention, KernelOomVictim, KilledBy, Signal, Text, Timestamp, Victim,
+    BlockedTask, HungTask, Intervention, KernelOomVictim, KilledBy, Signal, Takeover, Text,
+    Timestamp, Victim,
 };
 use crate::watch::Rung;
 
@@ -81,6 +82,8 @@ pub struct Record {
     /// Tasks that were in uninterruptible sleep for long, as memwatch saw it.
     #[serde(default)]
     pub blocked_tasks: Vec<BlockedTask>,
+    /// How it stands with systemd-oomd, if this is about what that was given to look after.
+    pub takeover: Option<Takeover>,
     /// What is missing from this record because it was lost.
     #[serde(default)]
     pub losses: Losses,
@@ -116,6 +119,10 @@ pub enum Kind {
     Kill,
     /// The run's time was up.
     Timeout,
+    /// memwatch has begun to look after the units of systemd-oomd.
+    Takeover,
+    /// systemd-oomd looks after them again.
+    HandBack,
 }
 
 /// How a run ended.
@@ -136,8 +143,8 @@ pub enum Verdict {
     KilledByKernelOom,
     /// A signal from elsewhere ended it.
     Signalled,
-    /// It has not: this was told while it runs on.
-    Running,
+    /// It has not: the record tells of a moment.
+    Ongoing,
 }
 
 /// The machine.
@@ -313,6 +320,7 @@ impl Record {
             kernel_oom_kills: None,
             hung_tasks: Vec::new(),
             blocked_tasks: Vec::new(),
+            takeover: None,
             losses: Losses::default(),
             features_lost: Vec::new(),
             notes: Vec::new(),

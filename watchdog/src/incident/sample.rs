@@ -152,6 +152,14 @@ pub(super) fn grave() -> Record {
         function: Some("cv_wait_common".into()),
         stack: vec!["cv_wait_common+0xa9/0x140 [spl]".into()],
     });
+    record.takeover = Some(Takeover {
+        peer_pid: Some(812),
+        fault: Some(Fault::Stopped),
+        noticed_after_us: Some(1_000_000),
+        lasted_us: Some(4_200_000),
+        units: vec!["user.slice".into()],
+        kills: 1,
+    });
     let mut second = record.interventions[0].clone();
     second.at_us = 60_000_000;
     second.rule = Rule::Stall;

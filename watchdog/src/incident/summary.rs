@@ -57,7 +57,7 @@ fn headline(record: &Record) -> (Tone, String) {
         ),
         Verdict::KilledByKernelOom => (Tone::Loss, "was killed by the kernel's OOM killer after"),
         Verdict::Signalled => (Tone::Warning, "was ended by a signal after"),
-        Verdict::Running => (Tone::Warning, "runs on after"),
+        Verdict::Ongoing => (Tone::Plain, "has gone on for"),
     };
     let who = record
         .command
@@ -139,6 +139,8 @@ fn rule_name(rule: Rule) -> &'static str {
         Rule::MachineStall => "stall with the machine short of memory",
         Rule::Timeout => "timeout",
         Rule::Guard => "stall with the agent silent",
+        Rule::OomdPressure => "pressure, by systemd-oomd's rule",
+        Rule::OomdSwap => "memory and swap used up, by systemd-oomd's rule",
     }
 }
 

@@ -6,40 +6,11 @@
 //! when either is used, is [`super::takeover`]'s.
 
 use super::facts::MachineFacts;
+use crate::host::oomd::{Limits, Preference};
 use std::time::Duration;
 
 /// How many managed units one cgroup can lie under: systemd-oomd's defaults nest two.
 pub const UNDER: usize = 4;
-
-/// A wish of who owns a cgroup (`user.oomd_avoid`, `user.oomd_omit`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Preference {
-    /// None was made, or it was made by somebody whose wish does not count.
-    #[default]
-    None,
-    /// Only if there is nobody else.
-    Avoid,
-    /// Never.
-    Omit,
-}
-
-/// What a unit was given to systemd-oomd with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Limits {
-    /// `ManagedOOMMemoryPressure=kill`.
-    pub pressure: Option<PressureLimit>,
-    /// `ManagedOOMSwap=kill`.
-    pub swap: bool,
-}
-
-/// How much pressure for how long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PressureLimit {
-    /// `full avg10` above which the unit is in trouble, in hundredths of a percent.
-    pub permyriad: u32,
-    /// For how long.
-    pub duration: Duration,
-}
 
 /// A unit that is managed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,8 +45,12 @@ impl Unit {
     /// Takes a look in. `scanned_pages` is how many reclaim has looked at so far; the root has none.
     pub fn see(&mut self, now: Duration, full_permyriad: u32, scanned_pages: Option<u64>) {
         self.full_permyriad = full_permyriad;
-        let is_above = |limit: PressureLimit| full_permyriad > limit.permyriad;
-        self.above_since = match self.limits.pressure.is_some_and(is_above) {
+
+        self.above_since = match self
+            .limits
+            .pressure
+            .is_some_and(|limit| full_permyriad > limit.permyriad)
+        {
             true => self.above_since.or(Some(now)),
             false => None,
         };
@@ -245,6 +220,7 @@ pub(super) fn foremost(
 mod tests {
     use super::*;
     use crate::host::meminfo::MemInfo;
+    use crate::host::oomd::PressureLimit;
 
     const UNIT: u64 = 7;
     const MIB: u64 = 1 << 20;

@@ -5,23 +5,9 @@
 //! [`super::takeover`]'s.
 
 use super::window::Window;
+use crate::host::oomd::Look;
 use serde::Serialize;
 use std::time::Duration;
-
-/// One look at its process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PeerLook {
-    /// Process id.
-    pub pid: u32,
-    /// Start time in clock ticks since boot: with the pid, the process's identity.
-    pub start_ticks: u64,
-    /// One of `RSDTtZXI`, as proc(5) lists them.
-    pub state: u8,
-    /// Context switches so far, voluntary or not.
-    pub switches: u64,
-    /// Major faults so far.
-    pub major_faults: u64,
-}
 
 /// What is wrong with one that is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -102,7 +88,7 @@ impl Peer {
     pub fn see(
         &mut self,
         now: Duration,
-        look: Option<&PeerLook>,
+        look: Option<&Look>,
         watches: bool,
         short: bool,
     ) -> Health {
@@ -138,7 +124,7 @@ impl Peer {
     }
 
     /// The life that `look` belongs to: the one that is known, or a new one.
-    fn live(&mut self, now: Duration, look: &PeerLook) -> Life {
+    fn live(&mut self, now: Duration, look: &Look) -> Life {
         let identity = (look.pid, look.start_ticks);
         match self.life {
             Some(life) if self.known == Some(identity) => return life,
@@ -174,7 +160,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const HEALTHY: PeerLook = PeerLook {
+    const HEALTHY: Look = Look {
         pid: 812,
         start_ticks: 700,
         state: b'S',
@@ -187,7 +173,7 @@ mod tests {
     }
 
     /// A look every half second for `for_s`; what the last one came to. `change` makes the `n`th look.
-    fn watch(peer: &mut Peer, from: u64, count: u64, change: impl Fn(u64) -> PeerLook) -> Health {
+    fn watch(peer: &mut Peer, from: u64, count: u64, change: impl Fn(u64) -> Look) -> Health {
         let mut health = Health::Gone;
         for n in from..from + count {
             health = peer.see(half_seconds(n), Some(&change(n)), true, true);
@@ -195,8 +181,8 @@ mod tests {
         health
     }
 
-    fn working(n: u64) -> PeerLook {
-        PeerLook {
+    fn working(n: u64) -> Look {
+        Look {
             switches: 80 + n / 2,
             ..HEALTHY
         }
@@ -234,7 +220,7 @@ mod tests {
     #[test]
     fn a_stop_is_seen_at_once_and_so_is_its_end() {
         let mut peer = Peer::default();
-        let stopped = |state| move |_| PeerLook { state, ..HEALTHY };
+        let stopped = |state| move |_| Look { state, ..HEALTHY };
         for state in [b'T', b't'] {
             let health = watch(&mut peer, 0, 1, stopped(state));
             assert_eq!(health, Health::Unwell(Ailment::Stopped));
@@ -248,7 +234,7 @@ mod tests {
 
     #[test]
     fn one_that_pages_itself_looks_busy_and_is_not_well() {
-        let paging = |n| PeerLook {
+        let paging = |n| Look {
             switches: 80 + 40 * n,
             major_faults: 2 + 20 * n,
             ..HEALTHY
@@ -269,7 +255,7 @@ mod tests {
 
     #[test]
     fn a_crash_loop_is_none_of_a_restart() {
-        let born = |pid| move |n: u64| PeerLook { pid, ..working(n) };
+        let born = |pid| move |n: u64| Look { pid, ..working(n) };
         let mut peer = Peer::default();
         assert_eq!(watch(&mut peer, 0, 2, born(1)), Health::Well);
         assert_eq!(watch(&mut peer, 2, 2, born(2)), Health::Well, "a restart");
@@ -287,7 +273,7 @@ mod tests {
             let mut at = 0;
             for (n, gap) in gaps.into_iter().enumerate() {
                 at += gap;
-                let look = PeerLook { switches: n as u64, ..HEALTHY };
+                let look = Look { switches: n as u64, ..HEALTHY };
                 let health = peer.see(Duration::from_millis(at), Some(&look), true, true);
                 prop_assert_eq!(health, Health::Well);
             }

@@ -13,6 +13,7 @@ use super::settings::Settings;
 use super::trouble::{Cause, Signals, Urgency, time_to_fill};
 use super::window::Window;
 use crate::host::memory::MemoryStat;
+use crate::host::oomd::Preference;
 use serde::Serialize;
 use std::time::Duration;
 
@@ -410,7 +411,7 @@ fn patience(health: Health) -> Duration {
 
 fn is_eligible(candidate: &Candidate) -> bool {
     let preference = candidate.strongest_preference();
-    preference.is_some_and(|it| it != oomd_rule::Preference::Omit)
+    preference.is_some_and(|it| it != Preference::Omit)
 }
 
 /// Who grew the most, if anybody grew by more than any program does at any time.

@@ -1,6 +1,7 @@
-use super::super::oomd_rule::{Limits, Preference, PressureLimit, Under};
+use super::super::oomd_rule::Under;
 use super::*;
 use crate::host::meminfo::MemInfo;
+use crate::host::oomd::{Limits, Preference, PressureLimit};
 use crate::host::psi::Psi;
 use proptest::prelude::*;
 

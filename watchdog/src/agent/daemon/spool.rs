@@ -105,7 +105,7 @@ mod tests {
         }
         fs::write(dir.join("notes.txt"), "not ours").expect("room");
         let now = SystemTime::now();
-        let record = Record::new(now, now, 0, Verdict::Running);
+        let record = Record::new(now, now, 0, Verdict::Ongoing);
         assert_eq!(spool.keep(&record).expect("room"), 1);
         assert!(!dir.join("0-0000.json").exists(), "the oldest");
         assert!(dir.join("0-0001.json").exists());

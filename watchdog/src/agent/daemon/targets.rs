@@ -265,7 +265,7 @@ impl Targets {
             kept.watched.story.settle(bytes);
         }
         let over = (clock::now(), SystemTime::now());
-        let record = kept.watched.record(over, Verdict::Running, &means.kernel);
+        let record = kept.watched.record(over, Verdict::Ongoing, &means.kernel);
         kept.watched.begin_again(over);
         if record.kind != Kind::Run {
             self.keep(record, &means.helpers);

@@ -1,18 +1,17 @@
-//! systemd-oomd as `/proc` shows it: no D-Bus, which hangs just when the answer matters.
+//! Whether systemd-oomd is there and runs: no D-Bus, which hangs just when the answer matters.
 //!
-//! This is one look. A daemon that pages itself is seen only by looking on for seconds.
+//! This is one look. A daemon that pages itself is seen only by looking on for seconds, as `watch::peer` does.
 
 use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
 
+use super::{Look, parse_look};
 use crate::host::machine::ReadError;
-use crate::host::process;
 
 /// Between two looks at a process in D state. A healthy disk answers within it.
 const SECOND_LOOK: Duration = Duration::from_millis(300);
-const COMM: &[u8] = b"systemd-oomd\0";
 /// Both places a distribution's unit may lie in.
 const UNITS: [&str; 2] = [
     "usr/lib/systemd/system/systemd-oomd.service",
@@ -74,25 +73,10 @@ pub fn read(root: &Path) -> Result<Oomd, ReadError> {
     })
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Look {
-    state: u8,
-    start_ticks: u64,
-    switches: u64,
-}
-
 /// One look at a process of oomd's name.
 fn look(root: &Path, pid: u32) -> Option<Look> {
     let file = |name| std::fs::read(root.join(format!("proc/{pid}/{name}"))).ok();
-    let stat = process::parse_stat(&file("stat")?)?;
-    if !stat.comm.starts_with(COMM) {
-        return None;
-    }
-    Some(Look {
-        state: stat.state,
-        start_ticks: stat.start_ticks,
-        switches: process::parse_switches(&file("status")?),
-    })
+    parse_look(pid, &file("stat")?, &file("status")?)
 }
 
 /// Anybody can call a process systemd-oomd, but only the system's manager can put it into the service's
