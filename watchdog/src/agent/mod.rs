@@ -29,5 +29,6 @@ pub mod run;
 pub mod signals;
 mod starting;
 pub mod story;
+pub mod takeover;
 pub mod terminal;
 mod watched;

@@ -35,6 +35,8 @@ pub use record::{
     Reclaim, Record, SCHEMA_VERSION, Target, Verdict, unnamed_kills,
 };
 pub use report::{ReportError, ReportFile};
+#[cfg(test)]
+pub(crate) use schema::validate;
 pub use signal::{Signal, UnknownSignal};
 pub use summary::summary;
 pub use takeover::{Fault, Takeover};

@@ -49,7 +49,7 @@ impl Validator {
 }
 
 /// Panics, with all the reasons, unless `record` is what the schema describes.
-pub(super) fn validate(record: &Record) {
+pub(crate) fn validate(record: &Record) {
     let written: Value = serde_json::from_slice(&record.to_json()).unwrap();
     let faults = VALIDATOR.faults(&written);
     assert!(faults.is_empty(), "{faults}");
