@@ -86,6 +86,7 @@ fn not_one_allocation_from_the_first_pass_to_the_kill() {
     let charge = Charge {
         id: guarded.target.id,
         leader: Some(child.id()),
+        uid: None,
         mode: Mode::Real,
         status: Arc::clone(&status),
         recorder: None,

@@ -2,10 +2,10 @@
 
 use std::{fs, os::fd::AsFd, path::Path, process::Command};
 
-use memwatch::control::{Attach, Client, ClientError, Event, rights::TARGETS_PER_UID};
+use memwatch::control::{Attach, Client, ClientError, Event};
 
 use super::cgroups::Pair;
-use super::daemon::{Daemon, NOBODY, OTHER, block_on, cgroup_of, open, v2};
+use super::daemon::{Daemon, NOBODY, OTHER, TARGETS_PER_UID, block_on, cgroup_of, open, v2};
 
 async fn attach(client: &mut Client, dir: &Path) -> Result<u64, ClientError> {
     let attached = client.attach(open(dir).as_fd(), Attach::default()).await;

@@ -29,6 +29,9 @@ use super::cgroups::Pair;
 pub(crate) const NOBODY: u32 = 65534;
 pub(crate) const OTHER: u32 = 65533;
 
+/// As many as the configuration allows a user by default.
+pub(crate) const TARGETS_PER_UID: usize = 16;
+
 /// For what takes milliseconds on a quiet machine.
 const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -139,7 +142,7 @@ async fn answer(mut server: Server, targets: &Targets, watchers: &Mutex<Vec<(Pee
                 answer,
             } => {
                 let held = targets.iter().filter(|target| target.peer.uid == peer.uid);
-                let checked = peer.within_quota(held.count());
+                let checked = peer.within_quota(held.count(), TARGETS_PER_UID);
                 let checked = checked.and_then(|()| Handed::check(cgroup, peer, &v2));
                 let attached = checked.map(|handed| {
                     targets.push(Guarded {

@@ -7,6 +7,8 @@ pub mod permission;
 pub mod signal;
 pub mod target;
 
+pub use permission::may_signal;
+
 use serde::{Deserialize, Serialize};
 
 /// Whether what is ordered is also done.

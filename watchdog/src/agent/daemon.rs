@@ -1,9 +1,10 @@
 //! `memwatch daemon`: many targets under one deciding thread, from the start to the end of the service. The
 //! slow side, as [`super::run`] is for one command.
 //!
-//! Which targets there are is [`targets`]'s, where the configuration's are found [`scan`]'s, where incidents go
-//! [`spool`]'s.
+//! Which targets there are is [`targets`]'s, where the configuration's are found [`scan`]'s, what users ask
+//! [`calls`]', where incidents go [`spool`]'s.
 
+mod calls;
 mod scan;
 mod spool;
 mod targets;
@@ -16,27 +17,30 @@ use super::identity;
 use super::kernel::Kernel;
 use super::members::{self, Members};
 use super::starting::open_files;
+use super::takeover::{self, Policies, Takeover};
 use super::{blocked, guarded};
-use crate::act;
+use crate::act::{self, Mode};
 use crate::causes::with_causes;
 use crate::config;
+use crate::control::{self, Server};
 use crate::host::clock;
-use crate::host::layout::Layout;
+use crate::host::layout::{Hierarchy, Layout};
 use crate::host::notify::{Notifier, watchdog_interval};
 use crate::incident::FeatureLost;
 use anyhow::{Context, ensure};
+use calls::MachineStall;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use scan::Scan;
 use spool::Spool;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use targets::Targets;
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 
 /// The most targets at a time: as many as the BPF programs have rows.
 const TARGETS: usize = memwatch_ebpf::MAX_TARGETS as usize;
@@ -72,7 +76,7 @@ pub fn run(named: Option<PathBuf>) -> anyhow::Result<u8> {
         .build()
         .context("cannot start the event loop")?;
     let notifier = Notifier::of_this_process()?.map(Arc::new);
-    let mut daemon = Daemon::begin(named, config, layout, notifier)?;
+    let mut daemon = runtime.block_on(async { Daemon::begin(named, config, layout, notifier) })?;
     let served = runtime.block_on(daemon.serve(signals));
     runtime.shutdown_background();
     daemon.end();
@@ -95,8 +99,13 @@ struct Daemon {
     config: config::Daemon,
     notifier: Option<Arc<Notifier>>,
     means: Means,
+    server: Server,
     targets: Targets,
     scan: Scan,
+    stall: MachineStall,
+    /// `None` where the configuration leaves systemd-oomd alone.
+    oomd: Option<Policies>,
+    began: SystemTime,
     decider: Option<JoinHandle<Option<i32>>>,
     blocked: Option<blocked::Watch>,
     refused: Refused,
@@ -110,6 +119,7 @@ impl Daemon {
         layout: Layout,
         notifier: Option<Arc<Notifier>>,
     ) -> anyhow::Result<Self> {
+        let server = Server::bind(Path::new(control::SOCKET))?;
         let spool = Spool::open().context("cannot keep incidents")?;
         let way = Way {
             inbox: Arc::new(Inbox::new(TARGETS)),
@@ -120,13 +130,23 @@ impl Daemon {
         // Half of the files for processes; the other half are the targets'.
         let capacity = members::capacity(open_files() / 2 / TABLES as u64);
         let tables = (0..TABLES).map(|_| Members::new(window, capacity));
-        let decider = Decider::new(
+        let mut decider = Decider::new(
             Eyes::new(guarded::machine_eyes()?),
             tables.collect(),
             TARGETS,
             way.clone(),
             notifier.clone().and_then(feed),
         );
+        let mut oomd = None;
+        if config.oomd.takeover {
+            let channel = Arc::new(takeover::Channel::new().context("cannot make a channel")?);
+            let stand_in = Takeover::new(config.policy, Mode::Real, Arc::clone(&channel));
+            decider = decider.beside(stand_in);
+            let own = layout.v2.as_ref().map(Hierarchy::own_dir);
+            let own = own.unwrap_or_default();
+            let policies = Policies::start(layout.v2_mount(), &own, channel, Mode::Real);
+            oomd = Some(policies.context("cannot look after systemd-oomd")?);
+        }
         let decider = decider
             .start()
             .context("cannot start the deciding thread")?;
@@ -142,7 +162,11 @@ impl Daemon {
                 kernel,
                 helpers: Helpers::default(),
             },
+            server,
             scan: Scan::default(),
+            stall: MachineStall::default(),
+            oomd,
+            began: SystemTime::now(),
             decider: Some(decider),
             blocked: blocked::Watch::start(blocked::LONG).ok(),
             refused,
@@ -153,11 +177,16 @@ impl Daemon {
     async fn serve(&mut self, signals: SignalFd) -> anyhow::Result<()> {
         let channel = Arc::clone(&self.means.way.channel);
         let notices = channel.slow_side().try_clone_to_owned()?;
-        // SAFETY: both are owned here, registered once, and closed when the registration is dropped.
-        let (signals, notices) = unsafe {
+        let stand_in = self.oomd.as_ref();
+        let stand_in = stand_in.map(|oomd| oomd.wanted().try_clone_to_owned());
+        let stand_in = stand_in.transpose()?;
+        // SAFETY: all are owned here, registered once, and closed when the registration is dropped.
+        let (signals, notices, stand_in) = unsafe {
+            let register = |fd| AsyncFd::register_with_interest(fd, Interest::READABLE);
             (
                 AsyncFd::register_with_interest(signals, Interest::READABLE)?,
-                AsyncFd::register_with_interest(notices, Interest::READABLE)?,
+                register(notices)?,
+                stand_in.map(register).transpose()?,
             )
         };
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
@@ -182,6 +211,11 @@ impl Daemon {
                     self.hear();
                     ready.clear_ready();
                 }
+                ready = told(stand_in.as_ref()) => {
+                    self.look_after_oomd();
+                    ready?.clear_ready();
+                }
+                call = self.server.call() => self.answer(call),
                 _ = housekeeping.tick() => {
                     self.keep_house();
                     let failed = self.decider.as_ref().is_none_or(JoinHandle::is_finished);
@@ -234,8 +268,22 @@ impl Daemon {
         }
         self.means.kernel.heat(self.targets.any_hot());
         self.targets.keep_house(now, &self.means);
+        self.stall.look(now);
+        self.look_after_oomd();
         if self.scan.is_due(now) {
             self.look_for_targets();
+        }
+    }
+
+    fn look_after_oomd(&mut self) {
+        let Some(oomd) = &mut self.oomd else { return };
+        let ours = self.targets.dirs_of_users();
+        for told in oomd.poll(&self.means.helpers, &ours) {
+            tracing::warn!("{}", told.line);
+            if let Some(mut record) = told.record {
+                record.host = identity::host();
+                self.targets.keep(*record, &self.means.helpers);
+            }
         }
     }
 
@@ -297,6 +345,16 @@ impl Daemon {
         }
         // Incidents on their way to the disk.
         self.means.helpers.finish(PATIENCE);
+    }
+}
+
+/// The part beside systemd-oomd has something to tell; never, where there is none.
+async fn told(
+    stand_in: Option<&AsyncFd<OwnedFd>>,
+) -> std::io::Result<AsyncFdReadyGuard<'_, OwnedFd>> {
+    match stand_in {
+        Some(stand_in) => stand_in.readable().await,
+        None => std::future::pending().await,
     }
 }
 

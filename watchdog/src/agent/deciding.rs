@@ -12,6 +12,7 @@ use super::eyes::{Eyes, KernelEyes, NESTED};
 use super::members::Members;
 use super::pass::Pass;
 use super::rehearsal;
+use super::takeover::Takeover;
 use crate::bpf;
 use crate::host::clock;
 use crate::host::reread::Reread;
@@ -106,6 +107,8 @@ pub struct Decider {
     channel: Arc<Channel>,
     inbox: Arc<Inbox>,
     feed: Option<Feed>,
+    /// Standing in for systemd-oomd, and when that is due.
+    takeover: Option<(Takeover, Duration)>,
     /// Killing has been shown not to work: no signs of life are given, so that the guard takes it for dead.
     left_to_guard: bool,
 }
@@ -130,8 +133,15 @@ impl Decider {
             channel: way.channel,
             inbox: way.inbox,
             feed,
+            takeover: None,
             left_to_guard: false,
         }
+    }
+
+    /// Has it stand in for systemd-oomd, too.
+    pub fn beside(mut self, takeover: Takeover) -> Self {
+        self.takeover = Some((takeover, Duration::ZERO));
+        self
     }
 
     /// Starts the thread. It answers, at its end, why it was not realtime.
@@ -168,15 +178,27 @@ impl Decider {
             let now = clock::now();
             self.give_sign_of_life(now);
             let first = self.passes.iter().enumerate();
-            let Some((at, due)) = first.map(|(at, p)| (at, p.due())).min_by_key(|p| p.1) else {
-                return TURN;
-            };
-            if due > now {
-                return (due - now).min(TURN);
+            let first = first.map(|(at, pass)| (at, pass.due())).min_by_key(|p| p.1);
+            let rest = self.stand_in(now).min(TURN);
+            match first {
+                Some((at, due)) if due <= now => self.look(at, now, false),
+                Some((_, due)) => return (due - now).min(rest),
+                None => return rest,
             }
-            self.look(at, now, false);
         }
         Duration::ZERO
+    }
+
+    /// Looks after what was systemd-oomd's, when that is due; how long until it is again.
+    fn stand_in(&mut self, now: Duration) -> Duration {
+        let Some((takeover, due)) = &mut self.takeover else {
+            return TURN;
+        };
+        if *due <= now {
+            let machine = self.eyes.machine(now);
+            *due = now + takeover.once(now, machine.as_ref());
+        }
+        due.saturating_sub(now)
     }
 
     fn look(&mut self, at: usize, now: Duration, woken: bool) {
@@ -449,6 +471,7 @@ mod tests {
         let charge = Charge {
             id,
             leader: None,
+            uid: None,
             mode: Mode::DryRun,
             status: Arc::clone(&status),
             recorder: None,

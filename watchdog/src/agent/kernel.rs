@@ -268,12 +268,16 @@ impl Kernel {
         }
     }
 
-    /// Whether a target is under the guard in the kernel, and what cannot be had here.
-    pub fn standing(&self, target: TargetId) -> (bool, Vec<FeatureLost>) {
+    /// Whether the programs see a target, and the guard stands over it where that was asked for.
+    pub fn guards(&self, target: TargetId) -> bool {
+        matches!(&*self.loaded.state(), Loaded::Yes { rows, .. } if rows.contains_key(&target))
+    }
+
+    /// What cannot be had here.
+    pub fn losses(&self) -> Vec<FeatureLost> {
         match &*self.loaded.state() {
-            Loaded::Yes { rows, losses, .. } => (rows.contains_key(&target), losses.clone()),
-            Loaded::No { losses } => (false, losses.clone()),
-            Loaded::NotYet | Loaded::Joining | Loaded::TooLate => (false, Vec::new()),
+            Loaded::Yes { losses, .. } | Loaded::No { losses } => losses.clone(),
+            Loaded::NotYet | Loaded::Joining | Loaded::TooLate => Vec::new(),
         }
     }
 

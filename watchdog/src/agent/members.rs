@@ -11,7 +11,7 @@
 //! is killed by somebody else, or ends by itself, leaves that moment open. Taking in a new process opens a
 //! pidfd and two files, which takes memory of the kernel's and may have to reclaim some first.
 
-use crate::act::signal;
+use crate::act::{may_signal, signal};
 use crate::host::process::{self, Resident, Stat};
 use crate::host::reread::Reread;
 use crate::watch::Member;
@@ -35,6 +35,9 @@ pub fn capacity(open_files: u64) -> usize {
 
 /// Samples kept of each process: the growth window in eighths.
 const HISTORY: usize = 9;
+
+/// Whether a process has become the user's is asked this often.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// What is remembered of a process at one look.
 #[derive(Clone, Copy, Debug, Default)]
@@ -68,6 +71,8 @@ struct Tracked {
     last: Member,
     /// memwatch has sent it SIGKILL: from then on its files are not read.
     killed: Cell<bool>,
+    /// Not the user's to signal, for whom the target is guarded, when that was last asked.
+    foreign_at: Option<Duration>,
 }
 
 /// What a look could not see.
@@ -83,6 +88,8 @@ pub struct Unseen {
 #[derive(Debug)]
 pub struct Members {
     leader: Option<u32>,
+    /// For whom, if not for root: who is not this user's to signal is no member.
+    uid: Option<u32>,
     window: Duration,
     page_bytes: u64,
     ticks_per_s: u64,
@@ -99,6 +106,7 @@ impl Members {
     pub fn new(window: Duration, capacity: usize) -> Self {
         Self {
             leader: None,
+            uid: None,
             window,
             // SAFETY: sysconf reads no memory of ours.
             page_bytes: unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u64,
@@ -112,9 +120,11 @@ impl Members {
         }
     }
 
-    /// Begins with another target. `leader` is the process that was started, or given with `--pid`.
-    pub fn begin(&mut self, leader: Option<u32>) {
+    /// Begins with another target. `leader` is the process that was started, or given with `--pid`; `uid` the
+    /// user for whom it is guarded: a process that kill(2) would not let this user signal is not seen.
+    pub fn begin(&mut self, leader: Option<u32>, uid: Option<u32>) {
         self.leader = leader;
+        self.uid = uid;
         self.tracked.clear();
         self.views.clear();
         self.unseen = Unseen::default();
@@ -150,6 +160,12 @@ impl Members {
                 if !signal::has_exited(&tracked.pidfd) {
                     self.views.push(tracked.dying());
                 }
+                continue;
+            }
+            if self
+                .uid
+                .is_some_and(|uid| self.tracked[at].is_foreign(now, uid))
+            {
                 continue;
             }
             let inherited = self.inherited_bytes(at);
@@ -275,7 +291,22 @@ impl Tracked {
             seen: 0,
             last: Member::default(),
             killed: Cell::new(false),
+            foreign_at: None,
         })
+    }
+
+    /// Asked once where it is the user's, and again now and then where it is not: it may become so. Before a
+    /// signal it is asked anew.
+    fn is_foreign(&mut self, now: Duration, uid: u32) -> bool {
+        let is_due = match self.foreign_at {
+            Some(asked) => now.saturating_sub(asked) >= ASK_AGAIN,
+            None => self.len == 0,
+        };
+        if is_due {
+            let is_the_users = may_signal(uid, self.pid, self.pidfd.as_fd());
+            self.foreign_at = (!is_the_users).then_some(now);
+        }
+        self.foreign_at.is_some()
     }
 
     fn read(&self, buf: &mut [u8], page_bytes: u64) -> std::io::Result<(Stat, Resident)> {

@@ -7,7 +7,7 @@ const WINDOW: Duration = Duration::from_secs(4);
 
 fn table(leader: Option<u32>, window: Duration) -> Members {
     let mut members = Members::new(window, CAPACITY);
-    members.begin(leader);
+    members.begin(leader, None);
     members
 }
 
@@ -130,4 +130,31 @@ fn differences_are_over_the_window_and_not_over_a_life() {
         "{stalls:?}"
     );
     end(child);
+}
+
+#[test]
+fn who_is_not_the_users_to_signal_is_no_member() {
+    // SAFETY: a number, read.
+    assert_eq!(unsafe { libc::geteuid() }, 0, "these tests need root");
+    let theirs = Command::new("setpriv")
+        .args(["--reuid", "65534", "--clear-groups", "sleep", "60"])
+        .spawn()
+        .expect("setpriv");
+    let ours = sleeper();
+    let pids = [theirs.id(), ours.id()];
+    let mut members = Members::new(WINDOW, CAPACITY);
+    members.begin(None, Some(65534));
+    let mut at = Duration::from_secs(1);
+    let patience = std::time::Instant::now() + Duration::from_secs(10);
+    // Until setpriv has become the user it is root's, too.
+    let mut seen: Vec<u32> = Vec::new();
+    while seen.is_empty() && std::time::Instant::now() < patience {
+        std::thread::sleep(Duration::from_millis(10));
+        at += ASK_AGAIN;
+        let views = members.look(at, pids.into_iter(), |_| 0);
+        seen = views.iter().map(|member| member.pid).collect();
+    }
+    assert_eq!(seen, [theirs.id()]);
+    end(theirs);
+    end(ours);
 }

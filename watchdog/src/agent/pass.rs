@@ -8,7 +8,7 @@ use super::channel::{Channel, Notice, RIVALS, Status, TargetId};
 use super::eyes::{Eyes, KernelEyes, TargetEyes};
 use super::members::Members;
 use super::recorder::Recorder;
-use crate::act::{Mode, Outcome, signal};
+use crate::act::{Mode, Outcome, may_signal, signal};
 use crate::bpf;
 use crate::host::reread::Reread;
 use crate::watch::victim::{self, Choice};
@@ -26,6 +26,8 @@ pub struct Charge {
     pub id: TargetId,
     /// The process that was started, or given with `--pid`.
     pub leader: Option<u32>,
+    /// The user for whom it is guarded, and who alone may be hit; `None` for root, who may hit anybody.
+    pub uid: Option<u32>,
     /// Whether what is decided is done, too.
     pub mode: Mode,
     /// The live figures.
@@ -222,7 +224,7 @@ impl Pass {
             if self.members.is_none() {
                 self.members = spare.pop();
                 if let Some(members) = &mut self.members {
-                    members.begin(self.charge.leader);
+                    members.begin(self.charge.leader, self.charge.uid);
                 }
             }
             if self.members.is_none() {
@@ -312,7 +314,11 @@ impl Pass {
             .filter(|m| victim::in_scope(m, &choice.member, choice.scope, views))
         {
             let outcome = members.pidfd(member).map_or(Outcome::Gone, |pidfd| {
-                let outcome = signal::send(pidfd, signal, self.charge.mode);
+                let Charge { uid, mode, .. } = self.charge;
+                if uid.is_some_and(|uid| !may_signal(uid, member.pid, pidfd)) {
+                    return Outcome::Refused { errno: libc::EPERM };
+                }
+                let outcome = signal::send(pidfd, signal, mode);
                 if signal == libc::SIGKILL && outcome == Outcome::Delivered {
                     members.has_been_killed(member);
                     if let Ok(dying) = pidfd.try_clone_to_owned() {

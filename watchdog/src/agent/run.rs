@@ -167,6 +167,7 @@ impl Run {
                 Running::Adopted(adopted) => Some(adopted.leader),
                 Running::Cgroup => None,
             },
+            uid: None,
             mode,
             status: Arc::clone(&watched.status),
             recorder,

@@ -21,4 +21,4 @@ pub use server::{BindError, Server};
 pub use status::Status;
 
 /// Where the daemon listens.
-pub const SOCKET: &str = "/run/memwatch/control.sock";
+pub const SOCKET: &str = "/run/memwatch.sock";

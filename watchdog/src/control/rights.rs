@@ -16,9 +16,6 @@ use crate::host::cgroup;
 use crate::host::layout::Hierarchy;
 use crate::incident::Text;
 
-/// Targets that one user may have at a time.
-pub const TARGETS_PER_UID: usize = 16;
-
 /// Who is at the other end, as the kernel knows since it connected (SO_PEERCRED).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
@@ -62,12 +59,12 @@ impl Peer {
         )
     }
 
-    /// Whether this peer may attach one more, having `held`.
+    /// Whether this peer may attach one more, having `held`, where a user may have `most`.
     ///
     /// # Errors
-    /// That would be more than [`TARGETS_PER_UID`], and it is not root.
-    pub fn within_quota(self, held: usize) -> Result<(), Refusal> {
-        if self.is_root() || held < TARGETS_PER_UID {
+    /// That would be more, and it is not root.
+    pub fn within_quota(self, held: usize, most: usize) -> Result<(), Refusal> {
+        if self.is_root() || held < most {
             return Ok(());
         }
         Err(Refusal::new(
@@ -213,12 +210,12 @@ mod tests {
 
     #[test]
     fn only_root_has_no_quota() {
-        assert!(USER.within_quota(TARGETS_PER_UID - 1).is_ok());
-        let refusal = USER.within_quota(TARGETS_PER_UID).expect_err("too many");
+        assert!(USER.within_quota(15, 16).is_ok());
+        let refusal = USER.within_quota(16, 16).expect_err("too many");
         assert_eq!(
             refusal.to_string(),
             "uid 1000 has 16 targets, and may have no more; let one end or detach it, or guard a cgroup that holds several"
         );
-        assert!(ROOT.within_quota(10_000).is_ok());
+        assert!(ROOT.within_quota(10_000, 16).is_ok());
     }
 }

@@ -8,20 +8,22 @@ use crate::agent::channel::{Notice, TargetId};
 use crate::agent::deciding::Arrival;
 use crate::agent::guarded::{GuardError, Guarded};
 use crate::agent::helpers::Helpers;
-use crate::agent::kernel::Wanted;
+use crate::agent::kernel::{Kernel, Wanted};
 use crate::agent::pass::{Charge, Pass};
 use crate::agent::starting::{response, terms};
 use crate::agent::watched::{Heard, Watched};
 use crate::bpf;
 use crate::config::OnPressure;
-use crate::host::cgroup::{CgroupError, Limits, Target};
+use crate::control::status::{self, GuardedBy};
+use crate::control::{Event, Events, Peer};
+use crate::host::cgroup::{self, CgroupError, Limits, Target};
 use crate::host::clock;
 use crate::incident::{self, Kind, Record, Verdict};
 use crate::watch::{Policy, Settings};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 /// Who wants a target guarded.
@@ -30,8 +32,17 @@ pub(super) enum Owner {
     /// The configuration names it.
     Configuration,
     /// This user has handed it over.
-    #[expect(dead_code, reason = "users come by the control socket")]
     User(u32),
+}
+
+impl Owner {
+    /// The user for whom, and who alone may be hit; `None` for root.
+    fn uid(self) -> Option<u32> {
+        match self {
+            Self::Configuration | Self::User(0) => None,
+            Self::User(uid) => Some(uid),
+        }
+    }
 }
 
 /// What is to be done about it.
@@ -47,6 +58,10 @@ pub(super) struct Order {
 struct Kept {
     watched: Watched,
     order: Order,
+    since: SystemTime,
+    interventions: u64,
+    /// Who hears what is said of it.
+    listeners: Vec<Events>,
     /// Something happened that is to be kept when its end is known, or then.
     tell_at: Option<Duration>,
 }
@@ -58,6 +73,8 @@ pub(super) struct Targets {
     kept: BTreeMap<TargetId, Kept>,
     /// What the configuration names and cannot be guarded: said once.
     failed: BTreeMap<TargetId, PathBuf>,
+    /// Who hears what is said of all that they may hear of.
+    listeners: Vec<(Peer, Events)>,
 }
 
 /// After an intervention, until it is told: memory has come back, or will not.
@@ -85,6 +102,7 @@ impl Targets {
             spool,
             kept: BTreeMap::new(),
             failed: BTreeMap::new(),
+            listeners: Vec::new(),
         }
     }
 
@@ -115,11 +133,56 @@ impl Targets {
         let kept = Kept {
             watched,
             order,
+            since: began.1,
+            interventions: 0,
+            listeners: Vec::new(),
             tell_at: None,
         };
         kept.hand_over(means)?;
         self.kept.insert(id, kept);
         Ok(())
+    }
+
+    /// Whether it is guarded.
+    pub(super) fn has(&self, id: TargetId) -> bool {
+        self.kept.contains_key(&id)
+    }
+
+    /// Who wants it guarded, if it is.
+    pub(super) fn owner(&self, id: TargetId) -> Option<Owner> {
+        self.kept.get(&id).map(|kept| kept.order.owner)
+    }
+
+    /// How many a user has.
+    pub(super) fn of_user(&self, uid: u32) -> usize {
+        let owners = self.kept.values().map(|kept| kept.order.owner);
+        owners.filter(|&owner| owner == Owner::User(uid)).count()
+    }
+
+    /// Where those are that users have handed over.
+    pub(super) fn dirs_of_users(&self) -> Vec<&Path> {
+        let of_users = self.kept.values();
+        let of_users = of_users.filter(|kept| kept.order.owner != Owner::Configuration);
+        of_users
+            .map(|kept| kept.watched.guarded.target.dir.as_path())
+            .collect()
+    }
+
+    /// What its owner should know.
+    pub(super) fn notes(&self, id: TargetId) -> &[String] {
+        self.kept.get(&id).map_or(&[], |kept| &kept.watched.notes)
+    }
+
+    /// From now on `events` hears of it.
+    pub(super) fn send_events_to(&mut self, id: TargetId, events: Events) {
+        if let Some(kept) = self.kept.get_mut(&id) {
+            kept.listeners.push(events);
+        }
+    }
+
+    /// From now on `events` hears of everything that the peer may hear of.
+    pub(super) fn send_all_events_to(&mut self, peer: Peer, events: Events) {
+        self.listeners.push((peer, events));
     }
 
     /// Takes on what the configuration names now, and lets go what it named before.
@@ -185,13 +248,19 @@ impl Targets {
                 }
             }
             Heard::Ordered(order) => {
-                kept.say(&incident::order(&order, kept.order.dry_run));
+                kept.say(
+                    &incident::order(&order, kept.order.dry_run),
+                    &self.listeners,
+                );
                 kept.tell_at = Some(at + SETTLED);
             }
             Heard::Frozen(order, outcome) => {
-                kept.say(&incident::order(&order, kept.order.dry_run));
+                kept.say(
+                    &incident::order(&order, kept.order.dry_run),
+                    &self.listeners,
+                );
                 if outcome != Outcome::Delivered {
-                    kept.say(&format!("it is not frozen: {outcome:?}"));
+                    kept.say(&format!("it is not frozen: {outcome:?}"), &self.listeners);
                 }
                 kept.tell_at = Some(at + SETTLED);
             }
@@ -221,11 +290,12 @@ impl Targets {
         if let Some(kept) = self.kept.get_mut(&kill.cgroup_id) {
             let settings = kept.watched.settings;
             kept.watched.story.guard_kill(name, kill, &settings);
-            kept.say(&format!(
+            let text = format!(
                 "the guard in the kernel has killed {} (pid {})",
                 incident::Comm::new(&kill.comm),
                 name.tgid
-            ));
+            );
+            kept.say(&text, &self.listeners);
             kept.tell_at = Some(clock::now());
         }
     }
@@ -236,10 +306,26 @@ impl Targets {
         self.kept.values().any(|kept| stall(kept) >= HOT_PERMILLE)
     }
 
+    /// How they are, and what was not seen of them.
+    pub(super) fn status(&self, kernel: &Kernel) -> (status::Losses, Vec<status::Target>) {
+        let mut losses = status::Losses::default();
+        for kept in self.kept.values() {
+            let seen = &kept.watched.status;
+            let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+            losses.late_looks += read(&seen.late_looks);
+            losses.longest_delay_us = losses.longest_delay_us.max(read(&seen.longest_delay_us));
+            losses.untracked_processes += read(&seen.untracked);
+        }
+        let targets = self.kept.values().map(|kept| kept.status(kernel));
+        (losses, targets.collect())
+    }
+
     /// What no event tells.
     pub(super) fn keep_house(&mut self, now: Duration, means: &Means) {
+        self.listeners.retain(|(_, events)| !events.is_closed());
         let mut due = Vec::new();
         for (id, kept) in &mut self.kept {
+            kept.listeners.retain(|events| !events.is_closed());
             // Only whose processes are looked at needs to know where they are.
             if kept.watched.status.is_close.load(Ordering::Relaxed) {
                 kept.watched.find_nested(&means.way);
@@ -254,25 +340,33 @@ impl Targets {
     }
 
     /// Keeps what has happened to a target since it was last told.
-    fn tell(&mut self, id: TargetId, means: &Means) {
-        let Some(kept) = self.kept.get_mut(&id) else {
-            return;
-        };
-        if kept.tell_at.take().is_none() {
-            return;
-        }
+    fn tell(&mut self, id: TargetId, means: &Means) -> Option<Record> {
+        let kept = self.kept.get_mut(&id)?;
+        kept.tell_at.take()?;
         if let Some(bytes) = kept.watched.guarded.current_bytes() {
             kept.watched.story.settle(bytes);
         }
         let over = (clock::now(), SystemTime::now());
         let record = kept.watched.record(over, Verdict::Ongoing, &means.kernel);
         kept.watched.begin_again(over);
-        if record.kind != Kind::Run {
-            self.keep(record, &means.helpers);
+        if record.kind == Kind::Run {
+            return None;
         }
+        kept.interventions += record.interventions.len() as u64;
+        self.keep(record.clone(), &means.helpers);
+        Some(record)
     }
 
-    fn keep(&self, record: Record, helpers: &Helpers) {
+    /// Guards it no more, as its owner wants; what happened to it and was not told yet.
+    pub(super) fn detach(&mut self, id: TargetId, means: &Means) -> Option<Record> {
+        means.way.send(Arrival::Departure(id));
+        let record = self.tell(id, means);
+        self.let_go(id, means);
+        record
+    }
+
+    /// Puts an incident on the disk.
+    pub(super) fn keep(&self, record: Record, helpers: &Helpers) {
         let spool = self.spool.clone();
         helpers.start(move || match spool.keep(&record) {
             Ok(0) => {}
@@ -285,6 +379,9 @@ impl Targets {
     fn let_go(&mut self, id: TargetId, means: &Means) {
         if let Some(mut kept) = self.kept.remove(&id) {
             kept.watched.thaw_if_frozen();
+            for events in kept.heard_by(&self.listeners) {
+                events.send(Event::Gone { id });
+            }
             means.kernel.stand_down(id);
             means.kernel.forget(id);
         }
@@ -316,6 +413,7 @@ impl Kept {
         let charge = Charge {
             id: watched.guarded.target.id,
             leader: self.order.leader,
+            uid: self.order.owner.uid(),
             mode: watched.mode,
             status: Arc::clone(&watched.status),
             recorder: None,
@@ -327,26 +425,66 @@ impl Kept {
         if !means.way.send(Arrival::Target(Box::new(pass))) {
             return Err(RefusedError::Full);
         }
-        let uid = match self.order.owner {
-            Owner::Configuration | Owner::User(0) => None,
-            Owner::User(uid) => Some(uid),
-        };
-        let terms = terms(
-            &watched.settings,
-            self.order.on_pressure,
-            self.order.dry_run,
-            uid,
-        );
+        let Order {
+            owner,
+            on_pressure,
+            dry_run,
+            ..
+        } = self.order;
+        let terms = terms(&watched.settings, on_pressure, dry_run, owner.uid());
         means
             .kernel
             .take_in(Wanted::new(&watched.guarded.target, terms));
         Ok(())
     }
 
-    /// For the journal.
-    fn say(&self, text: &str) {
+    /// For the journal, and for who listens.
+    fn say(&self, text: &str, all: &[(Peer, Events)]) {
         let dir = self.watched.guarded.target.dir.display();
         let line = incident::Text::from(format!("{dir}: {text}"));
         tracing::warn!("{}", line.as_str());
+        for events in self.heard_by(all) {
+            events.send(Event::Said {
+                id: self.watched.guarded.target.id,
+                line: text.into(),
+            });
+        }
+    }
+
+    fn heard_by<'a>(&'a self, all: &'a [(Peer, Events)]) -> impl Iterator<Item = &'a Events> {
+        let uid = match self.order.owner {
+            Owner::Configuration => None,
+            Owner::User(uid) => Some(uid),
+        };
+        let may = all.iter().filter(move |(peer, _)| peer.may_touch(uid));
+        self.listeners.iter().chain(may.map(|(_, events)| events))
+    }
+
+    fn status(&self, kernel: &Kernel) -> status::Target {
+        let Watched {
+            guarded, status, ..
+        } = &self.watched;
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let permille = |count| u32::try_from(read(count)).ok();
+        status::Target {
+            id: guarded.target.id,
+            cgroup: incident::Text::of_name(guarded.target.dir.as_os_str().as_encoded_bytes()),
+            uid: match self.order.owner {
+                Owner::Configuration => None,
+                Owner::User(uid) => Some(uid),
+            },
+            since: self.since.into(),
+            current_bytes: guarded.current_bytes(),
+            limit_bytes: guarded.limit_bytes,
+            some_permille: permille(&status.some_permille),
+            full_permille: permille(&status.full_permille),
+            processes: cgroup::pids(&guarded.target.dir).len() as u64,
+            interventions: self.interventions,
+            guarded_by: if kernel.guards(guarded.target.id) {
+                GuardedBy::DaemonAndKernelGuard
+            } else {
+                GuardedBy::Daemon
+            },
+        }
     }
 }
