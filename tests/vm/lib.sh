@@ -89,6 +89,45 @@ expect_no_target() {
     expect "$1: what is left of its cgroup" "$(ls -d "$cgroup" 2>/dev/null)" ''
 }
 
+# status FILTER: what jq finds in what memwatch's service says of itself.
+status() { "$memwatch" status --json | jq -r "$1"; }
+
+# status_is FILTER EXPECTED: for `wait_until`.
+status_is() { [ "$(status "$1" 2>/dev/null)" = "$2" ]; }
+
+# said WORDS: how many lines with these words memwatch's service has in the journal.
+said() { journalctl --boot --unit=memwatch.service --output=cat | grep -c -- "$1"; }
+
+# manage LIMIT SECONDS: gives managed.slice to systemd-oomd, with a service in it that only sleeps, and waits
+# until systemd-oomd runs and memwatch has learned of it.
+manage() {
+    printf '[Slice]\nManagedOOMMemoryPressure=kill\nManagedOOMMemoryPressureLimit=%s\n%s=%s\n' \
+        "$1" ManagedOOMMemoryPressureDurationSec "$2" >/run/systemd/system/managed.slice
+    systemctl daemon-reload
+    systemd-run --quiet --slice=managed.slice --unit=sleeper sleep infinity
+    expect 'systemd-oomd' "$(wait_until 30 oomd_pid >/dev/null && echo runs)" runs
+    expect 'what memwatch knows of it' \
+        "$(wait_until 30 status_is '.oomd | "\(.managed_units > 0) \(.candidates > 0)"' 'true true' && echo all)" all
+}
+
+oomd_pid() { pidof systemd-oomd; }
+
+# thrash NAME: a service in managed.slice that thrashes at its own limit, which is what raises its pressure.
+thrash() {
+    systemd-run --quiet --slice=managed.slice --unit="$1" --property=MemoryMax=64M \
+        "$workload" thrash --seconds 120 --dir "$scratch"
+}
+
+is_inactive() { ! systemctl is-active --quiet "$1"; }
+
+# expect_result SERVICE RESULT: it has ended, and systemd says so of how.
+expect_result() {
+    expect "$1" "$(wait_until 60 is_inactive "$1" && systemctl show "$1" --property=Result --value)" "$2"
+}
+
+# expect_sleeper: who did nothing in managed.slice is alive.
+expect_sleeper() { expect 'who only sleeps there' "$(systemctl is-active sleeper)" active; }
+
 # The end of every scenario: memwatch has left nothing anywhere.
 finish() {
     wait_until 3 test ! -e /run/memwatch

@@ -9,6 +9,7 @@
 //! 4 a process died that should have lived.
 
 mod burst;
+mod bystander;
 mod fork_tree;
 mod io_stall;
 mod leak;
@@ -122,6 +123,12 @@ enum Workload {
     },
     /// Innocent: waits for the disk all the time, with memory free.
     IoStall,
+    /// Innocent: sleeps ten milliseconds at a time, and writes down how long it was kept from running.
+    Bystander {
+        /// The file that holds the longest gap so far, in ms.
+        #[arg(long)]
+        gap: PathBuf,
+    },
     /// Innocent: tells the nanoseconds of each operation that a line on stdin names: fault, spawn, switch.
     Measure,
 }
@@ -151,6 +158,7 @@ fn main() -> ExitCode {
         Workload::Burst { processes } => burst::run(deadline, processes),
         Workload::Restless { habits } => restless::run(deadline, &habits),
         Workload::IoStall => io_stall::run(&common, deadline),
+        Workload::Bystander { gap } => bystander::run(deadline, &gap),
         Workload::Measure => measure::run(),
     };
     match outcome {

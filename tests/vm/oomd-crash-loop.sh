@@ -1,0 +1,27 @@
+#!/bin/bash
+# shows: a systemd-oomd that dies again and again is stood in for once, and gets its units back when it lives
+# kernels: 6.12 7.3
+# seconds: 400
+# machine: fresh
+
+. /payload/scenarios/lib.sh
+
+mkdir -p /run/systemd/system/systemd-oomd.service.d
+printf '[Unit]\nStartLimitIntervalSec=0\n' >/run/systemd/system/systemd-oomd.service.d/loop.conf
+start_service
+manage 10% 2s
+
+for _ in $(seq 12); do
+    kill -KILL "$(oomd_pid)"
+    sleep 3
+done &
+loop=$!
+expect 'the takeover' "$(wait_until 25 status_is .oomd.taken_over true && echo came)" came
+thrash looped
+expect_result looped signal
+expect_sleeper
+wait $loop
+expect 'the hand-back' "$(wait_until 60 status_is .oomd.taken_over false && echo came)" came
+expect 'takeovers that were said' "$(said ': memwatch looks after what it was given')" 1
+expect 'hand-backs that were said' "$(said 'is well again')" 1
+expect 'who were ended by memwatch' "$(status .oomd.kills)" 1
