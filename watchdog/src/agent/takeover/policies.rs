@@ -14,7 +14,7 @@ use crate::host::clock;
 use crate::host::oomd::defaults::Defaults;
 use crate::host::oomd::files::{CandidateFiles, PeerFiles, UnitFiles};
 use crate::host::oomd::tree::{self, Found};
-use crate::host::oomd::units::{Learned, Managed, SERVICE, Units};
+use crate::host::oomd::units::{Learned, Managed, Units};
 use crate::incident::Fault;
 use crate::watch::oomd_rule::{Candidate, UNDER, Under, Unit};
 use crossbeam_queue::ArrayQueue;
@@ -234,15 +234,18 @@ impl Policies {
             let limit = Change::SwapUsedLimit(defaults.swap_used_permyriad);
             self.pending.push_back(limit);
         }
-        self.learned = learned;
+        // Where it ran last is where systemd starts it again.
+        let peer = learned.peer.clone().or(self.learned.peer.take());
+        self.learned = Learned { peer, ..learned };
     }
 
     fn find_peer(&mut self) {
-        let dir = self.mount.join("system.slice").join(SERVICE);
-        let pids = match self.learned.is_wanted {
-            true => cgroup::pids(&dir),
-            false => Vec::new(),
-        };
+        let peer = self
+            .learned
+            .peer
+            .as_ref()
+            .filter(|_| self.learned.is_wanted);
+        let pids = peer.map_or_else(Vec::new, |peer| cgroup::pids(&self.mount.join(peer)));
         let still = self.peer_pid.filter(|pid| pids.contains(pid));
         if still.is_some() {
             return;

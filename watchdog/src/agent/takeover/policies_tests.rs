@@ -61,6 +61,7 @@ impl Lab {
         };
         let learned = Learned {
             is_wanted: true,
+            peer: None,
             managed: cgroups.iter().map(managed).collect(),
         };
         drop(

@@ -17,7 +17,7 @@ use std::time::Duration;
 use zbus::{OwnedObjectPath, OwnedVariant};
 
 /// The unit of systemd-oomd itself.
-pub const SERVICE: &str = "systemd-oomd.service";
+const SERVICE: &str = "systemd-oomd.service";
 
 /// A unit that was given to systemd-oomd.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub struct Managed {
 pub struct Learned {
     /// Whether the machine's owner wants systemd-oomd: it is installed, and not masked.
     pub is_wanted: bool,
+    /// Where systemd-oomd runs, below the root of the hierarchy; `None` if it does not.
+    pub peer: Option<PathBuf>,
     /// The units.
     pub managed: Vec<Managed>,
 }
@@ -113,8 +115,11 @@ impl Units {
             };
             self.known.units.insert(name, managed);
         }
+        let peer = running.get(SERVICE);
+        let peer = peer.map(|(interface, path)| self.cgroup(path, interface));
         Ok(Learned {
             is_wanted: true,
+            peer: peer.transpose()?.flatten(),
             managed: self.known.units.values().flatten().cloned().collect(),
         })
     }
@@ -148,17 +153,25 @@ impl Units {
         let limit = get("ManagedOOMMemoryPressureLimit")?;
         // systemd 257 and later.
         let duration = get("ManagedOOMMemoryPressureDurationUSec").ok();
-        let cgroup = get("ControlGroup")?;
         let limit = u32::try_from(limit).unwrap_or(0);
         let duration = duration.and_then(|us| u64::try_from(us).ok());
         let pressure = by_pressure.then(|| pressure_limit(limit, duration, defaults));
-        let cgroup = String::try_from(cgroup)?;
-        // A unit without processes has none.
-        Ok(cgroup.strip_prefix('/').map(|cgroup| Managed {
+        let cgroup = self.cgroup(path, interface)?;
+        Ok(cgroup.map(|cgroup| Managed {
             name: name.to_owned(),
-            cgroup: cgroup.into(),
+            cgroup,
             limits: Limits { pressure, swap },
         }))
+    }
+
+    /// Where a unit's processes are; `None` for one without.
+    fn cgroup(
+        &self,
+        path: &OwnedObjectPath,
+        interface: &str,
+    ) -> Result<Option<PathBuf>, ScopeError> {
+        let cgroup = String::try_from(self.property(path, interface, "ControlGroup")?)?;
+        Ok(cgroup.strip_prefix('/').map(PathBuf::from))
     }
 
     fn property(
