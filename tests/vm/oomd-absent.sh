@@ -11,7 +11,7 @@ manage 10% 2s
 
 # Who masks it does not want it.
 systemctl mask --quiet --runtime --now systemd-oomd.service
-expect 'what memwatch knows of it' "$(wait_until 30 status_is .oomd.installed false && echo that)" that
+expect 'what memwatch knows of it' "$(wait_until 30 status_is .oomd.state 'not installed' && echo that)" that
 thrash unwanted
 sleep 20
 expect 'who thrashes' "$(systemctl is-active unwanted)" active
@@ -26,10 +26,10 @@ expect 'what memwatch knows of it' "$(wait_until 90 status_is '.oomd.managed_uni
 thrash gone
 systemctl stop systemd-oomd.service
 expect 'the takeover within 6 s' "$(wait_until 6 status_is .oomd.taken_over true && echo came)" came
-expect 'what is wrong' "$(status .oomd.fault)" gone
+expect 'what is wrong' "$(status .oomd.state)" 'does not run'
 expect_result gone signal
 expect_sleeper
-expect 'who were ended by memwatch' "$(status .oomd.kills)" 1
+expect 'who were ended by memwatch' "$(said "SIGKILL to")" 1
 
 systemctl start systemd-oomd.service
 expect 'the hand-back' "$(wait_until 40 status_is .oomd.taken_over false && echo came)" came

@@ -24,4 +24,4 @@ wait $loop
 expect 'the hand-back' "$(wait_until 60 status_is .oomd.taken_over false && echo came)" came
 expect 'takeovers that were said' "$(said ': memwatch looks after what it was given')" 1
 expect 'hand-backs that were said' "$(said 'is well again')" 1
-expect 'who were ended by memwatch' "$(status .oomd.kills)" 1
+expect 'who were ended by memwatch' "$(said "SIGKILL to")" 1

@@ -13,6 +13,6 @@ for round in 1 2 3 4 5; do
     expect_result "hog-$round" oom-kill
     expect_sleeper
 done
-expect 'who were ended by memwatch' "$(status .oomd.kills)" 0
+expect 'who were ended by memwatch' "$(said "SIGKILL to")" 0
 expect 'what memwatch said of it' "$(said systemd-oomd)" 0
-expect 'who looks after it' "$(status '.oomd | "\(.taken_over) \(.fault)"')" 'false null'
+expect 'who looks after it' "$(status '.oomd | "\(.taken_over) \(.state)"')" 'false well'

@@ -26,7 +26,7 @@ for round in 1 2 3 4 5; do
     echo "$round: the longest gap was $gap ms"
     expect_at_least "$round: 99 less the longest gap" $((99 - gap)) 0
     expect_sleeper
-    expect "$round: who were ended by memwatch" "$(status .oomd.kills)" "$round"
+    expect "$round: who were ended by memwatch" "$(said "SIGKILL to")" "$round"
 done
 expect 'kills by the OOM killer' $(($(oom_kills) - ooms)) 0
 expect 'systemd-oomd' "$(oomd_pid >/dev/null && echo runs)" runs

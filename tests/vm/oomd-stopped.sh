@@ -12,11 +12,11 @@ expect 'who looks after it' "$(status .oomd.taken_over)" false
 
 kill -STOP "$(oomd_pid)"
 expect 'the takeover within 6 s' "$(wait_until 6 status_is .oomd.taken_over true && echo came)" came
-expect 'what is wrong' "$(status .oomd.fault)" stopped
+expect 'what is wrong' "$(status .oomd.state)" 'is stopped by a signal or a debugger'
 thrash first
 expect_result first signal
 expect_sleeper
-expect 'who were ended by memwatch' "$(status .oomd.kills)" 1
+expect 'who were ended by memwatch' "$(said "SIGKILL to")" 1
 expect 'what is said of it' "$(said 'SIGKILL to .*first.service.*in place of systemd-oomd')" 1
 
 kill -CONT "$(oomd_pid)"
@@ -24,6 +24,6 @@ expect 'the hand-back' "$(wait_until 40 status_is .oomd.taken_over false && echo
 thrash second
 expect_result second oom-kill
 expect_sleeper
-expect 'who were ended by memwatch' "$(status .oomd.kills)" 1
+expect 'who were ended by memwatch' "$(said "SIGKILL to")" 1
 expect 'takeovers that were said' "$(said ': memwatch looks after what it was given')" 1
 expect 'hand-backs that were said' "$(said 'is well again')" 1
