@@ -19,6 +19,7 @@ mod reaction;
 mod rounds;
 mod statistics;
 mod table;
+mod targets;
 mod thrash;
 mod victim;
 mod watched;
@@ -62,6 +63,8 @@ enum Table {
     Guard,
     /// Whether the deciding thread stays awake under pressure.
     Loop,
+    /// The daemon's processor time and memory with a thousand targets that do nothing.
+    Targets,
 }
 
 /// Measures what was asked for and prints it.
@@ -91,6 +94,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             Table::MemoryBack => memory_back::run(&release, &scratch, runs(6, 60))?,
             Table::Guard => guard::run(&release, &scratch, runs(6, 50))?,
             Table::Loop => awake::run(&release, &scratch, seconds(10, 60))?,
+            Table::Targets => targets::run(&release, &scratch, seconds(5, 30))?,
         }
     }
     Ok(())

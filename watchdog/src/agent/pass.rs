@@ -157,7 +157,8 @@ impl Pass {
     ) -> io::Result<Duration> {
         self.count_delay(now);
         // Where no controller counts, the members' totals are the target's usage.
-        let wanted = if woken || !self.eyes.has_controller() {
+        let is_counted = self.eyes.has_controller() || self.policy.rests();
+        let wanted = if woken || !is_counted {
             Depth::Members
         } else {
             self.next.depth

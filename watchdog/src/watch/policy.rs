@@ -147,6 +147,12 @@ impl Policy {
         self.one_of_many = true;
     }
 
+    /// Whether there is nothing to look at closely: one of many, not stalled, and with room to grow for longer
+    /// than it takes to look again.
+    pub fn rests(&self) -> bool {
+        self.one_of_many && !self.pressed() && !self.could_be_full_soon()
+    }
+
     /// How closely to look first.
     pub fn first_look(&self) -> Look {
         let depth = if self.one_of_many {
@@ -326,7 +332,7 @@ impl Policy {
     /// growth has a past to be measured against when it matters, and often while a target moves that
     /// could be full soon. The machine is looked at whenever it is what will be full first.
     fn depth(&self, at: Duration) -> Depth {
-        let soon = self.time_left() < self.settings.growth_window / 16;
+        let soon = self.could_be_full_soon();
         let moved = self.signals.moved();
         let troubled = self.signals.near_limit() || self.pressed();
         let sits_still = self.one_of_many && !moved && !troubled;
@@ -359,6 +365,10 @@ impl Policy {
         self.signals
             .stall_permille()
             .is_some_and(|(_, some)| some > self.settings.stall_full_permille / 10)
+    }
+
+    fn could_be_full_soon(&self) -> bool {
+        self.time_left() < self.settings.growth_window / 16
     }
 
     /// The time in which all headroom could be gone, of the target or of the machine.

@@ -55,7 +55,7 @@ pub(crate) fn run(release: &Release, time: Duration) -> Result<()> {
 }
 
 /// A line `name: N kB`.
-fn mib(text: &str, name: &str) -> Result<f64> {
+pub(super) fn mib(text: &str, name: &str) -> Result<f64> {
     let kib = text
         .lines()
         .find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB"));

@@ -15,6 +15,20 @@ use super::programs;
 /// Loading takes some tens of milliseconds, ten times that on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Processor time of a process's living threads.
+///
+/// # Errors
+/// If `/proc` cannot be read.
+pub(super) fn cpu_ns(pid: u32) -> Result<u64> {
+    let mut sum = 0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let schedstat = fs::read_to_string(thread?.path().join("schedstat"))?;
+        let on_cpu = schedstat.split(' ').next().context("an empty schedstat")?;
+        sum += on_cpu.parse::<u64>()?;
+    }
+    Ok(sum)
+}
+
 /// A process that answers a line with a line, and ends when nobody can ask it any more.
 pub(crate) struct Talker {
     child: Child,
@@ -67,13 +81,7 @@ impl Talker {
     /// Time on a CPU of all its threads. By the scheduler's count: that of `/proc/PID/stat` has a grain of
     /// 10 ms and misses what is over before the next tick.
     pub(crate) fn cpu_ns(&self) -> Result<u64> {
-        let mut sum = 0;
-        for thread in fs::read_dir(format!("/proc/{}/task", self.pid()))? {
-            let schedstat = fs::read_to_string(thread?.path().join("schedstat"))?;
-            let on_cpu = schedstat.split(' ').next().context("an empty schedstat")?;
-            sum += on_cpu.parse::<u64>()?;
-        }
-        Ok(sum)
+        cpu_ns(self.pid())
     }
 
     /// Gives it a line that it does not answer.
