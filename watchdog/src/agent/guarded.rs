@@ -53,6 +53,9 @@ fn reserve_bytes(total_bytes: u64) -> u64 {
     (total_bytes / 10).clamp(512 << 20, 4 << 30)
 }
 
+/// The share of the limit that lies behind the brake.
+const BRAKE_SHARE: u64 = 32;
+
 /// The limit that `wanted` comes to where there is room for `total_bytes`.
 pub fn limit_bytes(wanted: Limit, total_bytes: u64) -> Option<u64> {
     match wanted {
@@ -62,6 +65,16 @@ pub fn limit_bytes(wanted: Limit, total_bytes: u64) -> Option<u64> {
             let rest = total_bytes.saturating_sub(reserve_bytes(total_bytes));
             Some(rest.max(total_bytes / 2))
         }
+    }
+}
+
+/// Where the brake of a target with a limit of `max_bytes` begins. Unasked only where the kernel has one.
+pub fn brake_bytes(wanted: Limit, max_bytes: Option<u64>, target: &Target) -> Option<u64> {
+    match wanted {
+        Limit::None => None,
+        Limit::Bytes(bytes) => Some(bytes),
+        Limit::Auto if target.can_be_braked() => max_bytes.map(|max| max - max / BRAKE_SHARE),
+        Limit::Auto => None,
     }
 }
 

@@ -36,10 +36,7 @@ pub(super) fn open_recording(path: &Path) -> anyhow::Result<(recorder::Recorder,
 /// The target, made or found, with its limits.
 pub(super) fn make_ready(orders: &Orders, layout: &Layout) -> anyhow::Result<Guarded> {
     let room = guarded::room_bytes(layout).context("cannot read /proc/meminfo")?;
-    let limits = Limits {
-        max_bytes: guarded::limit_bytes(orders.attach.memory_max, room),
-        high_bytes: orders.attach.memory_high,
-    };
+    let max_bytes = guarded::limit_bytes(orders.attach.memory_max, room);
     let target = match &orders.subject {
         Subject::Cgroup(path) => Target::existing(layout, path)?,
         Subject::Program(_) | Subject::Pid(_) => Target::create(layout)?,
@@ -47,6 +44,11 @@ pub(super) fn make_ready(orders: &Orders, layout: &Layout) -> anyhow::Result<Gua
     if let Some(terms) = guard_terms(orders) {
         target.leave_terms(&terms.to_string());
     }
+    let high_bytes = guarded::brake_bytes(orders.attach.memory_high, max_bytes, &target);
+    let limits = Limits {
+        max_bytes,
+        high_bytes,
+    };
     Ok(Guarded::new(target, limits)?)
 }
 

@@ -15,8 +15,8 @@ use super::replay::{self, ReplayArgs};
 use super::status::{self, StatusArgs};
 use super::{complete, help, usage};
 use crate::config::{
-    Config, ConfigError, Environment, Flags, Layer, Limit, Live, OnPressure, OrNone, Origin, Size,
-    Span, Verbosity,
+    Config, ConfigError, Environment, Flags, Layer, Limit, Live, OnPressure, OrNone, Origin, Span,
+    Verbosity,
 };
 
 /// Keep the machine usable while something eats its memory
@@ -91,9 +91,9 @@ pub struct AttachArgs {
     /// Memory that the target may use: 2G, 1.5GiB, 512M; auto or none
     #[arg(long, value_name = "SIZE", help_heading = LIMITS, long_help = help::MEMORY_MAX)]
     memory_max: Option<Limit>,
-    /// Memory from which the target is braked instead of killed; or none
+    /// Memory from which the target is braked instead of killed; auto or none
     #[arg(long, value_name = "SIZE", help_heading = LIMITS, long_help = help::MEMORY_HIGH)]
-    memory_high: Option<OrNone<Size>>,
+    memory_high: Option<Limit>,
     /// Time for the whole run: 300s, 5m, 1h30m; or none
     #[arg(long, value_name = "DURATION", help_heading = LIMITS, long_help = help::TIMEOUT)]
     timeout: Option<OrNone<Span>>,

@@ -7,6 +7,7 @@ use clap::CommandFactory;
 use clap::error::ErrorKind;
 
 use super::*;
+use crate::config::Size;
 
 fn parse(arguments: &[&str]) -> Result<Cli, clap::Error> {
     Cli::parse_arguments(["memwatch"].iter().chain(arguments))
@@ -165,7 +166,7 @@ fn flags_reach_their_layer() {
         Layer {
             origin: Origin::CommandLine,
             memory_max: Some(Limit::Bytes(8 << 30)),
-            memory_high: Some(OrNone(Size::new(6 << 30))),
+            memory_high: Some(Limit::Bytes(6 << 30)),
             timeout: Some(OrNone(Span::new(Duration::from_secs(5400)))),
             on_pressure: Some(OnPressure::Freeze),
             safe: Some(false),

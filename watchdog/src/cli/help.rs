@@ -85,7 +85,8 @@ the memory that the machine has; `none` leaves the target bounded by the machine
 /// `--memory-high`.
 pub(super) const MEMORY_HIGH: &str = "\
 Memory from which the target is slowed down by reclaim instead of killed, for example 1536M; below \
---memory-max. `none` (the default) sets none: there is only the limit.";
+--memory-max. `auto` (the default) is 31/32 of --memory-max where the kernel has such a brake (cgroup v2); `none` \
+sets none: there is only the limit.";
 
 /// `--timeout`.
 pub(super) const TIMEOUT: &str = "\

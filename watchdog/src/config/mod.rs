@@ -59,8 +59,8 @@ pub struct Config {
 pub struct Attach {
     /// The target's hard limit.
     pub memory_max: Limit,
-    /// Bytes from which the target is braked; below `memory_max` where that is in bytes.
-    pub memory_high: Option<u64>,
+    /// From where on the target is braked; below `memory_max` where both are in bytes.
+    pub memory_high: Limit,
     /// The whole run's time; `None` for as long as it takes.
     pub timeout: Option<Duration>,
     /// What is done to a target under pressure.
@@ -78,13 +78,13 @@ pub struct Attach {
     pub verbosity: Verbosity,
 }
 
-/// The target's hard memory limit.
+/// A limit of the target's memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Limit {
-    /// Chosen from the machine's memory at the start.
+    /// Chosen at the start: the hard limit from the machine's memory, the brake from the hard limit.
     #[default]
     Auto,
-    /// None: only the machine's own availability bounds the target.
+    /// None.
     None,
     /// This many bytes.
     Bytes(u64),

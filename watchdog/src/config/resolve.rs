@@ -25,7 +25,7 @@ pub struct Layer {
     /// See [`Attach::memory_max`].
     pub memory_max: Option<Limit>,
     /// See [`Attach::memory_high`].
-    pub memory_high: Option<OrNone<Size>>,
+    pub memory_high: Option<Limit>,
     /// See [`Attach::timeout`].
     pub timeout: Option<OrNone<Span>>,
     /// See [`Attach::on_pressure`].
@@ -136,27 +136,28 @@ fn memory_high(
     layers: Layers<'_>,
     max: Limit,
     safe: Option<&Said<bool>>,
-) -> Result<Option<u64>, Box<Contradiction>> {
+) -> Result<Limit, Box<Contradiction>> {
     let Some(said) = layers.strongest("memory_high", |layer| layer.memory_high) else {
-        return Ok(None);
+        return Ok(Limit::Auto);
     };
-    let Some(high) = said.value.0 else {
-        return Ok(None);
+    let Limit::Bytes(high) = said.value else {
+        return Ok(said.value);
     };
-    check_least(high.bytes(), &said.setting)?;
+    check_least(high, &said.setting)?;
     match max {
-        Limit::Bytes(max) if high.bytes() >= max => {
+        Limit::Bytes(max) if high >= max => {
             // Safe mode's limit is tighter than the brake that a weaker source asked for.
             if safe.is_some_and(|safe| safe.outranks(&said)) {
-                return Ok(None);
+                return Ok(Limit::Auto);
             }
+            let size = |bytes| Size::new(bytes).expect("checked to be at least MIN_LIMIT");
             Err(Box::new(Contradiction::HighNotBelowMax {
                 setting: said.setting,
-                high,
-                max: Size::new(max).expect("limits were checked to be at least MIN_LIMIT"),
+                high: size(high),
+                max: size(max),
             }))
         }
-        _ => Ok(Some(high.bytes())),
+        _ => Ok(said.value),
     }
 }
 

@@ -241,6 +241,11 @@ impl Target {
         self.owner.is_some()
     }
 
+    /// Whether the kernel can slow it down at our word: `memory.high`, which v1 has not.
+    pub fn can_be_braked(&self) -> bool {
+        self.is_ours() && matches!(self.memory, Some(Controller::V2(_)))
+    }
+
     /// Sets limits on a target of our own. What the controller has no file for is left to the agent
     /// and returned.
     ///

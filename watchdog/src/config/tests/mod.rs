@@ -108,7 +108,7 @@ fn no_file_and_an_empty_file_are_the_defaults() {
         config.attach,
         Attach {
             memory_max: Limit::Auto,
-            memory_high: None,
+            memory_high: Limit::Auto,
             timeout: None,
             on_pressure: OnPressure::Kill,
             dry_run: false,
@@ -231,9 +231,10 @@ fn limits_that_make_no_sense_are_refused() {
          was a unit forgotten? Write for example 2G or 512M"
     );
     let lifted = Layer {
-        memory_high: Some(OrNone(None)),
+        memory_high: Some(Limit::None),
         ..silent()
     };
     let home = Home::new().system("[attach]\nmemory_max = '2G'\nmemory_high = '3G'");
-    assert_eq!(home.load(lifted).expect("right").attach.memory_high, None);
+    let attach = home.load(lifted).expect("right").attach;
+    assert_eq!(attach.memory_high, Limit::None);
 }

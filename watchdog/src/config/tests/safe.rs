@@ -26,7 +26,7 @@ fn safe_mode_caps_what_is_silent_or_weaker_and_keeps_what_is_tighter() {
         .expect("right")
         .attach;
     assert_eq!(kept.memory_max, Limit::Bytes(1 << 30));
-    assert_eq!(kept.memory_high, Some(900 << 20));
+    assert_eq!(kept.memory_high, Limit::Bytes(900 << 20));
     assert_eq!(kept.timeout, Some(Duration::from_secs(60)));
 
     let auto = Layer {
