@@ -10,6 +10,8 @@ mod refuse;
 mod files;
 #[path = "hostile/names.rs"]
 mod names;
+#[path = "hostile/no_cgroup.rs"]
+mod no_cgroup;
 #[path = "hostile/rights.rs"]
 mod rights;
 #[path = "hostile/targets.rs"]

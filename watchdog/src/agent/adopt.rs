@@ -5,7 +5,7 @@
 //! charged for before stays with their old groups; the record says so.
 
 use crate::act::{self, Mode, signal};
-use crate::host::cgroup::{self, CgroupError, Entrances, Target};
+use crate::host::cgroup::{CgroupError, Entrances, Target};
 use crate::host::layout::{Hierarchy, Layout};
 use crate::host::process::{self, Comm};
 use std::collections::{BTreeMap, BTreeSet};
@@ -77,9 +77,9 @@ pub fn adopt(pid: u32, target: &Target, layout: &Layout) -> Result<Adopted, Adop
         comm,
         origins: BTreeMap::new(),
     };
-    act::target::freeze(&target.dir, Mode::Real);
+    act::target::freeze(&target.place, Mode::Real);
     let moved = adopted.move_in(&entrances, layout, &leader);
-    act::target::thaw(&target.dir, Mode::Real);
+    act::target::thaw(&target.place, Mode::Real);
     if let Err(error) = moved {
         adopted.give_back(target);
         return Err(error);
@@ -154,7 +154,7 @@ pub fn let_go(target: &Target, layout: &Layout) -> usize {
 fn empty(target: &Target, destination: impl Fn(u32) -> Vec<PathBuf>) -> usize {
     let mut moved = BTreeSet::new();
     for _ in 0..ROUNDS {
-        let left = cgroup::pids(&target.dir);
+        let left = target.place.pids();
         if left.is_empty() {
             break;
         }

@@ -459,7 +459,7 @@ mod tests {
     use super::*;
     use crate::act::Mode;
     use crate::agent::channel::Status;
-    use crate::agent::eyes::TargetEyes;
+    use crate::agent::eyes::{Listing, TargetEyes};
     use crate::agent::guarded::machine_eyes;
     use crate::agent::pass::Charge;
     use crate::watch::{Policy, Response, Settings};
@@ -480,7 +480,7 @@ mod tests {
             memory: None,
             pressure: None,
             io_pressure: None,
-            procs: vec![Reread::open(procs).expect("it is there")],
+            listing: Listing::Cgroup(vec![Reread::open(procs).expect("it is there")]),
             limit_bytes: None,
             row: None,
         };

@@ -12,6 +12,7 @@ use crate::act::{self, Mode};
 use crate::host::cgroup::{self, Orphan};
 use crate::host::clock;
 use crate::host::layout::Layout;
+use crate::host::place::Place;
 use crate::incident::{self, Record, ReportFile};
 use nix::unistd::Pid;
 use std::time::{Duration, SystemTime};
@@ -141,15 +142,18 @@ impl Run {
         // What was only pointed at may have been frozen by whoever owns it.
         let target = &mut self.watched.guarded.target;
         if target.is_ours() || self.watched.froze {
-            act::target::thaw(&target.dir, Mode::Real);
+            act::target::thaw(&target.place, Mode::Real);
             target.say_thawed();
         }
-        if !target.is_ours() {
+        let is_tree = matches!(target.place, Place::Tree(_));
+        if !target.is_ours() && !is_tree {
             return;
         }
-        let dir = target.dir.clone();
+        let place = target.place.clone();
         let moved = match &self.subject {
             Running::Adopted(adopted) => adopted.give_back(target),
+            // There is nowhere to move from.
+            _ if is_tree => place.pids().len(),
             _ => adopt::let_go(target, layout),
         };
         let stays = target.leave_to_systemd(|pid| !adopt::is_dying(pid));
@@ -161,7 +165,7 @@ impl Run {
             };
             let note = match stays {
                 0 => format!("{who}, without a guard"),
-                _ => format!("{who} in {}, without limits and a guard", dir.display()),
+                _ => format!("{who} in {place}, without limits and a guard"),
             };
             self.terminal.say(&note);
             record.notes.push(note.as_str().into());
@@ -171,7 +175,7 @@ impl Run {
         }
         if let Err(error) = target.remove() {
             self.terminal
-                .warn(&format!("{error}; the next run removes {}", dir.display()));
+                .warn(&format!("{error}; the next run removes {place}"));
         }
     }
 

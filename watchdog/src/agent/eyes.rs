@@ -9,6 +9,7 @@ use crate::host::meminfo;
 use crate::host::memory::MemoryFiles;
 use crate::host::psi::{self, Psi};
 use crate::host::reread::Reread;
+use crate::host::tree::Tree;
 use crate::host::zfs;
 use crate::watch::facts::Arc as ZfsArc;
 use crate::watch::{Depth, MachineFacts, Reclaim, TargetFacts};
@@ -27,12 +28,21 @@ pub struct TargetEyes {
     pub pressure: Option<Reread>,
     /// `io.pressure`; `None` where it is off.
     pub io_pressure: Option<Reread>,
-    /// `cgroup.procs` of the target, with room for those of the cgroups in it.
-    pub procs: Vec<Reread>,
+    /// What lists its processes.
+    pub listing: Listing,
     /// The limit that applies, whoever enforces it.
     pub limit_bytes: Option<u64>,
     /// Where the BPF programs count it, once they do.
     pub row: Option<bpf::Row>,
+}
+
+/// What lists the processes of a target.
+#[derive(Debug)]
+pub enum Listing {
+    /// `cgroup.procs` of the target, with room for those of the cgroups in it.
+    Cgroup(Vec<Reread>),
+    /// The kernel's word on who is whose child.
+    Tree(Tree),
 }
 
 /// The files of the machine.
@@ -181,8 +191,10 @@ impl TargetEyes {
 
     /// Where the `cgroup.procs` of another cgroup inside the target goes, while there is room.
     pub fn room_for_nested(&mut self) -> Option<&mut Vec<Reread>> {
-        let files = &mut self.procs;
-        (files.len() < files.capacity()).then_some(files)
+        match &mut self.listing {
+            Listing::Cgroup(files) => (files.len() < files.capacity()).then_some(files),
+            Listing::Tree(_) => None,
+        }
     }
 
     /// Lists the target's processes; how many found no room.
@@ -190,11 +202,15 @@ impl TargetEyes {
     /// # Errors
     /// The target's own list cannot be read.
     pub fn list_processes(&mut self, eyes: &mut Eyes) -> io::Result<u64> {
+        let files = match &mut self.listing {
+            Listing::Cgroup(files) => files,
+            Listing::Tree(tree) => return Ok(tree.list(&mut eyes.pids)),
+        };
         eyes.pids.clear();
         let mut removed = None;
         let mut left_out = 0;
         let room = eyes.text.len();
-        for (at, procs) in self.procs.iter().enumerate() {
+        for (at, procs) in files.iter().enumerate() {
             let text = match procs.read(&mut eyes.text) {
                 Ok(text) => text,
                 // A nested cgroup may go, or become one that lists threads only, at any time; the first
@@ -219,7 +235,7 @@ impl TargetEyes {
             }
         }
         if let Some(at) = removed {
-            self.procs.swap_remove(at);
+            files.swap_remove(at);
         }
         Ok(left_out)
     }
@@ -230,9 +246,16 @@ impl TargetEyes {
         if !eyes.names_are_the_kernels() {
             return false;
         }
+        let files = match &self.listing {
+            Listing::Cgroup(files) => files,
+            Listing::Tree(tree) => {
+                tree.list(&mut eyes.pids);
+                return eyes.pids.contains(&pid);
+            }
+        };
         let room = eyes.text.len();
         let text = &mut eyes.text;
-        self.procs.iter().any(|procs| {
+        files.iter().any(|procs| {
             let listed = procs.read(text);
             listed.is_ok_and(|listed| pids(whole_lines(listed, room)).any(|listed| listed == pid))
         })
@@ -277,7 +300,7 @@ mod tests {
             memory: None,
             pressure: None,
             io_pressure: None,
-            procs: vec![Reread::open(list.path()).expect("it is there")],
+            listing: Listing::Cgroup(vec![Reread::open(list.path()).expect("it is there")]),
             limit_bytes: None,
             row: None,
         };

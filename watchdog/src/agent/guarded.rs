@@ -3,12 +3,13 @@
 //! Tries the best there is and says what it had to do without. Starting or adopting what runs in it is
 //! [`super::launch`]'s and [`super::adopt`]'s.
 
-use super::eyes::{MachineEyes, NESTED, TargetEyes};
+use super::eyes::{Listing, MachineEyes, NESTED, TargetEyes};
 use crate::config::Limit;
 use crate::host::cgroup::{CgroupError, Limits, Target};
 use crate::host::layout::Layout;
 use crate::host::meminfo;
 use crate::host::memory::{Controller, MemoryFiles, MemoryStat};
+use crate::host::place::Place;
 use crate::host::psi::{self, Psi};
 use crate::host::reread::{OpenError, Reread};
 use crate::host::zfs;
@@ -78,6 +79,14 @@ pub fn brake_bytes(wanted: Limit, max_bytes: Option<u64>, target: &Target) -> Op
     }
 }
 
+/// What is lacking where no cgroup could be had, and why none could.
+pub fn without_cgroup(why: &CgroupError) -> String {
+    format!(
+        "no cgroup can be had: the command's processes are found one by one, stalls are not seen, the limit is \
+         enforced by memwatch alone, and nobody guards if memwatch is stopped or dead ({why})"
+    )
+}
+
 impl Guarded {
     /// Puts limits on `target`, as far as it is ours, and opens its files.
     ///
@@ -91,7 +100,9 @@ impl Guarded {
             wanted
         };
         let memory = target.memory.as_ref().map(MemoryFiles::open).transpose()?;
-        if memory.is_none() {
+        // What a target without a cgroup lacks is told in one line, by whoever could have none.
+        let is_cgroup = target.dir().is_some();
+        if memory.is_none() && is_cgroup {
             shortcomings.push(
                 "no memory controller can be had here: usage is summed up from the processes and the limit is \
                  enforced by memwatch"
@@ -107,9 +118,11 @@ impl Guarded {
             };
             shortcomings.push(format!("{why}: no brake"));
         }
-        let pressure = Reread::open(&target.dir.join("memory.pressure")).ok();
+        let pressure = target
+            .dir()
+            .and_then(|dir| Reread::open(&dir.join("memory.pressure")).ok());
         let pressure = pressure.filter(|file| read_psi(file).is_some());
-        if pressure.is_none() {
+        if pressure.is_none() && is_cgroup {
             shortcomings.push(
                 "no pressure information (PSI) for this target: stalls are not seen, only memory that runs out; \
                  boot with psi=1, or write 1 to its cgroup.pressure"
@@ -148,19 +161,25 @@ impl Guarded {
             .as_ref()
             .map(MemoryFiles::open)
             .transpose()?;
-        let pressure = |name: &str| match &self.pressure {
-            Some(_) => Reread::open(&self.target.dir.join(name)).map(Some),
-            None => Ok(None),
+        let pressure = |name: &str| match (&self.pressure, self.target.dir()) {
+            (Some(_), Some(dir)) => Reread::open(&dir.join(name)).map(Some),
+            _ => Ok(None),
         };
         let io_pressure = pressure("io.pressure")?;
         let pressure = pressure("memory.pressure")?;
-        let mut procs = Vec::with_capacity(1 + NESTED);
-        procs.push(Reread::open(&self.target.dir.join("cgroup.procs"))?);
+        let listing = match &self.target.place {
+            Place::Cgroup(dir) => {
+                let mut procs = Vec::with_capacity(1 + NESTED);
+                procs.push(Reread::open(&dir.join("cgroup.procs"))?);
+                Listing::Cgroup(procs)
+            }
+            Place::Tree(tree) => Listing::Tree(*tree),
+        };
         Ok(TargetEyes {
             memory,
             pressure,
             io_pressure,
-            procs,
+            listing,
             limit_bytes: self.limit_bytes,
             row: None,
         })
@@ -213,11 +232,10 @@ impl Guarded {
 
     /// How the record describes it.
     pub fn describe(&self) -> incident::Target {
+        let dir = self.target.dir();
         incident::Target {
-            cgroup_path: Some(incident::Text::of_name(
-                self.target.dir.as_os_str().as_encoded_bytes(),
-            )),
-            cgroup_id: Some(self.target.id),
+            cgroup_path: dir.map(|dir| incident::Text::of_name(dir.as_os_str().as_encoded_bytes())),
+            cgroup_id: dir.map(|_| self.target.id),
             memory_layout: Some(match self.target.memory {
                 Some(Controller::V2(_)) => MemoryLayout::V2,
                 Some(Controller::V1(_)) => MemoryLayout::V1BesideV2,

@@ -7,7 +7,8 @@ use super::run::{Ended, Run, Running, TIMEOUT_GRACE};
 use super::signals::{self, Change, Reaction, Sender};
 use super::watched::Heard;
 use crate::act::{self, Mode};
-use crate::host::cgroup;
+use crate::host::place::Place;
+use crate::host::tree;
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::{SignalFd, siginfo};
 use nix::unistd::Pid;
@@ -48,7 +49,7 @@ impl Run {
         let in_our_group = pid != 0
             && nix::unistd::getpgid(Some(Pid::from_raw(pid as i32))) == Ok(nix::unistd::getpgrp());
         let of_the_command =
-            in_our_group && cgroup::pids(&self.watched.guarded.target.dir).contains(&pid);
+            in_our_group && self.watched.guarded.target.place.pids().contains(&pid);
         if info.ssi_code == libc::SI_KERNEL || of_the_command {
             Sender::Group
         } else {
@@ -60,6 +61,9 @@ impl Run {
         let Running::Child { pid } = &self.subject else {
             return None;
         };
+        if let Place::Tree(_) = self.watched.guarded.target.place {
+            tree::bury_orphans(*pid);
+        }
         let leader = Pid::from_raw(*pid as i32);
         match signals::change_of(leader)? {
             Change::StoppedByTerminal => {
@@ -90,7 +94,7 @@ impl Run {
                 Heard::Frozen(order, outcome) => {
                     self.terminal.ordered(&order, self.orders.attach.dry_run);
                     self.terminal
-                        .frozen(&self.watched.guarded.target.dir, outcome);
+                        .frozen(&self.watched.guarded.target.place, outcome);
                 }
                 Heard::Gone => match self.subject {
                     // A command that was started here ends when it has been reaped, and not before.
@@ -117,7 +121,7 @@ impl Run {
             Ok(took) => {
                 self.rehearsal = Some(took);
                 self.terminal
-                    .guarding(&self.watched.guarded.target.dir, took);
+                    .guarding(&self.watched.guarded.target.place, took);
             }
             Err(error) => {
                 let lost = identity::not_rehearsed(&error);

@@ -187,8 +187,13 @@ impl Run {
             .start()
             .inspect_err(|_| undo(&subject, &watched.guarded.target))
             .context("cannot start the deciding thread")?;
-        let wanted = Wanted::new(&watched.guarded.target, guard_terms(&orders));
-        let kernel = Kernel::load_beside(vec![wanted], layout, way.clone());
+        let target = &watched.guarded.target;
+        // What the programs know is cgroups.
+        let wanted = target
+            .dir()
+            .map(|_| Wanted::new(target, guard_terms(&orders)));
+        let wanted = wanted.into_iter().collect();
+        let kernel = Kernel::load_beside(wanted, layout, way.clone());
         let terminal = Terminal::new(orders.attach.live, orders.attach.verbosity);
         for note in &watched.notes {
             terminal.warn(note);

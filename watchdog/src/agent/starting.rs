@@ -37,9 +37,17 @@ pub(super) fn open_recording(path: &Path) -> anyhow::Result<(recorder::Recorder,
 pub(super) fn make_ready(orders: &Orders, layout: &Layout) -> anyhow::Result<Guarded> {
     let room = guarded::room_bytes(layout).context("cannot read /proc/meminfo")?;
     let max_bytes = guarded::limit_bytes(orders.attach.memory_max, room);
-    let target = match &orders.subject {
-        Subject::Cgroup(path) => Target::existing(layout, path)?,
-        Subject::Program(_) | Subject::Pid(_) => Target::create(layout)?,
+    let (target, lacks) = match &orders.subject {
+        Subject::Cgroup(path) => (Target::existing(layout, path)?, None),
+        // Orphans of a tree that memwatch did not start would be lost sight of.
+        Subject::Pid(_) => (Target::create(layout)?, None),
+        Subject::Program(_) => match Target::create(layout) {
+            Ok(target) => (target, None),
+            Err(why) => match Target::tree() {
+                Ok(target) => (target, Some(guarded::without_cgroup(&why))),
+                Err(_) => return Err(why.into()),
+            },
+        },
     };
     if let Some(terms) = guard_terms(orders) {
         target.leave_terms(&terms.to_string());
@@ -49,7 +57,9 @@ pub(super) fn make_ready(orders: &Orders, layout: &Layout) -> anyhow::Result<Gua
         max_bytes,
         high_bytes,
     };
-    Ok(Guarded::new(target, limits)?)
+    let mut guarded = Guarded::new(target, limits)?;
+    guarded.shortcomings.extend(lacks);
+    Ok(guarded)
 }
 
 /// Puts into it what is to be guarded.
@@ -79,7 +89,7 @@ pub(super) fn start(
 pub(super) fn undo(subject: &Running, target: &Target) {
     match subject {
         Running::Child { pid } => {
-            act::target::kill(&target.dir, Mode::Real);
+            act::target::kill(&target.place, Mode::Real);
             let _ = nix::sys::wait::waitpid(Pid::from_raw(*pid as i32), None);
         }
         Running::Adopted(adopted) => drop(adopted.give_back(target)),

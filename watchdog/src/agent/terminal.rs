@@ -6,13 +6,13 @@
 use super::channel::Status;
 use crate::act::Outcome;
 use crate::config::{Live, Verbosity};
+use crate::host::place::Place;
 use crate::incident::{self, LiveStatus, Record, Style};
 use crate::watch::{Order, Rung};
 use nix::sys::termios::{LocalFlags, tcgetattr};
 use std::cell::{Cell, OnceCell};
 use std::ffi::OsStr;
 use std::io::{IsTerminal, Write};
-use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, SyncSender};
 use std::thread::JoinHandle;
@@ -67,15 +67,14 @@ impl Terminal {
     }
 
     /// The target was frozen: how to go on.
-    pub fn frozen(&self, dir: &Path, outcome: Outcome) {
-        let dir = dir.display();
+    pub fn frozen(&self, place: &Place, outcome: Outcome) {
         match outcome {
             Outcome::Delivered => self.warn(&format!(
-                "frozen, nothing was killed. To go on: echo 0 > {dir}/cgroup.freeze   To end it: echo 1 > {dir}/cgroup.kill"
+                "frozen, nothing was killed. To go on: echo 0 > {place}/cgroup.freeze   To end it: echo 1 > {place}/cgroup.kill"
             )),
             Outcome::DryRun | Outcome::Gone => {}
             Outcome::Refused { errno } => {
-                self.warn(&format!("{dir} could not be frozen: {}", std::io::Error::from_raw_os_error(errno)));
+                self.warn(&format!("{place} could not be frozen: {}", std::io::Error::from_raw_os_error(errno)));
             }
         }
     }
@@ -105,12 +104,11 @@ impl Terminal {
     }
 
     /// memwatch guards, because it has shown that it can kill. Only with `-v`.
-    pub fn guarding(&self, dir: &Path, rehearsal: Duration) {
+    pub fn guarding(&self, place: &Place, rehearsal: Duration) {
         if self.verbosity >= Verbosity::Verbose {
             let took = incident::duration(rehearsal.as_micros() as u64);
             self.warn(&format!(
-                "guarding {}; killing was rehearsed in {took}",
-                dir.display()
+                "guarding {place}; killing was rehearsed in {took}"
             ));
         }
     }

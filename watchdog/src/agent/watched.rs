@@ -14,13 +14,14 @@ use crate::act::{self, Mode, Outcome};
 use crate::bpf;
 use crate::host::cgroup;
 use crate::host::clock;
+use crate::host::place::Place;
 use crate::host::reread::Reread;
 use crate::incident::{self, Record, Verdict};
 use crate::watch::victim::Scope;
 use crate::watch::{Order, Rung, Settings};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
@@ -96,8 +97,8 @@ impl Watched {
         }
     }
 
-    fn dir(&self) -> &Path {
-        &self.guarded.target.dir
+    fn place(&self) -> &Place {
+        &self.guarded.target.place
     }
 
     /// Takes in what the deciding thread told, and does what was left to this side.
@@ -161,16 +162,16 @@ impl Watched {
 
     /// Acts on the whole target by a file of its cgroup. Waits for the kernel's cgroup lock, which whoever
     /// makes a cgroup under pressure holds for long: beside.
-    pub(super) fn beside(&self, helpers: &Helpers, act: fn(&Path, Mode) -> Outcome, mode: Mode) {
-        let dir = self.dir().to_owned();
-        helpers.start(move || _ = act(&dir, mode));
+    pub(super) fn beside(&self, helpers: &Helpers, act: fn(&Place, Mode) -> Outcome, mode: Mode) {
+        let place = self.place().clone();
+        helpers.start(move || _ = act(&place, mode));
     }
 
     /// The same for the one act whose outcome must be told.
     fn freeze(&self, helpers: &Helpers) -> Outcome {
-        let (dir, mode) = (self.dir().to_owned(), self.mode);
+        let (place, mode) = (self.place().clone(), self.mode);
         helpers
-            .ask(PATIENCE, move || act::target::freeze(&dir, mode))
+            .ask(PATIENCE, move || act::target::freeze(&place, mode))
             .unwrap_or(LATE)
     }
 
@@ -201,18 +202,21 @@ impl Watched {
                 act::signal::send(pidfd.as_fd(), signal, self.mode)
             })
         };
-        cgroup::pids(self.dir())
-            .into_iter()
-            .map(send)
-            .fold(Outcome::Gone, |so_far, outcome| match so_far {
+        self.place().pids().into_iter().map(send).fold(
+            Outcome::Gone,
+            |so_far, outcome| match so_far {
                 Outcome::Delivered => so_far,
                 _ => outcome,
-            })
+            },
+        )
     }
 
     /// Cgroups that are made inside of it, as a nested test runner or a container does.
     pub(super) fn find_nested(&mut self, way: &Way) {
-        let found: BTreeMap<u64, PathBuf> = cgroup::descendants(self.dir())
+        let found: BTreeMap<u64, PathBuf> = self
+            .place()
+            .dir()
+            .map_or_else(Vec::new, cgroup::descendants)
             .into_iter()
             .filter_map(|dir| Some((cgroup::id(&dir).ok()?, dir)))
             .collect();
@@ -246,7 +250,7 @@ impl Watched {
 
     /// Whether nobody is left in it.
     pub(super) fn is_empty(&self) -> bool {
-        cgroup::pids(self.dir()).is_empty()
+        self.place().pids().is_empty()
     }
 
     /// Ends what is left of a target that was told to end: the leader may be the first to go and not
@@ -261,7 +265,7 @@ impl Watched {
             return;
         }
         if !self.is_empty_within(condemned.grace_until.saturating_sub(now)) {
-            act::target::kill(self.dir(), Mode::Real);
+            act::target::kill(self.place(), Mode::Real);
             self.is_empty_within(DEATH);
             self.notes
                 .push("what outlived the end of the command was killed with it".into());

@@ -2,7 +2,7 @@
 
 use super::keys::{self, show};
 use super::resolve::{Layer, Origin};
-use super::{Attach, Config, Daemon, OrNone, Size, Span};
+use super::{Attach, Config, Daemon, OrNone, Span};
 
 impl Config {
     /// `[attach]` and `[policy]` as TOML.
@@ -31,7 +31,7 @@ impl From<&Attach> for Layer {
         Self {
             origin: Origin::CommandLine,
             memory_max: Some(attach.memory_max),
-            memory_high: Some(OrNone(attach.memory_high.and_then(Size::new))),
+            memory_high: Some(attach.memory_high),
             timeout: Some(OrNone(attach.timeout.and_then(Span::new))),
             on_pressure: Some(attach.on_pressure),
             safe: Some(attach.safe),

@@ -12,7 +12,9 @@
 
 use crate::host::layout::{Hierarchy, Layout};
 use crate::host::memory::Controller;
+use crate::host::place::Place;
 use crate::host::systemd::{Scope, ScopeError};
+use crate::host::tree::Tree;
 use crate::host::xattr;
 use nix::fcntl::{Flock, FlockArg};
 use std::cell::Cell;
@@ -113,12 +115,12 @@ pub struct Limits {
     pub high_bytes: Option<u64>,
 }
 
-/// A guarded cgroup.
+/// A guarded cgroup, or what stands in for one.
 #[derive(Debug)]
 pub struct Target {
-    /// The v2 directory.
-    pub dir: PathBuf,
-    /// The v2 cgroup's id: its inode number (kernfs), what `bpf_get_current_cgroup_id` returns.
+    /// Where its processes are.
+    pub place: Place,
+    /// The v2 cgroup's id: its inode number (kernfs), what `bpf_get_current_cgroup_id` returns. 0 without one.
     pub id: u64,
     /// Depth below the root of the v2 hierarchy.
     pub level: u32,
@@ -160,16 +162,16 @@ impl Target {
                 }
             };
             // Until it is locked, the sweep of another memwatch takes it for an orphan.
-            let Some(mut target) = Self::claim(v2, dir)? else {
+            let Some(mut target) = Self::claim(v2, dir.clone())? else {
                 continue;
             };
             target.scope = scope;
-            xattr::set(&target.dir, OOMD_OMIT_XATTR, b"1");
+            xattr::set(&dir, OOMD_OMIT_XATTR, b"1");
             if has_memory {
-                target.memory = Some(Controller::V2(target.dir.clone()));
+                target.memory = Some(Controller::V2(dir));
             } else if let Some(v1) = &layout.v1_memory {
                 let group = v1.own_dir().join(&name);
-                xattr::set(&target.dir, MEMORY_XATTR, group.as_os_str().as_bytes());
+                xattr::set(&dir, MEMORY_XATTR, group.as_os_str().as_bytes());
                 // A v1 hierarchy that is there but not ours to write leaves the agent's own counting.
                 if let Ok(group) = make_dir(group) {
                     target.memory = Some(Controller::V1(group));
@@ -215,25 +217,43 @@ impl Target {
         if v2.own_dir().starts_with(&dir) {
             return Err(CgroupError::Own { path: dir });
         }
-        let mut target = Self::at(v2, dir)?;
-        if target.dir.join("memory.current").is_file() {
-            target.memory = Some(Controller::V2(target.dir.clone()));
+        let mut target = Self::at(v2, dir.clone())?;
+        if dir.join("memory.current").is_file() {
+            target.memory = Some(Controller::V2(dir));
         }
         Ok(target)
     }
 
+    /// Whatever descends from this process, where no cgroup can be had.
+    ///
+    /// # Errors
+    /// This kernel does not tell who descends from whom.
+    pub fn tree() -> io::Result<Self> {
+        Ok(Self::new(Place::Tree(Tree::take_root()?), 0, 0))
+    }
+
     fn at(v2: &Hierarchy, dir: PathBuf) -> Result<Self, CgroupError> {
         let id = id(&dir).map_err(io_error("look at", &dir))?;
-        Ok(Self {
-            level: level(&v2.mount, &dir),
-            dir,
+        let level = level(&v2.mount, &dir);
+        Ok(Self::new(Place::Cgroup(dir), id, level))
+    }
+
+    fn new(place: Place, id: u64, level: u32) -> Self {
+        Self {
+            place,
             id,
+            level,
             memory: None,
             owner: None,
             scope: None,
             freezer: None,
             tried: Cell::new(false),
-        })
+        }
+    }
+
+    /// The v2 directory, if it is a cgroup.
+    pub fn dir(&self) -> Option<&Path> {
+        self.place.dir()
     }
 
     /// Whether this memwatch made it, and so removes it.
@@ -277,8 +297,8 @@ impl Target {
     /// # Errors
     /// One of them cannot be opened.
     pub fn entrances(&self) -> Result<Entrances<'_>, CgroupError> {
-        match &self.scope {
-            Some(scope) if scope.moves() => Ok(Entrances::by_systemd(scope, &self.dir)),
+        match (&self.scope, self.dir()) {
+            (Some(scope), Some(dir)) if scope.moves() => Ok(Entrances::by_systemd(scope, dir)),
             _ => Entrances::open(self.groups()),
         }
     }
@@ -289,7 +309,7 @@ impl Target {
             Some(Controller::V1(dir)) => Some(dir.as_path()),
             _ => None,
         };
-        v1.into_iter().chain([self.dir.as_path()])
+        v1.into_iter().chain(self.dir())
     }
 
     /// Removes everything that was made. It must be empty; processes that are just exiting are waited
@@ -313,11 +333,17 @@ impl Target {
         if !self.scope.as_ref().is_some_and(Scope::moves) {
             return 0;
         }
-        let left = pids(&self.dir).into_iter().filter(|&pid| runs(pid)).count();
+        let left = self
+            .place
+            .pids()
+            .into_iter()
+            .filter(|&pid| runs(pid))
+            .count();
         if left > 0 {
             self.tried.set(true);
             for limit in ["memory.high", "memory.max"] {
-                let _ = write_text(&self.dir.join(limit), "max"); // it is there, and ours
+                // It is there, and ours.
+                let _ = self.dir().map(|dir| write_text(&dir.join(limit), "max"));
             }
         }
         left

@@ -6,7 +6,7 @@
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::FromRawFd;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +14,12 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub struct Reread {
     file: File,
+}
+
+impl AsFd for Reread {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
 }
 
 /// Opening failed: which file, and why.
@@ -83,6 +89,15 @@ impl Reread {
     /// As [`Reread::read`].
     pub fn read_short<'b>(&self, buf: &'b mut [u8]) -> io::Result<&'b [u8]> {
         let n = self.file.read_at(buf, 0)?;
+        Ok(&buf[..n])
+    }
+
+    /// Reads on at `offset`: one system call.
+    ///
+    /// # Errors
+    /// As [`Reread::read`].
+    pub fn read_on<'b>(&self, buf: &'b mut [u8], offset: u64) -> io::Result<&'b [u8]> {
+        let n = self.file.read_at(buf, offset)?;
         Ok(&buf[..n])
     }
 

@@ -58,7 +58,7 @@ fn targets_are_made_while_others_sweep() {
         });
         for _ in 0..100 {
             let target = Target::create(&layout).expect("root");
-            assert!(target.dir.is_dir());
+            assert!(target.dir().expect("a cgroup").is_dir());
         }
         done.store(true, Ordering::Relaxed);
     });
@@ -95,5 +95,5 @@ fn who_comes_in_is_in_the_v2_cgroup_first() {
     let entrances = target.entrances().expect("our cgroup");
     let first = format!("/proc/self/fd/{}", entrances.doors()[0]);
     let first = fs::read_link(first).expect("it is open");
-    assert_eq!(first, target.dir.join("cgroup.procs"));
+    assert_eq!(first, target.dir().expect("a cgroup").join("cgroup.procs"));
 }

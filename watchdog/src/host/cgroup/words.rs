@@ -13,8 +13,10 @@ impl Target {
     /// Leaves word on a target of our own on what terms it may be guarded, in case this memwatch dies before
     /// it can say so to the guard itself: whoever comes next does it then ([`Orphan::terms`]).
     pub fn leave_terms(&self, terms: &str) {
-        if self.is_ours() {
-            xattr::set(&self.dir, TERMS_XATTR, terms.as_bytes());
+        if self.is_ours()
+            && let Some(dir) = self.dir()
+        {
+            xattr::set(dir, TERMS_XATTR, terms.as_bytes());
         }
     }
 
@@ -24,17 +26,20 @@ impl Target {
         // Somebody else's lock: the target of another memwatch, which is looked after anyway.
         if !self.is_ours()
             && self.freezer.is_none()
-            && let Ok(lock) = lock(&self.dir)
+            && let Some(dir) = self.dir()
+            && let Ok(lock) = lock(dir)
         {
-            xattr::set(&self.dir, FROZEN_XATTR, b"1");
+            xattr::set(dir, FROZEN_XATTR, b"1");
             self.freezer = Some(lock);
         }
     }
 
     /// Takes that word back.
     pub fn say_thawed(&mut self) {
-        if self.freezer.take().is_some() {
-            xattr::remove(&self.dir, FROZEN_XATTR);
+        if self.freezer.take().is_some()
+            && let Some(dir) = self.dir()
+        {
+            xattr::remove(dir, FROZEN_XATTR);
         }
     }
 }

@@ -4,6 +4,10 @@ use super::{Check, Group, MachineFacts, Severity};
 use crate::cli::doctor::facts::Limits;
 use crate::cli::doctor::probe::Feature;
 
+/// What a command has to do without that gets no cgroup.
+const WITHOUT: &str = "sight of stalls, the kernel's limit and the guard in the kernel: a command's processes are \
+                       found one by one, and only their sum is limited";
+
 fn check(id: &'static str, found: impl Into<String>) -> Check {
     Check::fine(id, Group::Cgroups, found)
 }
@@ -18,7 +22,7 @@ pub(super) fn unified(facts: &MachineFacts) -> Option<Check> {
         };
         return Some(
             check("cgroup_v2", found)
-                .costs(Severity::Fatal, "everything: a target is a v2 cgroup")
+                .costs(Severity::Important, WITHOUT)
                 .advise(
                     "boot with systemd.unified_cgroup_hierarchy=1, or mount one",
                     [
@@ -55,8 +59,8 @@ pub(super) fn place(facts: &MachineFacts) -> Option<Check> {
     if let Some(parent) = &facts.cgroups.target_parent {
         return Some(check("target_place", format!("below {}", parent.display())));
     }
-    let check = check("target_place", "no cgroup here may be written")
-        .costs(Severity::Fatal, "everything: no target can be made");
+    let check =
+        check("target_place", "no cgroup here may be written").costs(Severity::Important, WITHOUT);
     Some(if facts.init.systemd && facts.privileges.euid != 0 {
         check.advise(
             "start from a cgroup that is yours",

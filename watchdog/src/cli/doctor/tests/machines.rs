@@ -71,7 +71,7 @@ fn ubuntu_on_zfs_is_told_to_cap_the_arc() {
 fn kernel_5_4_is_too_old_and_has_no_v2() {
     let checks = diagnose(&machine("kernel-5.4"));
     assert_eq!(severity_of(&checks, "kernel"), Some(Severity::Fatal));
-    assert_eq!(severity_of(&checks, "cgroup_v2"), Some(Severity::Fatal));
+    assert_eq!(severity_of(&checks, "cgroup_v2"), Some(Severity::Important));
     assert_eq!(find(&checks, "cgroup_v2").found, "v1 only");
     assert_eq!(exit_code(&checks), 2);
 }
@@ -93,19 +93,13 @@ fn without_psi_memwatch_protects_with_less() {
 }
 
 #[test]
-fn a_bare_container_cannot_be_protected_from_inside() {
+fn a_bare_container_is_protected_with_less_from_inside() {
     let checks = diagnose(&machine("container"));
-    let fatal: Vec<_> = checks
-        .iter()
-        .filter(|c| c.severity() == Some(Severity::Fatal))
-        .map(|c| c.id)
-        .collect();
-    assert_eq!(fatal, ["target_place"]);
-    for id in ["bpf_programs", "memlock"] {
+    for id in ["target_place", "bpf_programs", "memlock"] {
         assert_eq!(severity_of(&checks, id), Some(Severity::Important), "{id}");
     }
     assert_eq!(find(&checks, "user").found, "root of a user namespace");
-    assert_eq!(exit_code(&checks), 2);
+    assert_eq!(exit_code(&checks), 1);
 }
 
 #[test]

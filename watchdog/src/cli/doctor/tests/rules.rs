@@ -108,7 +108,10 @@ fn pressure() {
 
 #[test]
 fn cgroups() {
-    assert_eq!(after(|f| f.cgroups.layout.v2 = None), ["Fatal cgroup_v2"]);
+    assert_eq!(
+        after(|f| f.cgroups.layout.v2 = None),
+        ["Important cgroup_v2"]
+    );
     assert_eq!(
         after(|f| f.cgroups.limits = Limits::V1),
         ["Optional memory_limits"]
@@ -119,7 +122,7 @@ fn cgroups() {
     );
     assert_eq!(
         after(|f| f.cgroups.target_parent = None),
-        ["Fatal target_place"]
+        ["Important target_place"]
     );
 }
 
