@@ -8,6 +8,7 @@
 //! Exit codes: 0 done, or the deadline came; 1 an error; 2 usage; 3 refused, no memory limit;
 //! 4 a process died that should have lived.
 
+mod brink;
 mod burst;
 mod bystander;
 mod fork_tree;
@@ -111,6 +112,13 @@ enum Workload {
         #[arg(long, default_value_t = 90)]
         percent: u64,
     },
+    /// Innocent: comes near its limit step by step, and takes and gives back memory there.
+    Brink {
+        #[arg(long, default_value_t = 970)]
+        permille: u64,
+        #[arg(long, default_value_t = 100)]
+        rounds: u32,
+    },
     /// Innocent: many short processes.
     Burst {
         #[arg(long, default_value_t = 1000)]
@@ -155,6 +163,7 @@ fn main() -> ExitCode {
         Workload::ShmLeak { mapped } => shm_leak::run(&common, deadline, mapped),
         Workload::Stream => stream::run(&common, deadline),
         Workload::Steady { percent } => steady::run(deadline, percent),
+        Workload::Brink { permille, rounds } => brink::run(deadline, permille, rounds),
         Workload::Burst { processes } => burst::run(deadline, processes),
         Workload::Restless { habits } => restless::run(deadline, &habits),
         Workload::IoStall => io_stall::run(&common, deadline),

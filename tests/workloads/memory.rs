@@ -5,17 +5,17 @@ use std::os::fd::AsFd;
 use std::ptr::NonNull;
 
 use nix::errno::Errno;
-use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonymous};
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
 pub(crate) const PAGE: usize = 4096;
 
-/// A mapping that is never given back: a workload's memory lives as long as its process.
+/// A mapping that lives as long as its process, unless it is given back by hand.
 pub(crate) struct Region {
     start: NonNull<u8>,
     len: usize,
 }
 
-// SAFETY: the mapping lives as long as the process, and its bytes are only touched by single volatile
+// SAFETY: the mapping lives as long as this is there, and its bytes are only touched by single volatile
 // accesses whose values nobody relies on.
 unsafe impl Sync for Region {}
 
@@ -58,6 +58,12 @@ impl Region {
     pub(crate) fn advise(&self, advice: MmapAdvise) -> Result<(), Errno> {
         // SAFETY: the range is this mapping, and nobody relies on its content.
         unsafe { madvise(self.start.cast(), self.len, advice) }
+    }
+
+    /// Takes it out of the process.
+    pub(crate) fn give_back(self) -> Result<(), Errno> {
+        // SAFETY: mapped with that length, and nobody else has it.
+        unsafe { munmap(self.start.cast(), self.len) }
     }
 
     pub(crate) fn pages(&self) -> usize {

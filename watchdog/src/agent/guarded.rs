@@ -54,8 +54,9 @@ fn reserve_bytes(total_bytes: u64) -> u64 {
     (total_bytes / 10).clamp(512 << 20, 4 << 30)
 }
 
-/// The share of the limit that lies behind the brake.
-const BRAKE_SHARE: u64 = 32;
+/// The share of the limit that lies behind the brake. The kernel lets the first 1.25 % beyond it pass: up to 99 % of
+/// the limit nobody waits, and the rest is time for whoever acts when memwatch does not.
+const BRAKE_SHARE: u64 = 48;
 
 /// The limit that `wanted` comes to where there is room for `total_bytes`.
 pub fn limit_bytes(wanted: Limit, total_bytes: u64) -> Option<u64> {
@@ -69,12 +70,12 @@ pub fn limit_bytes(wanted: Limit, total_bytes: u64) -> Option<u64> {
     }
 }
 
-/// Where the brake of a target with a limit of `max_bytes` begins. Unasked only where the kernel has one.
-pub fn brake_bytes(wanted: Limit, max_bytes: Option<u64>, target: &Target) -> Option<u64> {
+/// Where the brake of a target with a limit of `max_bytes` begins; unasked only where it `can_be_braked`.
+pub fn brake_bytes(wanted: Limit, max_bytes: Option<u64>, can_be_braked: bool) -> Option<u64> {
     match wanted {
         Limit::None => None,
         Limit::Bytes(bytes) => Some(bytes),
-        Limit::Auto if target.can_be_braked() => max_bytes.map(|max| max - max / BRAKE_SHARE),
+        Limit::Auto if can_be_braked => max_bytes.map(|max| max - max / BRAKE_SHARE),
         Limit::Auto => None,
     }
 }
@@ -300,6 +301,17 @@ fn read_psi(file: &Reread) -> Option<Psi> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_brake_lies_just_below_the_limit_and_where_it_was_asked_for() {
+        let at = |wanted, can| brake_bytes(wanted, Some(48 << 20), can);
+        assert_eq!(at(Limit::Auto, true), Some(47 << 20));
+        assert_eq!(at(Limit::Auto, false), None);
+        // That it cannot be had is to be told.
+        assert_eq!(at(Limit::Bytes(5), false), Some(5));
+        assert_eq!(at(Limit::None, true), None);
+        assert_eq!(brake_bytes(Limit::Auto, None, true), None);
+    }
 
     #[test]
     fn the_automatic_limit_leaves_the_machine_a_tenth() {

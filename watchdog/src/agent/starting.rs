@@ -52,7 +52,8 @@ pub(super) fn make_ready(orders: &Orders, layout: &Layout) -> anyhow::Result<Gua
     if let Some(terms) = guard_terms(orders) {
         target.leave_terms(&terms.to_string());
     }
-    let high_bytes = guarded::brake_bytes(orders.attach.memory_high, max_bytes, &target);
+    let high_bytes =
+        guarded::brake_bytes(orders.attach.memory_high, max_bytes, target.can_be_braked());
     let limits = Limits {
         max_bytes,
         high_bytes,

@@ -237,7 +237,7 @@ impl Watched {
     /// What memwatch froze runs again.
     pub(super) fn thaw_if_frozen(&mut self) {
         if self.froze {
-            act::target::thaw(self.dir(), Mode::Real);
+            act::target::thaw(self.place(), Mode::Real);
             self.guarded.target.say_thawed();
         }
     }

@@ -16,7 +16,7 @@ use crate::bpf;
 use crate::config::OnPressure;
 use crate::control::status::{self, GuardedBy};
 use crate::control::{Event, Events, Peer};
-use crate::host::cgroup::{self, CgroupError, Limits, Target};
+use crate::host::cgroup::{CgroupError, Limits, Target};
 use crate::host::clock;
 use crate::incident::{self, Kind, Record, Verdict};
 use crate::watch::{Policy, Settings};
@@ -164,7 +164,7 @@ impl Targets {
         let of_users = self.kept.values();
         let of_users = of_users.filter(|kept| kept.order.owner != Owner::Configuration);
         of_users
-            .map(|kept| kept.watched.guarded.target.dir.as_path())
+            .filter_map(|kept| kept.watched.guarded.target.dir())
             .collect()
     }
 
@@ -440,8 +440,8 @@ impl Kept {
 
     /// For the journal, and for who listens.
     fn say(&self, text: &str, all: &[(Peer, Events)]) {
-        let dir = self.watched.guarded.target.dir.display();
-        let line = incident::Text::from(format!("{dir}: {text}"));
+        let place = &self.watched.guarded.target.place;
+        let line = incident::Text::from(format!("{place}: {text}"));
         tracing::warn!("{}", line.as_str());
         for events in self.heard_by(all) {
             events.send(Event::Said {
@@ -468,7 +468,7 @@ impl Kept {
         let permille = |count| u32::try_from(read(count)).ok();
         status::Target {
             id: guarded.target.id,
-            cgroup: incident::Text::of_name(guarded.target.dir.as_os_str().as_encoded_bytes()),
+            cgroup: guarded.target.place.to_string().into(),
             uid: match self.order.owner {
                 Owner::Configuration => None,
                 Owner::User(uid) => Some(uid),
@@ -478,7 +478,7 @@ impl Kept {
             limit_bytes: guarded.limit_bytes,
             some_permille: permille(&status.some_permille),
             full_permille: permille(&status.full_permille),
-            processes: cgroup::pids(&guarded.target.dir).len() as u64,
+            processes: guarded.target.place.pids().len() as u64,
             interventions: self.interventions,
             guarded_by: if kernel.guards(guarded.target.id) {
                 GuardedBy::DaemonAndKernelGuard

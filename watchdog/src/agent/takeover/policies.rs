@@ -15,6 +15,7 @@ use crate::host::oomd::defaults::Defaults;
 use crate::host::oomd::files::{CandidateFiles, PeerFiles, UnitFiles};
 use crate::host::oomd::tree::{self, Found};
 use crate::host::oomd::units::{Learned, Managed, Units};
+use crate::host::place::Place;
 use crate::incident::Fault;
 use crate::watch::oomd_rule::{Candidate, UNDER, Under, Unit};
 use crossbeam_queue::ArrayQueue;
@@ -408,7 +409,7 @@ fn kill_rest(id: u64, dir: &Path, mode: Mode) {
     };
     let same = PathBuf::from(format!("/proc/self/fd/{}", opened.as_raw_fd()));
     if cgroup::id(&same).is_ok_and(|found| found == id) {
-        act::target::kill(&same, mode);
+        act::target::kill(&Place::Cgroup(same), mode);
     }
 }
 
