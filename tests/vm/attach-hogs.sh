@@ -1,6 +1,7 @@
 #!/bin/bash
 # shows: hogs are ended by memwatch and not by the kernel, the right process of them, and nothing is left
 # kernels: all
+# ci: all
 # seconds: 240
 # machine: shared
 

@@ -1,6 +1,7 @@
 #!/bin/bash
 # shows: what is large or busy and harms nobody is left alone
 # kernels: all
+# ci: 6.12
 # seconds: 120
 # machine: shared
 

@@ -1,6 +1,7 @@
 #!/bin/bash
 # shows: the machine is one like users'
 # kernels: all
+# ci: all
 # seconds: 20
 # machine: shared
 

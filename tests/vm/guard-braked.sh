@@ -1,6 +1,7 @@
 #!/bin/bash
 # shows: the guard in the kernel ends what hangs in the brake of memory.high while memwatch is stopped
 # kernels: all
+# ci: 6.12
 # seconds: 150
 # machine: shared
 

@@ -1,6 +1,7 @@
 #!/bin/bash
 # shows: the guard in the kernel ends a thrasher while memwatch is stopped, and when it is dead
 # kernels: all
+# ci: all
 # seconds: 240
 # machine: shared
 

@@ -1,6 +1,7 @@
 #!/bin/bash
 # shows: the BPF object loads, and nothing is lost but what docs/KERNELS.md says of this kernel
 # kernels: all
+# ci: all
 # seconds: 90
 # machine: shared
 

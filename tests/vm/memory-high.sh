@@ -1,6 +1,7 @@
 #!/bin/bash
 # shows: the brake of memory.high holds a leak up, and memwatch ends what hangs in it
 # kernels: all
+# ci: 6.12
 # seconds: 90
 # machine: shared
 

@@ -1,6 +1,7 @@
 #!/bin/bash
 # shows: a user without any privilege gets a scope of the own systemd, with the kernel's limits, and a kill
 # kernels: all
+# ci: 6.12
 # seconds: 150
 # machine: shared
 

@@ -10,11 +10,13 @@ mod disks;
 mod image;
 mod kernel;
 mod scenario;
+mod table;
 mod verdict;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -23,7 +25,7 @@ use accelerator::accelerator;
 use boot::{Disks, boot};
 use kernel::Kernel;
 use scenario::Scenario;
-use verdict::{Outcome, columns, outcomes, row};
+use verdict::{Outcome, columns, machine_row, outcomes, row};
 
 const TOOLS: [(&str, &str); 3] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
@@ -38,6 +40,9 @@ pub(crate) struct Args {
     kernel: Kernels,
     /// Only these; without, all that are meant for the kernel.
     scenario: Vec<String>,
+    /// What has to hold before a change is taken: scenarios and kernels as the headers say.
+    #[arg(long, conflicts_with_all = ["kernel", "scenario"])]
+    ci: bool,
 }
 
 #[derive(Clone)]
@@ -71,15 +76,27 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         root: image::provide(&archive, &dir)?,
         dir,
     };
-    let provided = args.kernel.0.iter();
-    let kernels = provided
+    let wanted: &[Kernel] = if args.ci {
+        &Kernel::ALL
+    } else {
+        &args.kernel.0
+    };
+    let kernels = wanted
+        .iter()
         .map(|kernel| Ok((*kernel, kernel.provide(&archive, &lab.dir)?)))
         .collect::<Result<Vec<_>>>()?;
 
     println!("\n{}", columns());
     let mut failed = 0;
     for (kernel, vmlinuz) in &kernels {
-        let meant = scenarios.iter().filter(|s| s.kernels.contains(kernel));
+        let meant = scenarios.iter().filter(|scenario| {
+            let kernels = if args.ci {
+                &scenario.in_ci
+            } else {
+                &scenario.kernels
+            };
+            kernels.contains(kernel)
+        });
         failed += lab.run_on(*kernel, vmlinuz, &meant.collect::<Vec<_>>())?;
     }
     if failed > 0 {
@@ -88,7 +105,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             lab.out().display()
         );
     }
-    Ok(())
+    table::renew(&lab.out(), wanted)
 }
 
 fn install_tools(archive: &apt::Archive) -> Result<()> {
@@ -131,7 +148,10 @@ impl Lab {
         let mut boot_with = |scenarios: &[&Scenario]| -> Result<usize> {
             machines += 1;
             let log = out.join(format!("console-{machines}.log"));
+            let start = Instant::now();
             let outcomes = self.boot(vmlinuz, &out, &log, scenarios)?;
+            let seconds = start.elapsed().as_secs_f64();
+            println!("{}", machine_row(kernel.series(), machines, seconds));
             for (scenario, outcome) in scenarios.iter().zip(&outcomes) {
                 println!("{}", row(kernel.series(), outcome));
                 if !outcome.wrong.is_empty() {

@@ -27,12 +27,9 @@ pub(super) fn payload(dir: &Path, release: &Release, list: &[&Scenario]) -> Resu
     let tree = empty(dir.join(PAYLOAD))?;
     fs::copy(&release.memwatch, tree.join("memwatch"))?;
     fs::copy(&release.workload, tree.join("workload"))?;
-    let scenarios = tree.join("scenarios");
-    fs::create_dir(&scenarios)?;
-    for script in fs::read_dir(root().join("tests/vm"))? {
-        let script = script?;
-        fs::copy(script.path(), scenarios.join(script.file_name()))?;
-    }
+    let mut scenarios = Command::new("cp");
+    scenarios.arg("--recursive").arg(root().join("tests/vm"));
+    output(scenarios.arg(tree.join("scenarios")))?;
     let lines = list
         .iter()
         .map(|scenario| format!("{} {}\n", scenario.name, scenario.limit.as_secs()));

@@ -1,5 +1,5 @@
-//! Scenarios: shell scripts in `tests/vm` with a header that says what they show, on which kernels, and how
-//! long they may take. What they share, `lib.sh`, is none.
+//! Scenarios: shell scripts in `tests/vm` with a header that says what they show, on which kernels, whether CI
+//! runs them, and how long they may take. What they share, `lib.sh`, is none.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,6 +18,8 @@ pub(super) struct Scenario {
     /// In one line.
     pub(super) shows: String,
     pub(super) kernels: Vec<Kernel>,
+    /// Those of them on which it is run before any change is taken: what CI has time for.
+    pub(super) in_ci: Vec<Kernel>,
     /// It is ended after this, and has failed.
     pub(super) limit: Duration,
     /// Whether it needs a machine on which nothing ran before.
@@ -78,10 +80,17 @@ fn parse(name: &str, text: &str) -> Result<Scenario> {
         ensure!(before.is_none(), "`{key}` twice");
     }
     let mut take = |key| fields.remove(key).with_context(|| format!("no `{key}`"));
+    let kernels = parse_kernels(take("kernels")?)?;
+    let in_ci = take("ci").ok().map_or(Ok(Vec::new()), parse_kernels)?;
+    ensure!(
+        in_ci.iter().all(|kernel| kernels.contains(kernel)),
+        "`ci` names a kernel that `kernels` does not"
+    );
     let scenario = Scenario {
         name: name.to_owned(),
         shows: take("shows")?.to_owned(),
-        kernels: parse_kernels(take("kernels")?)?,
+        kernels,
+        in_ci,
         limit: Duration::from_secs(take("seconds")?.parse().context("seconds")?),
         needs_fresh_machine: match take("machine")? {
             "shared" => false,
@@ -123,6 +132,7 @@ mod tests {
                 name: "boot".to_owned(),
                 shows: "it works".to_owned(),
                 kernels: vec![Kernel::V6_1, Kernel::V7_3],
+                in_ci: Vec::new(),
                 limit: Duration::from_secs(20),
                 needs_fresh_machine: false,
             }
@@ -131,6 +141,9 @@ mod tests {
         assert!(fresh.needs_fresh_machine);
         let all = parse("boot", &HEADER.replace("6.1 7.3", "all")).expect("it is right");
         assert_eq!(all.kernels, Kernel::ALL);
+        let in_ci = HEADER.replace("# seconds", "# ci: 7.3\n# seconds");
+        let in_ci = parse("boot", &in_ci).expect("it is right").in_ci;
+        assert_eq!(in_ci, [Kernel::V7_3]);
     }
 
     #[test]
@@ -139,6 +152,7 @@ mod tests {
             ("#!/bin/bash", "#!/bin/sh"),
             ("# shows: it works\n", ""),
             ("6.1 7.3", "6.2"),
+            ("# seconds", "# ci: 6.12\n# seconds"),
             ("20", "soon"),
             ("shared", "big"),
             ("# machine: shared", "# machine: shared\n# machine: fresh"),
@@ -164,5 +178,9 @@ mod tests {
     fn the_headers_of_all_scenarios_are_right() {
         let scenarios = all(&root().join("tests/vm")).expect("headers");
         assert!(scenarios.iter().any(|scenario| scenario.name == "boot"));
+        for kernel in Kernel::ALL {
+            let mut in_ci = scenarios.iter().filter(|s| s.in_ci.contains(&kernel));
+            assert!(in_ci.next().is_some(), "{kernel:?}");
+        }
     }
 }

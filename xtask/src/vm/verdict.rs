@@ -83,6 +83,12 @@ pub(super) fn row(kernel: &str, outcome: &Outcome) -> String {
     format!("{kernel:<7} {:<18} {seconds:>7}  {verdict}", outcome.name)
 }
 
+/// The row of a whole machine, with the time on the clock of who waits for it.
+pub(super) fn machine_row(kernel: &str, number: u32, seconds: f64) -> String {
+    let name = format!("machine {number}");
+    format!("{kernel:<7} {name:<18} {seconds:>7.1}  from disks to disks, with:")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,6 +99,7 @@ mod tests {
             name: name.to_owned(),
             shows: String::new(),
             kernels: Vec::new(),
+            in_ci: Vec::new(),
             limit: Duration::from_secs(10),
             needs_fresh_machine: false,
         }
