@@ -34,7 +34,7 @@ pub(super) fn renew(out: &Path, kernels: &[Kernel]) -> Result<()> {
     }
     fs::write(&path, after).with_context(|| format!("writing {DOCUMENT}"))?;
     bail!(
-        "{DOCUMENT} told of other kernels than these; it is written anew: look at it and commit it"
+        "{DOCUMENT} told something else of these kernels and is written anew: look at it and commit it"
     )
 }
 
