@@ -7,6 +7,7 @@
 //!
 //! Owners of the programs are directories here, with flock(2) held on them as long as the owner lives.
 
+use super::view::is_one_sided;
 use memwatch_ebpf::{ABI_VERSION, MAX_OWNERS};
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::statfs::{FsType, statfs};
@@ -52,9 +53,25 @@ pub enum HomeError {
     /// No BPF file system can be mounted.
     #[error("cannot mount a BPF file system: {0}")]
     Mount(#[source] io::Error),
+    /// Here it would be mounted for this process alone.
+    #[error(
+        "what this memwatch mounts at {} others do not see; run before it, outside: memwatch guard prepare", path.display()
+    )]
+    Unseen {
+        /// Where.
+        path: PathBuf,
+    },
     /// All places for owners are taken.
     #[error("{MAX_OWNERS} memwatches run already")]
     Full,
+}
+
+/// Makes the place below `base` that all memwatches share, for one whose own mounts nobody else sees.
+///
+/// # Errors
+/// See [`HomeError`].
+pub fn prepare(base: &Path) -> Result<(), HomeError> {
+    Home::shared(base).map(drop)
 }
 
 fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HomeError {
@@ -136,6 +153,10 @@ impl Home {
             .filesystem_type()
             != BPF_FS_MAGIC
         {
+            if is_one_sided(&root).map_err(failed("look at", &root))? {
+                let _ = fs::remove_dir(&root).and_then(|()| fs::remove_dir(base));
+                return Err(HomeError::Unseen { path: root });
+            }
             let mount = mount_detached().map_err(HomeError::Mount)?;
             move_mount(&mount, &root).map_err(HomeError::Mount)?;
         }
@@ -399,42 +420,5 @@ fn result(number: libc::c_long, [a, b, c, d, e]: [usize; 5]) -> io::Result<libc:
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_shared_home_is_made_once_and_taken_away_whole() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let base = dir.path().join("memwatch");
-        let (first, lock) = Home::shared(&base).expect("root mounts a BPF file system");
-        let one = first.claim(|_| true).expect("a place");
-        drop(lock);
-        let (second, lock) = Home::shared(&base).expect("again");
-        let two = second.claim(|_| true).expect("a place");
-        assert_eq!((one.slot, two.slot), (0, 1));
-        assert!(second.lives(0) && second.lives(1) && !second.lives(2));
-        drop(one);
-        assert!(!second.lives(0));
-        drop((two, lock));
-        second.clear(&[OWNERS]);
-        second.leave();
-        assert!(!base.exists());
-    }
-
-    #[test]
-    fn a_directory_that_others_may_write_to_is_refused() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let base = dir.path().join("memwatch");
-        DirBuilder::new().mode(0o755).create(&base).expect("made");
-        assert!(matches!(
-            Home::shared(&base),
-            Err(HomeError::NotOurs { .. })
-        ));
-        let link = dir.path().join("link");
-        std::os::unix::fs::symlink(dir.path(), &link).expect("made");
-        assert!(matches!(
-            Home::shared(&link),
-            Err(HomeError::NotOurs { .. })
-        ));
-    }
-}
+#[path = "home_tests.rs"]
+mod tests;

@@ -20,11 +20,12 @@ mod reader;
 mod sampling;
 mod standing;
 mod sys;
+mod view;
 
 pub use event::Event;
 pub use facts::{Facts, KernelTypes, Kfuncs, Probe};
 pub use guarding::{NoTerms, Terms, Unguarded};
-pub use home::{HomeError, SHARED};
+pub use home::{HomeError, SHARED, prepare};
 pub use load::LoadError;
 pub use memwatch_ebpf::{Kill, Name};
 pub use plan::{Feature, GuardClock, Loss, Plan, plan};

@@ -108,8 +108,8 @@ pub fn standing(base: &Path) -> Result<Vec<Standing>, LoadError> {
     Ok(standing)
 }
 
-/// Lifts the guard from the targets of the dead, whether something runs in them or not. What stands after
-/// that is returned.
+/// Lifts the guard from the targets of the dead, whether something runs in them or not, and takes away a place
+/// that was prepared for nobody. What stands after that is returned.
 ///
 /// # Errors
 /// The set cannot be locked or changed.
@@ -121,6 +121,8 @@ pub fn disarm_dead(base: &Path) -> Result<Vec<Standing>, LoadError> {
             programs.sweep(|_| false)?;
             drop(lock);
             drop(programs);
+        } else if !in_use(&home) {
+            take_away(&home);
         }
     }
     standing(base)

@@ -32,6 +32,9 @@ enum Action {
     List,
     /// Lift the guard from targets whose memwatch is dead
     Disarm,
+    /// Make the place for its programs that all see, before a memwatch whose own mounts nobody sees
+    #[command(hide = true)]
+    Prepare,
 }
 
 /// Runs it; the exit code.
@@ -43,6 +46,10 @@ pub fn run(args: &GuardArgs) -> anyhow::Result<ExitCode> {
     let layout = Layout::read(Path::new("/"))?;
     let standing = match args.action {
         Action::List => bpf::standing(base),
+        Action::Prepare => {
+            bpf::prepare(base).context("the guard's programs have no place that all see")?;
+            return Ok(ExitCode::SUCCESS);
+        }
         Action::Disarm => {
             // Or the next memwatch would put them under it again.
             cgroup::forget_terms(&layout);
