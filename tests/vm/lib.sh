@@ -4,8 +4,9 @@
 
 set -u
 payload=/payload
-memwatch=$payload/memwatch
+memwatch=/usr/bin/memwatch
 workload=$payload/workload
+package=$payload/memwatch.deb
 # On the disk: what lies in memory has no page cache that could be reclaimed.
 scratch=/var/tmp
 failures=0
@@ -45,6 +46,23 @@ stands_guard() { "$memwatch" guard list 2>/dev/null | grep -q ': armed, its memw
 
 # How many processes the kernel's OOM killer has ended.
 oom_kills() { sed -n 's/^oom_kill //p' /proc/vmstat; }
+
+# Installs the package, once in a machine. The service stays off, as where policy-rc.d(8) says so: a scenario
+# that is about it begins with start_service.
+install_package() {
+    [ -e $memwatch ] && return
+    printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+    chmod +x /usr/sbin/policy-rc.d
+    dpkg --install $package
+    expect 'the installation of the package' $? 0
+    rm /usr/sbin/policy-rc.d
+}
+
+# start_service: memwatch's, as an administrator does, who waits until it is up.
+start_service() {
+    systemctl start memwatch.service
+    expect 'the service' "$(systemctl is-active memwatch.service)" active
+}
 
 # attach NAME ARGUMENT...: runs `memwatch attach`, leaves NAME.json and, for `memwatch replay`, NAME.jsonl;
 # sets $code.
@@ -130,6 +148,8 @@ expect_sleeper() { expect 'who only sleeps there' "$(systemctl is-active sleeper
 
 # The end of every scenario: memwatch has left nothing anywhere.
 finish() {
+    # The slice would stay without it, and its cgroup.
+    systemctl stop memwatch.slice 2>/dev/null
     wait_until 3 test ! -e /run/memwatch
     expect 'what is left in /run' "$(ls -d /run/memwatch 2>/dev/null)" ''
     expect 'cgroups that are left' "$(find /sys/fs/cgroup -name 'memwatch-*')" ''
@@ -137,3 +157,4 @@ finish() {
     exit $((failures > 0))
 }
 trap finish EXIT
+install_package

@@ -11,7 +11,7 @@ useradd --create-home user
 # Where the user may write, and finds the programs.
 install -d -o user out
 cd out
-install -m 755 "$memwatch" "$workload" /usr/local/bin
+install -m 755 "$workload" /usr/local/bin
 
 # as_user NAME ARGUMENT...: the same as `attach`, by the user, in a login session.
 as_user() {
@@ -20,7 +20,7 @@ as_user() {
     echo "--- $name: the user's memwatch attach $*"
     systemd-run --quiet --wait --pipe -p PAMName=login -p User=user -p WorkingDirectory="$PWD" \
         -E MEMWATCH_CULPRIT_FILE="$PWD/$name.culprit" \
-        /usr/local/bin/memwatch attach --report "$name.json" "$@" </dev/null
+        /usr/bin/memwatch attach --report "$name.json" "$@" </dev/null
     code=$?
 }
 

@@ -13,7 +13,7 @@ echo 0 >/sys/fs/cgroup/cgroup.procs
 exec unshare --mount bash -c '
     mount -t tmpfs none /run/systemd
     mount -t tmpfs none /run/dbus
-    exec "$@"' bare /payload/memwatch "$@"
+    exec "$@"' bare /usr/bin/memwatch "$@"
 END
 chmod +x bare
 memwatch=$PWD/bare
@@ -41,7 +41,7 @@ echo 0 >/sys/fs/cgroup/around/cgroup.procs
 exec unshare --mount bash -c '
     mount -t tmpfs none /run/systemd
     mount -t tmpfs none /run/dbus
-    exec setpriv --reuid=65534 --regid=65534 --clear-groups env HOME="$PWD" "$@"' bare /payload/memwatch "$@"
+    exec setpriv --reuid=65534 --regid=65534 --clear-groups env HOME="$PWD" "$@"' bare /usr/bin/memwatch "$@"
 END
 chmod +x bare
 "$PWD/bare" attach --report tree.json --memory-max 200M -- sh -c "

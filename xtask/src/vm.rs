@@ -20,6 +20,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::dist;
 use crate::workspace::{Release, root, target_dir};
 use accelerator::accelerator;
 use boot::{Disks, boot};
@@ -72,7 +73,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let archive = apt::Archive::of_this_machine(dir.join("apt"))?;
     install_tools(&archive)?;
     let lab = Lab {
-        release: Release::build()?,
+        package: dist::package()?,
+        workload: Release::build()?.workload,
         root: image::provide(&archive, &dir)?,
         dir,
     };
@@ -124,7 +126,9 @@ fn install_tools(archive: &apt::Archive) -> Result<()> {
 
 /// What every boot needs.
 struct Lab {
-    release: Release,
+    /// memwatch as users get it: scenarios install it.
+    package: PathBuf,
+    workload: PathBuf,
     root: PathBuf,
     dir: PathBuf,
 }
@@ -183,7 +187,7 @@ impl Lab {
         let disks = Disks {
             kernel: vmlinuz,
             root: &self.root,
-            payload: &disks::payload(&self.dir, &self.release, scenarios)?,
+            payload: &disks::payload(&self.dir, &[&self.package, &self.workload], scenarios)?,
             out: &disks::out(&self.dir)?,
         };
         let (console, end) = boot(accelerator(vmlinuz), &disks, log, scenarios)?;

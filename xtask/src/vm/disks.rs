@@ -1,17 +1,17 @@
-//! What a boot brings and takes: a disk with programs and scenarios, and one for what they leave. All
+//! What a boot brings and takes: a disk with the package and scenarios, and one for what they leave. All
 //! disks are made and read without a mount or a loop device.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::output;
 use super::scenario::Scenario;
-use crate::workspace::{Release, root};
+use crate::workspace::root;
 
-/// The label of the disk with the programs, and where it is in a guest.
+/// The label of the disk with the package, and where it is in a guest.
 pub(super) const PAYLOAD: &str = "payload";
 /// The same for what comes back.
 pub(super) const OUT: &str = "out";
@@ -19,14 +19,15 @@ pub(super) const OUT: &str = "out";
 /// Images are sparse, so room costs nothing.
 const SIZE: &str = "256M";
 
-/// A disk with the programs and all scenarios, made below `dir`, and the list of those that are to run.
+/// A disk with these files and all scenarios, made below `dir`, and the list of those that are to run.
 ///
 /// # Errors
 /// If it cannot be made.
-pub(super) fn payload(dir: &Path, release: &Release, list: &[&Scenario]) -> Result<PathBuf> {
+pub(super) fn payload(dir: &Path, files: &[&Path], list: &[&Scenario]) -> Result<PathBuf> {
     let tree = empty(dir.join(PAYLOAD))?;
-    fs::copy(&release.memwatch, tree.join("memwatch"))?;
-    fs::copy(&release.workload, tree.join("workload"))?;
+    for file in files {
+        fs::copy(file, tree.join(file.file_name().context("a name")?))?;
+    }
     let mut scenarios = Command::new("cp");
     scenarios.arg("--recursive").arg(root().join("tests/vm"));
     output(scenarios.arg(tree.join("scenarios")))?;
