@@ -23,9 +23,6 @@ numbers=300000
 for n in 1 2 3; do
     start sort-$n 64M "seq $numbers | shuf | sort -n -S 32M -T $scratch | sha256sum >sort-$n.sum"
     start steady-$n 64M "exec $workload steady --seconds 40"
-done
-start stream 32M "exec $workload stream --seconds 40 --dir $scratch"
-for n in 1 2; do
     start burst-$n 64M "exec $workload burst --processes 100 --seconds 60"
 done
 start bad 64M "exec $workload leak --rate 8M --dir $scratch"
@@ -49,6 +46,6 @@ expect 'kills by the OOM killer' $(($(oom_kills) - ooms)) 0
 for n in 1 2 3; do
     expect "sort-$n: what came of it" "$(cat sort-$n.sum)" "$(seq $numbers | sha256sum)"
 done
-for name in steady-{1,2,3} stream; do
+for name in steady-{1,2,3}; do
     expect "$name was still there when the bad one ended" "$(before bad ended_at "$name")" yes
 done
