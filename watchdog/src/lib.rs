@@ -10,7 +10,8 @@
 //!  PSI, memory.*, /proc, arcstats ────┘    (facts)     (pure)   (I/O)   (record)
 //! ```
 //!
-//! `control` is the daemon's socket. `agent` knows them all and wires them; `config` and `cli` are how a person says what is wanted.
+//! `control` is the daemon's socket. `agent` knows them all and wires them; `config` and `cli` are how a person
+//! says what is wanted.
 
 pub mod causes;
 pub mod config;
