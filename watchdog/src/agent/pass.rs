@@ -69,6 +69,8 @@ const RECOVERY: Duration = Duration::from_millis(500);
 const AGAIN: Duration = Duration::from_millis(50);
 /// A look this much later than asked is counted as late.
 const LATE: Duration = Duration::from_millis(50);
+/// Between two looks at targets that rest.
+const TOGETHER: Duration = Duration::from_millis(250);
 /// A table that nobody looked into for so long is for somebody else.
 const CALM: Duration = Duration::from_secs(10);
 
@@ -213,7 +215,11 @@ impl Pass {
         if depth < wanted {
             self.next.after = self.next.after.max(AGAIN);
         }
-        self.due = Some(now + self.next.after);
+        self.due = Some(if self.policy.rests() {
+            together(now + self.next.after)
+        } else {
+            now + self.next.after
+        });
         Ok(self.next.after)
     }
 
@@ -410,6 +416,12 @@ impl Pass {
             status.late_looks.fetch_add(1, Ordering::Relaxed);
         }
     }
+}
+
+/// Those that rest are looked at together: a wake-up, and a look at the machine, for many.
+fn together(due: Duration) -> Duration {
+    let turns = due.as_nanos() / TOGETHER.as_nanos();
+    TOGETHER * u32::try_from(turns).unwrap_or(u32::MAX)
 }
 
 /// The `N` members of the greatest weight, greatest first.

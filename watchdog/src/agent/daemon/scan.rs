@@ -28,7 +28,7 @@ pub(super) struct Scan {
 /// Between two looks on a machine of usual size.
 const PAUSE: Duration = Duration::from_secs(2);
 /// Of the time, the part that looking may take: one in so many.
-const SHARE: u32 = 500;
+const SHARE: u32 = 1000;
 
 impl Scan {
     /// Whether it is time; never, where the configuration names nothing.
