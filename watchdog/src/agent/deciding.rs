@@ -12,6 +12,7 @@ use super::eyes::{Eyes, KernelEyes, NESTED};
 use super::members::Members;
 use super::pass::Pass;
 use super::rehearsal;
+use super::stir::{self, Stir};
 use super::takeover::Takeover;
 use crate::bpf;
 use crate::host::clock;
@@ -109,6 +110,8 @@ pub struct Decider {
     feed: Option<Feed>,
     /// Standing in for systemd-oomd, and when that is due.
     takeover: Option<(Takeover, Duration)>,
+    stir: Stir,
+    stir_due: Duration,
     /// Killing has been shown not to work: no signs of life are given, so that the guard takes it for dead.
     left_to_guard: bool,
 }
@@ -134,6 +137,8 @@ impl Decider {
             inbox: way.inbox,
             feed,
             takeover: None,
+            stir: Stir::default(),
+            stir_due: Duration::ZERO,
             left_to_guard: false,
         }
     }
@@ -173,20 +178,44 @@ impl Decider {
     pub fn turn(&mut self) -> Duration {
         self.take_arrivals();
         self.drain_ring();
-        // Bounded: where all are always due, what arrives must be taken in all the same.
-        for _ in 0..self.passes.len() + 16 {
-            let now = clock::now();
-            self.give_sign_of_life(now);
-            let first = self.passes.iter().enumerate();
-            let first = first.map(|(at, pass)| (at, pass.due())).min_by_key(|p| p.1);
-            let rest = self.stand_in(now).min(TURN);
-            match first {
-                Some((at, due)) if due <= now => self.look(at, now, false),
-                Some((_, due)) => return (due - now).min(rest),
-                None => return rest,
+        let mut now = clock::now();
+        self.give_sign_of_life(now);
+        let mut next = now + self.stand_in(now).min(self.mind_resting(now));
+        let mut at = 0;
+        while let Some(pass) = self.passes.get(at) {
+            let target = pass.target();
+            if pass.due() <= now {
+                self.look(at, now, false);
+                now = clock::now();
+                self.give_sign_of_life(now);
+            }
+            // One that is gone has given its place to another.
+            match self.passes.get(at) {
+                Some(pass) if pass.target() == target => {
+                    next = next.min(pass.due());
+                    at += 1;
+                }
+                _ => {}
             }
         }
-        Duration::ZERO
+        next.saturating_sub(now)
+    }
+
+    /// Looks at the machine for those that rest, when that is due; how long until it is again.
+    fn mind_resting(&mut self, now: Duration) -> Duration {
+        if !self.passes.iter().any(|pass| pass.rests()) {
+            return TURN;
+        }
+        if self.stir_due <= now {
+            self.stir_due = now + stir::EVERY;
+            let machine = self.eyes.machine(now);
+            if self.stir.see(now, machine.as_ref()) {
+                for pass in self.passes.iter_mut().filter(|pass| pass.rests()) {
+                    pass.wake(now);
+                }
+            }
+        }
+        self.stir_due - now
     }
 
     /// Looks after what was systemd-oomd's, when that is due; how long until it is again.

@@ -28,6 +28,7 @@ pub mod rehearsal;
 pub mod run;
 pub mod signals;
 mod starting;
+pub mod stir;
 pub mod story;
 pub mod takeover;
 pub mod terminal;

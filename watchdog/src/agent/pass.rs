@@ -69,8 +69,8 @@ const RECOVERY: Duration = Duration::from_millis(500);
 const AGAIN: Duration = Duration::from_millis(50);
 /// A look this much later than asked is counted as late.
 const LATE: Duration = Duration::from_millis(50);
-/// Between two looks at targets that rest.
-const TOGETHER: Duration = Duration::from_millis(250);
+/// A target that rests is looked at this often though the machine is calm.
+const REST: Duration = Duration::from_secs(10);
 /// A table that nobody looked into for so long is for somebody else.
 const CALM: Duration = Duration::from_secs(10);
 
@@ -215,12 +215,19 @@ impl Pass {
         if depth < wanted {
             self.next.after = self.next.after.max(AGAIN);
         }
-        self.due = Some(if self.policy.rests() {
-            together(now + self.next.after)
-        } else {
-            now + self.next.after
-        });
-        Ok(self.next.after)
+        let pause = if self.rests() { REST } else { self.next.after };
+        self.due = Some(now + pause);
+        Ok(pause)
+    }
+
+    /// Whether it need not be looked at while the machine does not stir.
+    pub fn rests(&self) -> bool {
+        self.policy.rests()
+    }
+
+    /// The machine stirs: it is due.
+    pub fn wake(&mut self, now: Duration) {
+        self.due = Some(now);
     }
 
     /// As deep a look as there is a table for: one is borrowed to look at processes, and given back when they
@@ -416,12 +423,6 @@ impl Pass {
             status.late_looks.fetch_add(1, Ordering::Relaxed);
         }
     }
-}
-
-/// Those that rest are looked at together: a wake-up, and a look at the machine, for many.
-fn together(due: Duration) -> Duration {
-    let turns = due.as_nanos() / TOGETHER.as_nanos();
-    TOGETHER * u32::try_from(turns).unwrap_or(u32::MAX)
 }
 
 /// The `N` members of the greatest weight, greatest first.
