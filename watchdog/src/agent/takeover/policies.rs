@@ -26,14 +26,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
-/// Between two questions to systemd.
-const ASK_EVERY: Duration = Duration::from_secs(3);
+/// Between two questions to systemd, which answers each time some fifty of them: what a unit is managed by changes
+/// seldom, and the cgroups below it are found without.
+const ASK_EVERY: Duration = Duration::from_secs(10);
 /// The same while there is no systemd-oomd to stand in for.
 const ASK_SELDOM: Duration = Duration::from_secs(60);
 /// Between two walks through the cgroups, if their number has not changed.
 const WALK_EVERY: Duration = Duration::from_secs(3);
 /// Answers of systemd this old are worth a word.
-const STALE: Duration = Duration::from_secs(15);
+const STALE: Duration = Duration::from_secs(30);
 
 /// For `memwatch status`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

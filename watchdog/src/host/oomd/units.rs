@@ -44,6 +44,18 @@ pub struct Learned {
 /// Of the units that were not managed, as many are asked again each time.
 const ASKED_AGAIN: usize = 16;
 
+/// What is asked for of ListUnitsByPatterns: units that have processes of their own, and are not over. systemd
+/// leaves the rest out, which is most of them, before it writes them down.
+const STATES: [&str; 6] = [
+    "active",
+    "reloading",
+    "activating",
+    "deactivating",
+    "maintenance",
+    "refreshing",
+];
+const PATTERNS: [&str; 3] = ["*.slice", "*.service", "*.scope"];
+
 /// The system manager, and what it has said.
 #[derive(Debug)]
 pub struct Units {
@@ -59,7 +71,7 @@ struct Known {
     asked: String,
 }
 
-/// What ListUnits says of one unit: name, description, load, active and sub state, whom it follows, path, job.
+/// What systemd says of one unit in a list: name, description, load, active and sub state, whom it follows, path, job.
 type Listed = (
     String,
     String,
@@ -95,11 +107,11 @@ impl Units {
             return Ok(Learned::default());
         }
         let manager = ("/org/freedesktop/systemd1", MANAGER);
-        let answer = self.bus.ask(manager, "ListUnits", &())?;
+        let asked = (&STATES[..], &PATTERNS[..]);
+        let answer = self.bus.ask(manager, "ListUnitsByPatterns", &asked)?;
         let listed: Vec<Listed> = answer.body().deserialize()?;
         let running: BTreeMap<_, _> = listed
             .into_iter()
-            .filter(|unit| !matches!(unit.3.as_str(), "inactive" | "failed"))
             .filter_map(|unit| Some((interface(&unit.0)?, unit)))
             .map(|(interface, unit)| (unit.0, (interface, unit.6)))
             .collect();
