@@ -194,6 +194,7 @@ fn status(lost_events: u64) -> Status {
             since: None,
             managed_units: 0,
             taken_over: false,
+            kills: 0,
         },
         exporters: Vec::new(),
         losses: Losses {

@@ -98,6 +98,8 @@ pub struct Oomd {
     pub managed_units: u64,
     /// Whether memwatch looks after them in its place.
     pub taken_over: bool,
+    /// How many cgroups memwatch has ended in them since it began, in its place or for the machine's sake.
+    pub kills: u64,
 }
 
 /// One way that incidents take.

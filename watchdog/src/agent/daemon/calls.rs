@@ -185,6 +185,7 @@ impl Daemon {
                 since: None,
                 managed_units: 0,
                 taken_over: false,
+                kills: 0,
             };
         };
         let state = match oomd.fault {
@@ -200,6 +201,7 @@ impl Daemon {
             since: oomd.installed.then(|| Timestamp::from(since)),
             managed_units: oomd.managed_units as u64,
             taken_over: oomd.taken_over,
+            kills: oomd.kills,
         }
     }
 }

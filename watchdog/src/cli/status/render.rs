@@ -211,6 +211,9 @@ fn oomd(oomd: &Oomd) -> String {
         "left to it"
     };
     let _ = write!(text, "; {units} {whose}");
+    if oomd.kills > 0 {
+        let _ = write!(text, "; memwatch has ended {} in them", count(oomd.kills));
+    }
     text
 }
 

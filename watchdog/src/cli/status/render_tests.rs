@@ -65,6 +65,7 @@ fn status() -> Status {
             since: Some(time(1_772_356_500)),
             managed_units: 2,
             taken_over: true,
+            kills: 1,
         },
         exporters: vec![
             Exporter {
@@ -104,7 +105,7 @@ fn a_page_of_any_width() {
 memwatch 0.1.0, process 812, since 2026-03-01T09:12:16Z
 memory     3.0 GiB of 31 GiB available
 stall      some 1.2%, full 0%
-oomd       stopped since 2026-03-01T09:15:00Z (state T); 2 units of its looked after by memwatch
+oomd       stopped since 2026-03-01T09:15:00Z (state T); 2 units of its looked after by memwatch; memwatch has ended 1 in them
 exporters  journal: up to date; otlp: 3 wait (connection refused)
 losses     2 late looks (by up to 12ms)
 without    fentry programs (Operation not permitted); used instead: raw tracepoints; that costs: the guard does not see refaults
@@ -126,7 +127,7 @@ memwatch 0.1.0, process 812, since 2026-03-01T09:12:16Z
 memory     3.0 GiB of 31 GiB available
 stall      some 1.2%, full 0%
 oomd       stopped since 2026-03-01T09:15:00Z (state T); 2 units of its looked
-           after by memwatch
+           after by memwatch; memwatch has ended 1 in them
 exporters  journal: up to date; otlp: 3 wait (connection refused)
 losses     2 late looks (by up to 12ms)
 without    fentry programs (Operation not permitted); used instead: raw
@@ -173,6 +174,7 @@ fn nothing_there_and_all_well() {
             since: None,
             managed_units: 0,
             taken_over: false,
+            kills: 0,
         },
         ..status()
     };
