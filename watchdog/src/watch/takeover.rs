@@ -49,7 +49,8 @@ pub enum Stage {
         /// What was wrong.
         why: Health,
     },
-    /// memwatch still, though systemd-oomd is well again.
+    /// memwatch still for what stalls the machine, though systemd-oomd is well again and judges by its own rule:
+    /// if both did, two would be ended for one average.
     HandingBack {
         /// What was wrong.
         why: Health,
@@ -57,7 +58,7 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// Whether memwatch judges the units' pressure.
+    /// Whether memwatch has taken over, and has not handed back yet.
     pub fn is_ours(self) -> bool {
         matches!(self, Self::TakenOver { .. } | Self::HandingBack { .. })
     }
@@ -330,7 +331,7 @@ impl Takeover {
             return None;
         }
         let order = self.machine_order(now, candidates).or_else(|| {
-            let ours = self.stage.is_ours();
+            let ours = matches!(self.stage, Stage::TakenOver { .. });
             ours.then(|| self.peers_order(now, machine, used_limit_permyriad, units, candidates))?
         })?;
         if matches!(order.why, Why::Pressure { .. }) {

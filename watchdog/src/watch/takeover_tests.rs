@@ -369,7 +369,13 @@ fn the_pressure_of_a_unit_is_oomds_for_as_long_as_it_is_well() {
     thrash(&mut world, 10);
     world.now = secs(124);
     assert_eq!(world.pass(), None, "fifteen seconds are waited");
+    // The units are not handed back yet, but what is done by its rule systemd-oomd does.
+    judge(&mut world.takeover, 124, 126, Health::Well);
     world.now = secs(126);
+    assert!(world.takeover.stage().is_ours());
+    assert_eq!(world.pass(), None, "systemd-oomd is well");
+    judge(&mut world.takeover, 126, 127, STOPPED_PEER);
+    world.now = secs(127);
     assert_eq!(world.pass().map(|it| it.candidate), Some(0));
 }
 
