@@ -310,13 +310,16 @@ impl Ending {
     }
 
     fn line(&self, dry_run: bool) -> String {
-        let count = self.intervention.rungs.len();
+        let count = match self.intervention.rungs.len() {
+            1 => "1 process".to_owned(),
+            n => format!("{n} processes"),
+        };
         let whose = match self.takeover.fault {
             Some(fault) => format!("in place of systemd-oomd, which {}", fault.phrase()),
             None => "for the machine's sake; systemd-oomd is well".to_owned(),
         };
         format!(
-            "{} to {} ({count} processes, {}): {}; {whose}",
+            "{} to {} ({count}, {}): {}; {whose}",
             if dry_run {
                 "would send SIGKILL"
             } else {
