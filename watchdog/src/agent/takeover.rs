@@ -20,6 +20,7 @@
 //! waits for nothing but the kernel's own sums (`memory.stat`), and allocates nothing. Where there is no
 //! systemd-oomd nothing is handed over, and a pass is two looks into an empty queue.
 
+mod asking;
 mod channel;
 mod policies;
 mod story;

@@ -79,6 +79,11 @@ pub enum Transition {
         /// How long memwatch did.
         after: Duration,
     },
+    /// Nobody has to: it was given nothing any more, or is not wanted.
+    LetGo {
+        /// How long memwatch did.
+        after: Duration,
+    },
 }
 
 /// Why a cgroup is ended.
@@ -191,6 +196,12 @@ impl Takeover {
                 Some(Transition::TakenOver {
                     why: health,
                     after: lasted,
+                })
+            }
+            Stage::TakenOver { .. } | Stage::HandingBack { .. } if !watches => {
+                self.stage = Stage::Peer;
+                Some(Transition::LetGo {
+                    after: now.saturating_sub(self.taken_over_at),
                 })
             }
             Stage::TakenOver { why } if is_well => {

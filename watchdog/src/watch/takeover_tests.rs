@@ -83,6 +83,17 @@ fn nobody_stands_in_for_nothing() {
 }
 
 #[test]
+fn what_nobody_is_given_any_more_is_let_go() {
+    let mut it = takeover();
+    assert_eq!(judge(&mut it, 0, 10, Health::Gone).len(), 1);
+    let after = secs(7);
+    let let_go = Some(Transition::LetGo { after });
+    assert_eq!(it.judge(secs(10), Health::Gone, false), let_go);
+    assert_eq!(it.judge(secs(11), Health::Gone, false), None);
+    assert_eq!(it.stage(), Stage::Peer);
+}
+
+#[test]
 fn who_relapses_is_on_probation_for_longer_each_time() {
     let mut it = takeover();
     let mut now = 0;
@@ -136,6 +147,7 @@ proptest! {
                         prop_assert!(well_since.is_some_and(|since| n - since >= 20));
                         ours = false;
                     }
+                    Some(Transition::LetGo { .. }) => prop_assert!(false, "there is something"),
                     None => {}
                 }
                 prop_assert_eq!(ours, it.stage().is_ours());

@@ -1,10 +1,11 @@
 //! The slow side of standing in for systemd-oomd: finds its process, learns what it was given, keeps an inventory
 //! of the cgroups below, and hands it all to the deciding thread with files open.
 //!
-//! The bus is asked by a thread of its own, which may hang: what was learned last holds until it answers again.
-//! Everything else is reads of cgroupfs, a few each time. What the deciding thread tells becomes a story in
-//! [`super::story`].
+//! The bus is asked by a thread of its own ([`super::asking`]), which may hang: what was learned last holds until it
+//! answers again. Everything else is reads of cgroupfs, a few each time. What the deciding thread tells becomes a
+//! story in [`super::story`].
 
+use super::asking::Asker;
 use super::channel::{CANDIDATES, Change, Channel, UNITS};
 use super::story::{Moment, Story, Told};
 use crate::act::{self, Mode};
@@ -14,23 +15,17 @@ use crate::host::clock;
 use crate::host::oomd::defaults::Defaults;
 use crate::host::oomd::files::{CandidateFiles, PeerFiles, UnitFiles};
 use crate::host::oomd::tree::{self, Found};
-use crate::host::oomd::units::{Learned, Managed, Units};
+use crate::host::oomd::units::{Learned, Managed};
 use crate::host::place::Place;
 use crate::incident::Fault;
 use crate::watch::oomd_rule::{Candidate, UNDER, Under, Unit};
-use crossbeam_queue::ArrayQueue;
 use serde::Serialize;
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// Between two questions to systemd, which answers each time some fifty of them: what a unit is managed by changes
-/// seldom, and the cgroups below it are found without.
-const ASK_EVERY: Duration = Duration::from_secs(10);
-/// The same while there is no systemd-oomd to stand in for.
-const ASK_SELDOM: Duration = Duration::from_secs(60);
 /// Between two walks through the cgroups, if their number has not changed.
 const WALK_EVERY: Duration = Duration::from_secs(3);
 /// Answers of systemd this old are worth a word.
@@ -63,9 +58,6 @@ pub struct OomdStatus {
     pub lost_notices: u64,
 }
 
-/// What systemd said, or why it did not.
-type Answer = Result<(Learned, Defaults), String>;
-
 /// The slow side.
 #[derive(Debug)]
 pub struct Policies {
@@ -74,7 +66,7 @@ pub struct Policies {
     mount: PathBuf,
     /// Where memwatch itself runs.
     own: PathBuf,
-    answers: Arc<ArrayQueue<Answer>>,
+    asker: Asker,
     answered_at: Duration,
     unanswered: Option<String>,
     learned: Learned,
@@ -112,20 +104,12 @@ impl Policies {
         channel: Arc<Channel>,
         mode: Mode,
     ) -> std::io::Result<Self> {
-        let answers = Arc::new(ArrayQueue::new(1));
-        if Path::new("/run/systemd/system").is_dir() {
-            let answers = Arc::downgrade(&answers);
-            std::thread::Builder::new()
-                .name("memwatch-oomd".into())
-                .stack_size(512 << 10)
-                .spawn(move || keep_asking(&answers))?;
-        }
         Ok(Self {
             channel,
             mode,
             mount: mount.to_owned(),
             own: own.to_owned(),
-            answers,
+            asker: Asker::start()?,
             answered_at: clock::now(),
             unanswered: None,
             learned: Learned::default(),
@@ -153,7 +137,7 @@ impl Policies {
         while let Some(files) = self.channel.retired() {
             drop(files);
         }
-        match self.answers.pop() {
+        match self.asker.answer() {
             Some(Ok((learned, defaults))) => {
                 self.answered_at = now;
                 self.unanswered = None;
@@ -258,6 +242,10 @@ impl Policies {
         });
         let pid = files.as_ref().map(|files| files.pid);
         if pid != self.peer_pid {
+            if pid.is_none() {
+                // Perhaps it is not wanted any more; there is time to hear of that before it is stood in for.
+                self.asker.ask_now();
+            }
             self.peer_pid = pid;
             self.pending.push_back(Change::Peer(files));
         }
@@ -277,7 +265,10 @@ impl Policies {
             found != Some(&known.managed)
         };
         for (id, _) in self.units.extract_if(.., |id, known| gone(id, known)) {
-            self.pending.push_back(Change::UnitGone(id));
+            // One that goes on by other limits is handed over anew, and is never gone.
+            if !found.contains_key(&id) {
+                self.pending.push_back(Change::UnitGone(id));
+            }
             self.walked_at = None;
         }
         for (id, (managed, dir)) in found {
@@ -412,32 +403,6 @@ fn kill_rest(id: u64, dir: &Path, mode: Mode) {
     if cgroup::id(&same).is_ok_and(|found| found == id) {
         act::target::kill(&Place::Cgroup(same), mode);
     }
-}
-
-/// Asks systemd again and again, until nobody wants to know.
-fn keep_asking(answers: &Weak<ArrayQueue<Answer>>) {
-    let mut units = None;
-    while answers.strong_count() > 0 {
-        let answer = ask(&mut units);
-        let seldom = answer.as_ref().is_ok_and(|(learned, _)| !learned.is_wanted);
-        if let Some(answers) = answers.upgrade() {
-            drop(answers.force_push(answer));
-        }
-        std::thread::sleep(if seldom { ASK_SELDOM } else { ASK_EVERY });
-    }
-}
-
-/// A connection that has failed is not used again.
-fn ask(connected: &mut Option<Units>) -> Answer {
-    let reason = |error: &dyn std::error::Error| error.to_string();
-    let defaults = Defaults::read(Path::new("/")).map_err(|e| reason(&e))?;
-    let mut units = match connected.take() {
-        Some(units) => units,
-        None => Units::connect().map_err(|e| reason(&e))?,
-    };
-    let learned = units.learn(&defaults).map_err(|e| reason(&e))?;
-    *connected = Some(units);
-    Ok((learned, defaults))
 }
 
 #[cfg(test)]

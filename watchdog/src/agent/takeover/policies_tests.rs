@@ -1,5 +1,6 @@
 use super::*;
 use crate::host::oomd::{Limits, Preference};
+use crossbeam_queue::ArrayQueue;
 use std::fs;
 
 /// Directories that look like a hierarchy, and what systemd would say of it.
@@ -17,7 +18,7 @@ impl Lab {
         let slow = Policies::start(mount.path(), &own, Arc::clone(&channel), Mode::Real);
         let mut slow = slow.expect("no thread is needed");
         // Whatever systemd there is here is not asked.
-        slow.answers = Arc::new(ArrayQueue::new(1));
+        slow.asker.answers = Arc::new(ArrayQueue::new(1));
         Self {
             mount,
             channel,
@@ -66,6 +67,7 @@ impl Lab {
         };
         drop(
             self.slow
+                .asker
                 .answers
                 .force_push(Ok((learned, Defaults::default()))),
         );
@@ -211,7 +213,7 @@ fn a_silent_bus_is_told_once_and_what_is_known_stays() {
     lab.answer(&["user.slice"]);
     lab.poll(&[]);
     let silence = |lab: &mut Lab| {
-        drop(lab.slow.answers.force_push(Err("it is late".into())));
+        drop(lab.slow.asker.answers.force_push(Err("it is late".into())));
         lab.slow.poll(&Helpers::default(), &[])
     };
     assert!(silence(&mut lab).is_empty(), "once is nothing");

@@ -206,7 +206,7 @@ impl Story {
                 let what = Fault::of(why).map_or("is well", Fault::phrase);
                 line = format!("{peer} {what}: memwatch looks after what it was given ({names})");
             }
-            Transition::HandedBack { after } => {
+            Transition::HandedBack { after } | Transition::LetGo { after } => {
                 takeover = self.standing(at, units);
                 self.taken_over = None;
                 kind = Kind::HandBack;
@@ -216,10 +216,14 @@ impl Story {
                     1 => "one cgroup was ended".to_owned(),
                     n => format!("{n} cgroups were ended"),
                 };
-                line = format!(
-                    "{peer} is well again: what it was given is left to it ({names}); in {} {kills}",
-                    incident::duration(micros(after))
-                );
+                let what = match transition {
+                    Transition::LetGo { .. } => {
+                        "has nothing to look after any more: memwatch lets go".to_owned()
+                    }
+                    _ => format!("is well again: what it was given is left to it ({names})"),
+                };
+                let lasted = incident::duration(micros(after));
+                line = format!("{peer} {what}; in {lasted} {kills}");
             }
         }
         let lasted = micros(at.saturating_sub(from));

@@ -207,3 +207,17 @@ fn health_is_known_with_its_time() {
     teller.tell(9, well);
     assert_eq!(teller.story.fault(), (None, Some(secs(9))));
 }
+
+#[test]
+fn who_has_nothing_to_look_after_is_let_go_and_not_called_well() {
+    let mut teller = Teller::new();
+    teller.take_over(100);
+    let at = secs(130);
+    let transition = Transition::LetGo { after: secs(30) };
+    let told = teller.tell(130, Notice::Turned { at, transition });
+    let told = told.told.expect("told");
+    assert!(told.line.contains("lets go"), "{}", told.line);
+    assert!(!told.line.contains("well again"), "{}", told.line);
+    assert_eq!(told.record.expect("a record").kind, Kind::HandBack);
+    assert!(!teller.story.is_taken_over());
+}
