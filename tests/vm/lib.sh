@@ -28,6 +28,13 @@ expect_at_least() {
     expect "$1 (${2:-nothing}) is at least $3" "$enough" yes
 }
 
+# expect_at_most WHAT FOUND MOST
+expect_at_most() {
+    local few=no
+    [ -n "$2" ] && [ "$2" -le "$3" ] && few=yes
+    expect "$1 (${2:-nothing}) is at most $3" "$few" yes
+}
+
 # wait_until SECONDS COMMAND...: whether the command succeeded in that time.
 wait_until() {
     local end=$((SECONDS + $1))
@@ -113,22 +120,63 @@ status() { "$memwatch" status --json | jq -r "$1"; }
 # status_is FILTER EXPECTED: for `wait_until`.
 status_is() { [ "$(status "$1" 2>/dev/null)" = "$2" ]; }
 
+# incidents FILTER: what jq finds in the incidents that memwatch's service has kept, in their order, in one line.
+# They are copied here, so that they are brought back.
+incidents() {
+    cp -rT /var/lib/memwatch/incidents incidents
+    cat incidents/*.json 2>/dev/null | jq -r "$1" | paste -sd, -
+}
+
+# incidents_are KINDS: for `wait_until`.
+incidents_are() { [ "$(incidents .kind)" = "$1" ]; }
+
+# expect_incidents KINDS
+expect_incidents() {
+    wait_until 10 incidents_are "$1"
+    expect 'the incidents' "$(incidents .kind)" "$1"
+}
+
 # said WORDS: how many lines with these words memwatch's service has in the journal.
 said() { journalctl --boot --unit=memwatch.service --output=cat | grep -c -- "$1"; }
 
-# manage LIMIT SECONDS: gives managed.slice to systemd-oomd, with a service in it that only sleeps, and waits
-# until systemd-oomd runs and memwatch has learned of it.
+# manage LIMIT SECONDS: gives managed.slice to systemd-oomd, with a service in it that sleeps on more memory than
+# any thrasher has, and waits until systemd-oomd runs and memwatch has learned of it.
 manage() {
     printf '[Slice]\nManagedOOMMemoryPressure=kill\nManagedOOMMemoryPressureLimit=%s\n%s=%s\n' \
         "$1" ManagedOOMMemoryPressureDurationSec "$2" >/run/systemd/system/managed.slice
     systemctl daemon-reload
-    systemd-run --quiet --slice=managed.slice --unit=sleeper sleep infinity
+    # shellcheck disable=SC2016
+    systemd-run --quiet --slice=managed.slice --unit=sleeper \
+        bash -c 'held=$(head --bytes=100M /dev/zero | tr "\\0" .); sleep infinity; echo "$held"'
+    expect 'who only sleeps there' "$(wait_until 60 sleeps && echo sleeps)" sleeps
     expect 'systemd-oomd' "$(wait_until 30 oomd_pid >/dev/null && echo runs)" runs
     expect 'what memwatch knows of it' \
         "$(wait_until 30 status_is '.oomd.managed_units > 0' true && echo all)" all
 }
 
+sleeps() { [ "$(systemctl show sleeper --property=MemoryCurrent --value)" -gt 100000000 ] 2>/dev/null; }
+
 oomd_pid() { pidof systemd-oomd; }
+
+# expect_takeover SINCE WHY: it came, and within 6 s of a time in ms, and that is what is wrong.
+expect_takeover() {
+    expect 'the takeover' "$(wait_until 10 status_is .oomd.taken_over true && echo came)" came
+    expect 'what is wrong' "$(status .oomd.state)" "$2"
+    wait_until 10 incidents_are takeover
+    local at
+    at=$(date --date="$(incidents 'select(.kind == "takeover").started_at')" +%s%3N)
+    expect_at_most 'ms until the takeover' $((at - $1)) 6000
+}
+
+# expect_hand_back SECONDS
+expect_hand_back() {
+    expect 'the hand-back' "$(wait_until "$1" status_is .oomd.taken_over false && echo came)" came
+}
+
+# expect_kills NUMBER: so many cgroups were ended by memwatch, by its status and in the journal.
+expect_kills() {
+    expect 'who were ended by memwatch' "$(status .oomd.kills) $(said 'SIGKILL to')" "$1 $1"
+}
 
 # thrash NAME: a service in managed.slice that thrashes at its own limit, which is what raises its pressure.
 thrash() {

@@ -1,6 +1,6 @@
 #!/bin/bash
 # shows: a systemd-oomd that dies again and again is stood in for once, and gets its units back when it lives
-# kernels: 6.12 7.3
+# kernels: all
 # seconds: 400
 # machine: fresh
 
@@ -21,7 +21,9 @@ thrash looped
 expect_result looped signal
 expect_sleeper
 wait $loop
-expect 'the hand-back' "$(wait_until 60 status_is .oomd.taken_over false && echo came)" came
+expect_hand_back 60
 expect 'takeovers that were said' "$(said ': memwatch looks after what it was given')" 1
 expect 'hand-backs that were said' "$(said 'is well again')" 1
-expect 'who were ended by memwatch' "$(said "SIGKILL to")" 1
+expect_kills 1
+expect_incidents takeover,kill,hand_back
+expect 'what was wrong' "$(incidents .takeover.fault)" restarting,restarting,restarting
