@@ -122,7 +122,10 @@ fn not_one_allocation_from_the_first_pass_to_the_kill() {
             match notice {
                 Notice::Hit { outcome, .. } => killed += u32::from(outcome == Outcome::Delivered),
                 Notice::Recovered { .. } => recovered = true,
-                Notice::Ordered { .. } | Notice::Struck { .. } | Notice::TargetGone => {}
+                Notice::Ordered { .. }
+                | Notice::Struck { .. }
+                | Notice::TargetGone
+                | Notice::Departed => {}
             }
         }
         thread::sleep(pause);

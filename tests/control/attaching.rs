@@ -208,10 +208,11 @@ fn who_attaches_hears_of_the_target_and_who_watches_of_what_is_ones_own() {
         first,
         Event::Said {
             id,
-            line: "held".into()
+            line: "held".into(),
+            told_at_end: true
         }
     );
-    assert_eq!(second, Event::Gone { id });
+    assert_eq!(second, Event::Gone { id, record: None });
     block_on(async {
         let mut client = daemon.connect().await.expect("it listens");
         client.watch().await.expect("anybody may");
@@ -220,10 +221,16 @@ fn who_attaches_hears_of_the_target_and_who_watches_of_what_is_ones_own() {
             watchers.pop().expect("it was taken on")
         };
         assert_eq!(peer.uid, 0);
-        events.send(Event::Gone { id: 3 });
+        events.send(Event::Gone {
+            id: 3,
+            record: None,
+        });
         assert_eq!(
             client.event().await.expect("it comes"),
-            Event::Gone { id: 3 }
+            Event::Gone {
+                id: 3,
+                record: None
+            }
         );
     });
 }
@@ -239,6 +246,7 @@ impl Daemon {
         target.events.send(Event::Said {
             id,
             line: "held".into(),
+            told_at_end: true,
         });
     }
 }

@@ -160,7 +160,10 @@ async fn answer(mut server: Server, targets: &Targets, watchers: &Mutex<Vec<(Pee
                     |target: &Guarded| target.id == id && peer.may_touch(Some(target.peer.uid));
                 let found = targets.iter().position(its);
                 let detached = found.ok_or_else(|| peer.no_such_target(id)).map(|at| {
-                    targets.remove(at).events.send(Event::Gone { id });
+                    targets
+                        .remove(at)
+                        .events
+                        .send(Event::Gone { id, record: None });
                     Some(serde_json::json!({ "verdict": "detached" }))
                 });
                 let _ = answer.send(detached);

@@ -145,6 +145,7 @@ fn who_does_not_listen_loses_events_and_holds_nobody_up() {
         let line = || Event::Said {
             id,
             line: "x".repeat(10_000).into(),
+            told_at_end: false,
         };
         let lost = async || {
             let mut other = daemon.connect().await.expect("others are served");
@@ -160,7 +161,7 @@ fn who_does_not_listen_loses_events_and_holds_nobody_up() {
             }
         }
         // Other than a line, the end is heard.
-        events.send(Event::Gone { id });
+        events.send(Event::Gone { id, record: None });
         let (mut heard, mut told) = (0, 0);
         loop {
             match client.event().await.expect("it goes on") {

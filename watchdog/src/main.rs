@@ -25,7 +25,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Doctor(args) => cli::doctor::run(args),
         Command::Replay(args) => cli::replay::run(args, &cli.config()?),
         Command::Guard(args) => cli::guard::run(args),
-        Command::Daemon(args) => cli::daemon::run(*args, cli.common.config.clone()),
+        Command::Daemon(args) => cli::daemon::run(args, cli.common.config.clone()),
         Command::Config(args) => cli::config::run(args, cli.common.config.clone()),
         Command::Status(args) => cli::status::run(args),
     }

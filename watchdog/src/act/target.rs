@@ -1,10 +1,11 @@
 //! Acts on a whole target at once: `cgroup.kill` and `cgroup.freeze`, or, where there is no cgroup, one process
-//! after another.
+//! after another. The files ask nobody whose the processes are: for a user they are used only if all are that
+//! user's to signal.
 //!
 //! Both files take the kernel's cgroup lock and may wait for it, so they are never used on the deciding thread,
 //! which signals the members it knows by pidfd.
 
-use super::{Mode, Outcome, signal};
+use super::{Mode, Outcome, permission, signal};
 use crate::host::place::Place;
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
@@ -20,7 +21,15 @@ const ROUNDS: usize = 100;
 pub fn kill(place: &Place, mode: Mode) -> Outcome {
     match place {
         Place::Cgroup(dir) => write(dir, "cgroup.kill", "1", mode),
-        Place::Tree(_) => kill_one_by_one(place, mode),
+        Place::Tree(_) => kill_one_by_one(place, None, mode),
+    }
+}
+
+/// The same for `uid`, whose processes alone die: one by one where there are others.
+pub fn kill_for(uid: u32, place: &Place, mode: Mode) -> Outcome {
+    match place {
+        Place::Cgroup(_) if all_are_of(uid, place) => kill(place, mode),
+        _ => kill_one_by_one(place, Some(uid), mode),
     }
 }
 
@@ -35,6 +44,15 @@ pub fn freeze(place: &Place, mode: Mode) -> Outcome {
     }
 }
 
+/// The same for `uid`; refused where there are processes of others.
+pub fn freeze_for(uid: u32, place: &Place, mode: Mode) -> Outcome {
+    if all_are_of(uid, place) {
+        freeze(place, mode)
+    } else {
+        Outcome::Refused { errno: libc::EPERM }
+    }
+}
+
 /// Lets a frozen cgroup run on.
 pub fn thaw(place: &Place, mode: Mode) -> Outcome {
     match place {
@@ -43,7 +61,8 @@ pub fn thaw(place: &Place, mode: Mode) -> Outcome {
     }
 }
 
-fn kill_one_by_one(place: &Place, mode: Mode) -> Outcome {
+/// Everybody, or everybody who is `uid`'s to signal.
+fn kill_one_by_one(place: &Place, uid: Option<u32>, mode: Mode) -> Outcome {
     let mut told = BTreeSet::new();
     let mut outcome = Outcome::Gone;
     for _ in 0..ROUNDS {
@@ -52,10 +71,13 @@ fn kill_one_by_one(place: &Place, mode: Mode) -> Outcome {
         if fresh.is_empty() {
             break;
         }
-        for pidfd in fresh
-            .into_iter()
-            .filter_map(|pid| signal::pidfd_open(pid).ok())
-        {
+        for pid in fresh {
+            let Ok(pidfd) = signal::pidfd_open(pid) else {
+                continue;
+            };
+            if uid.is_some_and(|uid| !permission::may_signal(uid, pid, pidfd.as_fd())) {
+                continue;
+            }
             let one = signal::send(pidfd.as_fd(), libc::SIGKILL, mode);
             if outcome != Outcome::Delivered {
                 outcome = one;
@@ -63,6 +85,19 @@ fn kill_one_by_one(place: &Place, mode: Mode) -> Outcome {
         }
     }
     outcome
+}
+
+/// Whether everybody who is there is that user's to signal.
+fn all_are_of(uid: u32, place: &Place) -> bool {
+    place
+        .pids()
+        .into_iter()
+        .all(|pid| match signal::pidfd_open(pid) {
+            Ok(pidfd) => {
+                permission::may_signal(uid, pid, pidfd.as_fd()) || signal::has_exited(&pidfd)
+            }
+            Err(error) => error.raw_os_error() == Some(libc::ESRCH),
+        })
 }
 
 fn write(dir: &Path, file: &str, text: &str, mode: Mode) -> Outcome {

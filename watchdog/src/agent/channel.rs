@@ -72,6 +72,8 @@ pub enum Notice {
     },
     /// The cgroup is gone.
     TargetGone,
+    /// It was let go, as the slow side wanted: nothing more is told of it.
+    Departed,
 }
 
 /// What the rehearsal came to.

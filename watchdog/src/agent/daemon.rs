@@ -1,10 +1,11 @@
 //! `memwatch daemon`: many targets under one deciding thread, from the start to the end of the service. The
 //! slow side, as [`super::run`] is for one command.
 //!
-//! Which targets there are is [`targets`]'s, where the configuration's are found [`scan`]'s, what users ask
+//! Which targets there are is [`targets`]'s, what is known of one [`kept`]'s, where the configuration's are found [`scan`]'s, what users ask
 //! [`calls`]', where incidents go [`spool`]'s.
 
 mod calls;
+mod kept;
 mod scan;
 mod spool;
 mod targets;
@@ -22,7 +23,7 @@ use super::{blocked, guarded};
 use crate::act::{self, Mode};
 use crate::causes::with_causes;
 use crate::config;
-use crate::control::{self, Server};
+use crate::control::Server;
 use crate::host::clock;
 use crate::host::layout::{Hierarchy, Layout};
 use crate::host::notify::{Notifier, watchdog_interval};
@@ -51,11 +52,12 @@ const HOUSEKEEPING: Duration = Duration::from_millis(250);
 /// For the files of the configuration: they may lie on a disk that hangs.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Runs until it is told to end; the exit code. `named` is the only file to read, if there is one.
+/// Runs until it is told to end, and listens at `socket`; the exit code. `named` is the only file to read, if
+/// there is one.
 ///
 /// # Errors
 /// It could not start: no root, no cgroup v2, no valid configuration.
-pub fn run(named: Option<PathBuf>) -> anyhow::Result<u8> {
+pub fn run(socket: &Path, named: Option<PathBuf>) -> anyhow::Result<u8> {
     ensure!(
         nix::unistd::geteuid().is_root(),
         "the daemon guards for all users and must be root: systemctl start memwatch, or sudo memwatch daemon; \
@@ -76,7 +78,8 @@ pub fn run(named: Option<PathBuf>) -> anyhow::Result<u8> {
         .build()
         .context("cannot start the event loop")?;
     let notifier = Notifier::of_this_process()?.map(Arc::new);
-    let mut daemon = runtime.block_on(async { Daemon::begin(named, config, layout, notifier) })?;
+    let mut daemon =
+        runtime.block_on(async { Daemon::begin(socket, named, config, layout, notifier) })?;
     let served = runtime.block_on(daemon.serve(signals));
     runtime.shutdown_background();
     daemon.end();
@@ -114,12 +117,13 @@ struct Daemon {
 
 impl Daemon {
     fn begin(
+        socket: &Path,
         named: Option<PathBuf>,
         config: config::Daemon,
         layout: Layout,
         notifier: Option<Arc<Notifier>>,
     ) -> anyhow::Result<Self> {
-        let server = Server::bind(Path::new(control::SOCKET))?;
+        let server = Server::bind(socket)?;
         let spool = Spool::open().context("cannot keep incidents")?;
         let way = Way {
             inbox: Arc::new(Inbox::new(TARGETS)),
@@ -151,9 +155,11 @@ impl Daemon {
             .start()
             .context("cannot start the deciding thread")?;
         let kernel = Kernel::load_beside(Vec::new(), &layout, way.clone());
+        let mut targets = Targets::new(config.policy, spool);
+        targets.lack(identity::refused(&refused));
         Ok(Self {
             named,
-            targets: Targets::new(config.policy, spool),
+            targets,
             config,
             notifier,
             means: Means {
@@ -236,8 +242,19 @@ impl Daemon {
                 .helpers
                 .start(move || _ = act::signal::release_memory(pidfd.as_fd()));
         }
+        self.witness();
         while let Some((target, notice)) = channel.next() {
             self.targets.hear(target, &notice, &self.means);
+        }
+    }
+
+    /// Takes in what the BPF programs tell.
+    fn witness(&mut self) {
+        while let Some((target, event)) = self.means.way.channel.next_event() {
+            self.targets.witness(target, &event);
+        }
+        for (name, kill) in self.means.kernel.guard_kills() {
+            self.targets.guard_kill(name, &kill);
         }
     }
 
@@ -245,6 +262,7 @@ impl Daemon {
         if let Err(error) = rehearsal {
             let lost = identity::not_rehearsed(error);
             tracing::error!("not guarding: {error}; what is left is {}", lost.fallback);
+            self.targets.lack([lost.clone()]);
             self.features_lost.push(lost);
         }
     }
@@ -254,14 +272,9 @@ impl Daemon {
         self.means.helpers.look_after(now);
         self.means.way.inbox.sweep();
         self.means.kernel.flush_logs();
-        while let Some((target, event)) = self.means.way.channel.next_event() {
-            self.targets.witness(target, &event);
-        }
+        self.witness();
         for note in self.means.kernel.left_behind() {
             tracing::warn!("{note}");
-        }
-        for (name, kill) in self.means.kernel.guard_kills() {
-            self.targets.guard_kill(name, &kill);
         }
         for found in self.blocked.iter().flat_map(blocked::Watch::news) {
             tracing::warn!("{found}");

@@ -176,8 +176,9 @@ impl Decider {
     /// One turn: takes in what has come, looks at every target that is due, gives a sign of life; how long
     /// until the next.
     pub fn turn(&mut self) -> Duration {
-        self.take_arrivals();
+        // First: what happened to a target that is let go now is still told.
         self.drain_ring();
+        self.take_arrivals();
         let mut now = clock::now();
         self.give_sign_of_life(now);
         let mut next = now + self.stand_in(now).min(self.mind_resting(now));
@@ -274,6 +275,7 @@ impl Decider {
                     if let Some(at) = at {
                         self.let_go(at);
                     }
+                    self.channel.tell(target, Notice::Departed);
                 }
             }
         }

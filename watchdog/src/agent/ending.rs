@@ -99,6 +99,7 @@ impl Run {
             let note = format!("{notices_lost} notices of the deciding thread were lost");
             self.watched.notes.push(note);
         }
+        let by_daemon = self.watched.was_daemons();
         let mut record = self.watched.record(over, verdict, &self.kernel);
         record.exit_code = Some(exit_code.into());
         if let Some((_, Change::Killed(signal))) = leader {
@@ -110,10 +111,11 @@ impl Run {
         record.losses.dropped_jobs = lost.dropped + self.terminal.dropped();
         record.losses.blocked_tasks = self.blocked.as_ref().map_or(0, blocked::Watch::missed);
         record.rehearsal_us = self.rehearsal.map(|took| took.as_micros() as u64);
-        record
-            .features_lost
-            .extend(identity::refused(&self.refused));
-        record.features_lost.append(&mut self.features_lost);
+        if !by_daemon {
+            let lost = identity::refused(&self.refused);
+            record.features_lost.extend(lost);
+            record.features_lost.append(&mut self.features_lost);
+        }
         record
     }
 

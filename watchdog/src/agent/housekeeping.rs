@@ -3,8 +3,11 @@
 
 use super::blocked;
 use super::run::{Ended, Run, Running};
+use super::watched::Watched;
 use crate::host::clock;
+use crate::incident::LiveStatus;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// From this share of stall on, page faults are sampled: somebody will want to know whose they were.
 const HOT_PERMILLE: u64 = 100;
@@ -24,6 +27,7 @@ impl Run {
     pub(super) fn keep_house(&mut self) -> Option<Ended> {
         self.miss_decider();
         self.helpers.look_after(clock::now());
+        self.way.inbox.sweep();
         self.take_events();
         self.take_guard_kills();
         self.watched.find_nested(&self.way);
@@ -41,17 +45,34 @@ impl Run {
             full_permille = seen(&status.full_permille),
             "looked"
         );
-        let limit = self.watched.guarded.limit_bytes;
-        self.terminal.live(
-            status,
-            limit,
-            clock::now().saturating_sub(self.watched.began.0),
-        );
+        let elapsed = clock::now().saturating_sub(self.watched.began.0);
+        if self.terminal.wants_live(elapsed) {
+            self.terminal.live(self.live(elapsed));
+        }
         match &self.subject {
             Running::Child { .. } => None,
             Running::Adopted(_) | Running::Cgroup => {
                 self.watched.is_empty().then_some(Ended::Target)
             }
+        }
+    }
+
+    /// What the live line shows; pressure that the daemon looks at is not known here.
+    fn live(&self, elapsed: Duration) -> LiveStatus {
+        let Watched {
+            guarded, status, ..
+        } = &self.watched;
+        let looked = |count: &AtomicU64| {
+            let read = || count.load(Ordering::Relaxed);
+            (!self.entrusted.is_guarding()).then(read)
+        };
+        let permille = |count| looked(count).and_then(|share| u32::try_from(share).ok());
+        LiveStatus {
+            elapsed_us: elapsed.as_micros() as u64,
+            memory_bytes: looked(&status.current_bytes).or_else(|| guarded.current_bytes()),
+            limit_bytes: guarded.limit_bytes,
+            full_permille: permille(&status.full_permille),
+            some_permille: permille(&status.some_permille),
         }
     }
 

@@ -11,6 +11,7 @@ pub mod channel;
 pub mod daemon;
 pub mod deciding;
 mod ending;
+mod entrusted;
 pub mod eyes;
 pub mod guarded;
 pub mod helpers;

@@ -96,16 +96,21 @@ impl Run {
                     self.terminal
                         .frozen(&self.watched.guarded.target.place, outcome);
                 }
-                Heard::Gone => match self.subject {
-                    // A command that was started here ends when it has been reaped, and not before.
-                    Running::Child { .. } => {
-                        self.lose_guard("the command's cgroup was removed by somebody else");
-                    }
-                    Running::Adopted(_) | Running::Cgroup => ended = Some(Ended::Target),
-                },
+                Heard::Gone => ended = self.target_is_gone(),
             }
         }
         ended
+    }
+
+    pub(super) fn target_is_gone(&mut self) -> Option<Ended> {
+        match self.subject {
+            // A command that was started here ends when it has been reaped, and not before.
+            Running::Child { .. } => {
+                self.lose_guard("the command's cgroup was removed by somebody else");
+                None
+            }
+            Running::Adopted(_) | Running::Cgroup => Some(Ended::Target),
+        }
     }
 
     /// Whoever runs on has no guard, and must know it.

@@ -8,7 +8,8 @@ use super::adopt::Adopted;
 use super::blocked;
 use super::channel::Channel;
 use super::deciding::{self, Arrival, Decider, Inbox, Refused, Way};
-use super::eyes::Eyes;
+use super::entrusted::Entrusted;
+use super::eyes::{Eyes, TargetEyes};
 use super::guarded;
 use super::helpers::Helpers;
 use super::identity;
@@ -17,7 +18,7 @@ use super::kernel::{Kernel, Wanted};
 use super::launch::Program;
 use super::members::{self, Members};
 use super::pass::{Charge, Pass};
-use super::recorder::Recording;
+use super::recorder::{Recorder, Recording};
 use super::signals::{self, Change};
 use super::starting::{
     guard_terms, make_ready, open_files, open_recording, response, safe_cpus, start, undo,
@@ -66,6 +67,8 @@ pub struct Orders {
     pub with_arguments: bool,
     /// Where to record looks.
     pub record: Option<PathBuf>,
+    /// Where the daemon listens that may guard in a user's stead.
+    pub daemon: PathBuf,
 }
 
 /// How long a run whose time is up is given to end by itself.
@@ -93,7 +96,11 @@ pub fn run(orders: Orders) -> anyhow::Result<u8> {
         .context("cannot start the event loop")?;
     let signals = signals::open().context("cannot take signals")?;
     let mut run = Run::begin(orders, &layout, &inheritance)?;
-    let ended = runtime.block_on(run.watch(signals));
+    let ended = runtime.block_on(async {
+        let ended = run.watch(signals).await;
+        run.take_back().await;
+        ended
+    });
     // The loader of the BPF programs may still be at it; nothing waits for it.
     runtime.shutdown_background();
     run.end(&layout, ended, report)
@@ -104,6 +111,7 @@ pub(super) struct Run {
     pub(super) orders: Orders,
     pub(super) watched: Watched,
     pub(super) subject: Running,
+    pub(super) entrusted: Entrusted,
     pub(super) way: Way,
     pub(super) kernel: Kernel,
     pub(super) recording: Option<Recording>,
@@ -156,25 +164,10 @@ impl Run {
         } else {
             Mode::Real
         };
-        let mut watched = Watched::new(guarded, orders.settings, mode, began);
+        let mut watched = Watched::new(guarded, orders.settings, mode, user(), began);
         if let Running::Adopted(adopted) = &subject {
             watched.notes.extend(adopted.notes());
         }
-        let charge = Charge {
-            id: watched.guarded.target.id,
-            leader: match &subject {
-                Running::Child { pid } => Some(*pid),
-                Running::Adopted(adopted) => Some(adopted.leader),
-                Running::Cgroup => None,
-            },
-            uid: None,
-            mode,
-            status: Arc::clone(&watched.status),
-            recorder,
-        };
-        let policy = Policy::new(orders.settings, response(orders.attach.on_pressure));
-        let pass = Pass::new(charge, target_eyes, policy, Arc::clone(&way.channel));
-        way.send(Arrival::Target(Box::new(pass)));
         let capacity = members::capacity(open_files());
         let decider = Decider::new(
             Eyes::new(machine_eyes),
@@ -198,10 +191,11 @@ impl Run {
         for note in &watched.notes {
             terminal.warn(note);
         }
-        Ok(Self {
+        let mut run = Self {
             orders,
             watched,
             subject,
+            entrusted: Entrusted::No,
             way,
             kernel,
             recording,
@@ -213,7 +207,38 @@ impl Run {
             blocked: blocked::Watch::start(blocked::LONG).ok(),
             rehearsal: None,
             terminal,
-        })
+        };
+        run.decide_with(target_eyes, recorder);
+        run.entrust();
+        Ok(run)
+    }
+
+    /// Has the deciding thread look at the target, until it is told not to.
+    fn decide_with(&self, eyes: TargetEyes, recorder: Option<Recorder>) {
+        let charge = Charge {
+            id: self.watched.guarded.target.id,
+            leader: self.leader(),
+            uid: None,
+            mode: self.watched.mode,
+            status: Arc::clone(&self.watched.status),
+            recorder,
+        };
+        let response = response(self.orders.attach.on_pressure);
+        let policy = Policy::new(self.orders.settings, response);
+        let pass = Pass::new(charge, eyes, policy, Arc::clone(&self.way.channel));
+        self.way.send(Arrival::Target(Box::new(pass)));
+    }
+
+    /// The same again, after a while in which somebody else did.
+    pub(super) fn start_deciding(&self) -> anyhow::Result<()> {
+        self.decide_with(self.watched.guarded.eyes()?, None);
+        Ok(())
+    }
+
+    /// Somebody else looks from now on.
+    pub(super) fn stop_deciding(&self) {
+        let id = self.watched.guarded.target.id;
+        self.way.send(Arrival::Departure(id));
     }
 
     /// Reacts until the command, or the target, has ended.
@@ -249,6 +274,7 @@ impl Run {
                     ready.clear_ready();
                     ended
                 }
+                word = self.entrusted.word() => self.heed(word),
                 _ = sleep_for(deadline.map(|d| (self.watched.began.0 + d).saturating_sub(clock::now()))) => {
                     deadline = self.time_is_up(deadline);
                     None
@@ -260,6 +286,13 @@ impl Run {
             }
         }
     }
+}
+
+/// The user who runs memwatch, if it is not root: `cgroup.kill` would end those of others, too, whom this user
+/// may not signal.
+fn user() -> Option<u32> {
+    let uid = nix::unistd::geteuid();
+    (!uid.is_root()).then(|| uid.as_raw())
 }
 
 async fn sleep_for(left: Option<Duration>) {

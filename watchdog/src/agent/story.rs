@@ -36,6 +36,8 @@ pub struct Story {
 /// Numbers of the interventions that no policy ordered: the timeout's, and the guard's from here on.
 const TIMEOUT: u32 = u32::MAX;
 const FIRST_GUARD: u32 = 1 << 31;
+/// And the daemon's, from here on.
+const FIRST_DAEMON: u32 = 1 << 30;
 
 impl Story {
     /// Begins now.
@@ -92,7 +94,7 @@ impl Story {
                 }
             }
             Notice::Struck { survivors } => self.survivors = Some(*survivors),
-            Notice::TargetGone => {}
+            Notice::TargetGone | Notice::Departed => {}
         }
     }
 
@@ -333,6 +335,25 @@ impl Story {
     pub fn blocked(&mut self, found: &Blocked) {
         let told = blocked::record(&mut self.blocked_tasks, self.began, found);
         self.blocked_left_out += u64::from(!told);
+    }
+
+    /// What the daemon did to the target, in times of this story.
+    pub fn take_in(&mut self, told: &mut incident::Record) {
+        let interventions = std::mem::take(&mut told.interventions);
+        self.interventions
+            .extend((FIRST_DAEMON..).zip(interventions));
+        self.victims.append(&mut told.victims);
+        self.kernel_oom.append(&mut told.kernel_oom);
+        self.hung_tasks.append(&mut told.hung_tasks);
+        self.blocked_tasks.append(&mut told.blocked_tasks);
+        if told.verdict == Verdict::KilledByMemwatch {
+            self.survivors = Some(0);
+        }
+    }
+
+    /// Whether the last order spared nobody of the target.
+    pub fn spared_nobody(&self) -> bool {
+        self.survivors == Some(0)
     }
 
     /// The run is over, and the target holds `current_bytes`: what is known of kills that nobody could

@@ -3,7 +3,6 @@
 //! A terminal may be stopped and a pipe may have nobody who reads. While the command runs, a thread of its
 //! own waits for them; the last word, when all else is done, is waited for.
 
-use super::channel::Status;
 use crate::act::Outcome;
 use crate::config::{Live, Verbosity};
 use crate::host::place::Place;
@@ -13,7 +12,6 @@ use nix::sys::termios::{LocalFlags, tcgetattr};
 use std::cell::{Cell, OnceCell};
 use std::ffi::OsStr;
 use std::io::{IsTerminal, Write};
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, SyncSender};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -66,51 +64,48 @@ impl Terminal {
         self.warn(&incident::order(order, dry_run));
     }
 
-    /// The target was frozen: how to go on.
+    /// The target was frozen, or could not be.
     pub fn frozen(&self, place: &Place, outcome: Outcome) {
-        match outcome {
-            Outcome::Delivered => self.warn(&format!(
-                "frozen, nothing was killed. To go on: echo 0 > {place}/cgroup.freeze   To end it: echo 1 > {place}/cgroup.kill"
-            )),
-            Outcome::DryRun | Outcome::Gone => {}
-            Outcome::Refused { errno } => {
-                self.warn(&format!("{place} could not be frozen: {}", std::io::Error::from_raw_os_error(errno)));
-            }
+        if let Some(text) = frozen(place, outcome) {
+            self.warn(&text);
         }
     }
 
-    /// The live line, when it is due and nobody is disturbed by it.
-    pub fn live(&mut self, status: &Status, limit_bytes: Option<u64>, elapsed: Duration) {
+    /// The daemon has done something to the target: as for the own orders.
+    pub fn said_by_daemon(&self, line: &str, told_at_end: bool) {
+        if !told_at_end || self.verbosity >= Verbosity::Verbose {
+            self.warn(line);
+        }
+    }
+
+    /// Something for those who want to know more.
+    pub fn explain(&self, text: &str) {
+        if self.verbosity >= Verbosity::Verbose {
+            self.warn(text);
+        }
+    }
+
+    /// Whether the live line is due and nobody is disturbed by it.
+    pub fn wants_live(&mut self, elapsed: Duration) -> bool {
         let wanted = self.live == Live::Auto && self.verbosity > Verbosity::Quiet;
         if !wanted || !self.is_terminal || elapsed < self.next_live {
-            return;
+            return false;
         }
         self.next_live = elapsed + LIVE_EVERY;
-        if !is_cooked() {
-            return;
-        }
-        let read = |value: &std::sync::atomic::AtomicU64| value.load(Ordering::Relaxed);
-        let text = incident::live_line(
-            LiveStatus {
-                elapsed_us: elapsed.as_micros() as u64,
-                memory_bytes: Some(read(&status.current_bytes)),
-                limit_bytes,
-                full_permille: u32::try_from(read(&status.full_permille)).ok(),
-                some_permille: u32::try_from(read(&status.some_permille)).ok(),
-            },
-            width().unwrap_or(80),
-        );
-        self.line(&text);
+        is_cooked()
+    }
+
+    /// The live line.
+    pub fn live(&self, status: LiveStatus) {
+        self.line(&incident::live_line(status, width().unwrap_or(80)));
     }
 
     /// memwatch guards, because it has shown that it can kill. Only with `-v`.
     pub fn guarding(&self, place: &Place, rehearsal: Duration) {
-        if self.verbosity >= Verbosity::Verbose {
-            let took = incident::duration(rehearsal.as_micros() as u64);
-            self.warn(&format!(
-                "guarding {place}; killing was rehearsed in {took}"
-            ));
-        }
+        let took = incident::duration(rehearsal.as_micros() as u64);
+        self.explain(&format!(
+            "guarding {place}; killing was rehearsed in {took}"
+        ));
     }
 
     /// Lines that were given up because nobody took those before them.
@@ -148,6 +143,20 @@ impl Terminal {
             "{}\n",
             incident::summary(&shown, style).trim_end()
         ));
+    }
+}
+
+/// How to go on with a target that was frozen, or that it is not.
+pub fn frozen(place: &Place, outcome: Outcome) -> Option<String> {
+    match outcome {
+        Outcome::Delivered => Some(format!(
+            "frozen, nothing was killed. To go on: echo 0 > {place}/cgroup.freeze   To end it: echo 1 > {place}/cgroup.kill"
+        )),
+        Outcome::DryRun | Outcome::Gone => None,
+        Outcome::Refused { errno } => {
+            let why = std::io::Error::from_raw_os_error(errno);
+            Some(format!("{place} could not be frozen: {why}"))
+        }
     }
 }
 

@@ -1,29 +1,28 @@
 //! A target as the slow side keeps it: what is known of it, what is done about it beside the deciding
 //! thread, and its record. Who started it, if anybody here did, and who is told of it is [`super::run`]'s and
-//! the daemon's.
+//! the daemon's; its record is put together in [`telling`].
+
+mod telling;
 
 use super::channel::{Notice, Status};
 use super::deciding::{Arrival, Way};
 use super::eyes::NESTED;
 use super::guarded::Guarded;
 use super::helpers::Helpers;
-use super::kernel::Kernel;
-use super::signals::Change;
 use super::story::Story;
 use crate::act::{self, Mode, Outcome};
 use crate::bpf;
-use crate::host::cgroup;
+use crate::host::cgroup::{self, Held};
 use crate::host::clock;
 use crate::host::place::Place;
 use crate::host::reread::Reread;
-use crate::incident::{self, Record, Verdict};
+use crate::incident::Record;
 use crate::watch::victim::Scope;
 use crate::watch::{Order, Rung, Settings};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 /// How long a killed process may take to be gone; one that waits for a dead disk takes for ever.
@@ -40,6 +39,8 @@ pub(super) struct Watched {
     pub(super) guarded: Guarded,
     pub(super) settings: Settings,
     pub(super) mode: Mode,
+    /// The user for whom it is guarded, and who alone may be hit; `None` for root.
+    uid: Option<u32>,
     pub(super) status: Arc<Status>,
     pub(super) story: Story,
     pub(super) began: (Duration, SystemTime),
@@ -50,6 +51,8 @@ pub(super) struct Watched {
     nested: BTreeSet<u64>,
     /// The most cgroups inside the target that found no place among those looked into.
     nested_left_out: usize,
+    /// What the daemon has told of it, whose it was to guard.
+    told_by_daemon: Option<Record>,
 }
 
 /// The whole target was told to end: who outlives its leader does not go free.
@@ -80,6 +83,7 @@ impl Watched {
         guarded: Guarded,
         settings: Settings,
         mode: Mode,
+        uid: Option<u32>,
         began: (Duration, SystemTime),
     ) -> Self {
         Self {
@@ -87,6 +91,7 @@ impl Watched {
             guarded,
             settings,
             mode,
+            uid,
             status: Arc::default(),
             story: Story::begin(began.0),
             began,
@@ -94,6 +99,7 @@ impl Watched {
             condemned: None,
             nested: BTreeSet::new(),
             nested_left_out: 0,
+            told_by_daemon: None,
         }
     }
 
@@ -107,9 +113,10 @@ impl Watched {
         let (order, at) = match notice {
             Notice::Ordered { order, at, .. } => (*order, *at),
             Notice::TargetGone => return Heard::Gone,
-            Notice::Hit { .. } | Notice::Struck { .. } | Notice::Recovered { .. } => {
-                return Heard::Noted;
-            }
+            Notice::Hit { .. }
+            | Notice::Struck { .. }
+            | Notice::Recovered { .. }
+            | Notice::Departed => return Heard::Noted,
         };
         let whole = order
             .victim
@@ -129,7 +136,7 @@ impl Watched {
                 Heard::Frozen(order, outcome)
             }
             Rung::Sigkill if whole => {
-                self.beside(helpers, act::target::kill, self.mode);
+                self.beside(helpers, self.kill(), self.mode);
                 Heard::Ordered(order)
             }
             _ => Heard::Ordered(order),
@@ -162,17 +169,46 @@ impl Watched {
 
     /// Acts on the whole target by a file of its cgroup. Waits for the kernel's cgroup lock, which whoever
     /// makes a cgroup under pressure holds for long: beside.
-    pub(super) fn beside(&self, helpers: &Helpers, act: fn(&Place, Mode) -> Outcome, mode: Mode) {
-        let place = self.place().clone();
-        helpers.start(move || _ = act(&place, mode));
+    pub(super) fn beside(
+        &self,
+        helpers: &Helpers,
+        act: impl FnOnce(&Place, Mode) -> Outcome + Send + 'static,
+        mode: Mode,
+    ) {
+        let held = self.held();
+        helpers.start(move || _ = held().map(|(place, _held)| act(&place, mode)));
+    }
+
+    /// The end of everybody in it who may be hit.
+    fn kill(&self) -> impl FnOnce(&Place, Mode) -> Outcome + Send + 'static {
+        let uid = self.uid;
+        move |place, mode| match uid {
+            Some(uid) => act::target::kill_for(uid, place, mode),
+            None => act::target::kill(place, mode),
+        }
+    }
+
+    /// Takes hold of this very cgroup, whatever bears its name by then.
+    fn held(&self) -> impl FnOnce() -> std::io::Result<(Place, Option<Held>)> + Send + 'static {
+        let (place, id) = (self.place().clone(), self.guarded.target.id);
+        move || match place.dir() {
+            Some(dir) => {
+                let held = Held::open(dir, id)?;
+                Ok((Place::Cgroup(held.path()), Some(held)))
+            }
+            None => Ok((place, None)),
+        }
     }
 
     /// The same for the one act whose outcome must be told.
     fn freeze(&self, helpers: &Helpers) -> Outcome {
-        let (place, mode) = (self.place().clone(), self.mode);
-        helpers
-            .ask(PATIENCE, move || act::target::freeze(&place, mode))
-            .unwrap_or(LATE)
+        let (held, mode, uid) = (self.held(), self.mode, self.uid);
+        let freeze = move || match (held(), uid) {
+            (Ok((place, _held)), Some(uid)) => act::target::freeze_for(uid, &place, mode),
+            (Ok((place, _held)), None) => act::target::freeze(&place, mode),
+            (Err(_), _) => Outcome::Gone,
+        };
+        helpers.ask(PATIENCE, freeze).unwrap_or(LATE)
     }
 
     /// Asks everybody, as timeout(1) does: a shell alone would end and leave its children running.
@@ -191,7 +227,7 @@ impl Watched {
     /// Ends everybody, and forks under way.
     pub(super) fn end_all(&mut self, limit: Duration, helpers: &Helpers) {
         let outcome = self.signal_all(libc::SIGKILL);
-        self.beside(helpers, act::target::kill, self.mode);
+        self.beside(helpers, self.kill(), self.mode);
         self.story.timeout(limit, Rung::Sigkill, outcome);
     }
 
@@ -213,8 +249,10 @@ impl Watched {
 
     /// Cgroups that are made inside of it, as a nested test runner or a container does.
     pub(super) fn find_nested(&mut self, way: &Way) {
-        let found: BTreeMap<u64, PathBuf> = self
-            .place()
+        let Ok((place, _held)) = self.held()() else {
+            return;
+        };
+        let found: BTreeMap<u64, PathBuf> = place
             .dir()
             .map_or_else(Vec::new, cgroup::descendants)
             .into_iter()
@@ -265,7 +303,7 @@ impl Watched {
             return;
         }
         if !self.is_empty_within(condemned.grace_until.saturating_sub(now)) {
-            act::target::kill(self.place(), Mode::Real);
+            self.kill()(self.place(), Mode::Real);
             self.is_empty_within(DEATH);
             self.notes
                 .push("what outlived the end of the command was killed with it".into());
@@ -281,66 +319,5 @@ impl Watched {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-    }
-
-    /// The kernel's OOM kills, and how it ended.
-    pub(super) fn verdict(&mut self, leader: Option<(u32, Change)>, let_go: bool) -> (Verdict, u8) {
-        let kills = self.guarded.totals().oom_kills;
-        self.story.kernel_oom_count(kills, leader);
-        self.story.end(leader, let_go)
-    }
-
-    /// Its record: what was counted, decided and done. The story is told once.
-    pub(super) fn record(
-        &mut self,
-        over: (Duration, SystemTime),
-        verdict: Verdict,
-        kernel: &Kernel,
-    ) -> Record {
-        let totals = self.guarded.totals();
-        let duration_us = over.0.saturating_sub(self.began.0).as_micros() as u64;
-        let mut record = Record::new(self.began.1, over.1, duration_us, verdict);
-        record.host = super::identity::host();
-        record.target = self.guarded.describe();
-        let status = &self.status;
-        let seen = status.peak_bytes.load(Ordering::Relaxed);
-        record.peak_bytes = Some(totals.peak_bytes.map_or(seen, |peak| peak.max(seen)));
-        record.stall_us = totals.psi.map(|psi| psi.some_us);
-        record.stall_full_us = totals.psi.map(|psi| psi.full_us);
-        record.refaults_pages = totals.stat.map(|stat| stat.refault_pages);
-        record.faults = incident::Faults {
-            minor: totals
-                .stat
-                .map(|stat| stat.faults.saturating_sub(stat.major_faults)),
-            major: totals.stat.map(|stat| stat.major_faults),
-            ..incident::Faults::default()
-        };
-        kernel.tell(self.guarded.target.id, &mut record);
-        record.losses.missed_looks = status.late_looks.load(Ordering::Relaxed);
-        record.losses.longest_delay_us = status.longest_delay_us.load(Ordering::Relaxed);
-        record.losses.untracked_processes = status.untracked.load(Ordering::Relaxed);
-        record.losses.unreadable_files = [&status.unreadable, &status.failed_looks]
-            .map(|count| count.load(Ordering::Relaxed))
-            .iter()
-            .sum();
-        record.dry_run = self.mode == Mode::DryRun;
-        record.settings = super::identity::settings(&self.settings);
-        let without_table = status.without_table.load(Ordering::Relaxed);
-        if without_table > 0 {
-            self.notes.push(format!(
-                "{without_table} looks did not go as far as the processes: too many targets were in trouble at once"
-            ));
-        }
-        if self.nested_left_out > 0 {
-            self.notes.push(format!(
-                "{} cgroups in the target were not looked into: there were more than {NESTED}",
-                self.nested_left_out
-            ));
-        }
-        let notes = self.notes.iter().map(|note| note.as_str().into());
-        record.notes.extend(notes);
-        std::mem::replace(&mut self.story, Story::begin(over.0)).tell(&mut record);
-        record.kind = record.gravest();
-        record
     }
 }

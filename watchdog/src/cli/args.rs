@@ -16,8 +16,9 @@ use super::status::{self, StatusArgs};
 use super::{complete, help, usage};
 use crate::config::{
     Config, ConfigError, Environment, Flags, Layer, Limit, Live, OnPressure, OrNone, Origin, Span,
-    Verbosity,
+    UseDaemon, Verbosity,
 };
+use crate::control;
 
 /// Keep the machine usable while something eats its memory
 #[derive(Clone, Debug, Parser)]
@@ -113,6 +114,12 @@ pub struct AttachArgs {
         num_args = 0..=1, require_equals = true, default_missing_value = "true"
     )]
     dry_run: Option<bool>,
+    /// Whether a user's target is handed to the machine's daemon
+    #[arg(long, value_name = "WHEN", value_enum, help_heading = ACTION)]
+    daemon: Option<UseDaemon>,
+    /// The daemon that listens here
+    #[arg(long, value_name = "PATH", default_value = control::SOCKET, help_heading = ACTION)]
+    pub socket: PathBuf,
 
     /// Write the incident record, JSON, to this file when the target has ended
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
@@ -255,6 +262,7 @@ impl AttachArgs {
             on_pressure: self.on_pressure,
             safe: self.safe,
             dry_run: self.dry_run,
+            daemon: self.daemon,
             live: self.live,
             report: self.report.clone(),
         }

@@ -156,6 +156,8 @@ fn flags_reach_their_layer() {
         "--safe=false",
         "--report",
         "r.json",
+        "--daemon",
+        "never",
         "--live",
         "never",
         "--",
@@ -171,6 +173,7 @@ fn flags_reach_their_layer() {
             on_pressure: Some(OnPressure::Freeze),
             safe: Some(false),
             dry_run: Some(true),
+            daemon: Some(UseDaemon::Never),
             live: Some(Live::Never),
             report: Some("r.json".into()),
         }

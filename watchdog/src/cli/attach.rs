@@ -27,6 +27,7 @@ pub fn run(args: &AttachArgs, config: Config) -> u8 {
         settings: config.policy,
         with_arguments: args.with_arguments,
         record: args.record.clone(),
+        daemon: args.socket.clone(),
     };
     run::run(orders).unwrap_or_else(|error| {
         failure::say(&*error);

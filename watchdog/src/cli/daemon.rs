@@ -1,6 +1,7 @@
 //! `memwatch daemon`: from the command line to the service.
 
 use crate::agent::daemon;
+use crate::control;
 use clap::Args;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -21,13 +22,17 @@ Files:
                        what was done, a file for each incident, for root alone";
 
 /// `memwatch daemon`.
-#[derive(Clone, Copy, Debug, Args)]
-pub struct DaemonArgs {}
+#[derive(Clone, Debug, Args)]
+pub struct DaemonArgs {
+    /// Listen here
+    #[arg(long, value_name = "PATH", default_value = control::SOCKET)]
+    socket: PathBuf,
+}
 
 /// Runs it; the exit code.
 ///
 /// # Errors
 /// It could not start.
-pub fn run(_: DaemonArgs, named: Option<PathBuf>) -> anyhow::Result<ExitCode> {
-    daemon::run(named).map(ExitCode::from)
+pub fn run(args: &DaemonArgs, named: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+    daemon::run(&args.socket, named).map(ExitCode::from)
 }

@@ -61,6 +61,7 @@ pub(super) const ATTACH: &[Key<Layer>] = keys! { optional
     on_pressure = "\"kill\"", word();
     safe = "true", BOOLEAN;
     dry_run = "true", BOOLEAN;
+    daemon = "\"auto\"", word();
     live = "\"auto\"", word();
     report = "\"memwatch-report.json\"", PATH;
 };

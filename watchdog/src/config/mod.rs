@@ -67,6 +67,8 @@ pub struct Attach {
     pub on_pressure: OnPressure,
     /// Decide and report, but touch no process.
     pub dry_run: bool,
+    /// Whether the machine's daemon is to guard it for a user.
+    pub daemon: UseDaemon,
     /// Safe mode: its caps are already in `memory_max` and `timeout`; limited parallelism is left
     /// to whoever starts the command.
     pub safe: bool,
@@ -127,6 +129,16 @@ pub enum OnPressure {
     Freeze,
     /// Say so and do nothing
     Warn,
+}
+
+/// Whether a user's target is handed to the machine's daemon.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum UseDaemon {
+    /// If one listens: it can do more than a user
+    #[default]
+    Auto,
+    /// Never
+    Never,
 }
 
 /// Whether a line with pressure, memory and elapsed time is drawn during the run.

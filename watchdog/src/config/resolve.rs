@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::error::{Contradiction, Setting};
-use super::{Attach, Limit, Live, OnPressure, OrNone, Size, Span, Verbosity};
+use super::{Attach, Limit, Live, OnPressure, OrNone, Size, Span, UseDaemon, Verbosity};
 use crate::watch::Settings;
 
 /// Safe mode's memory limit in bytes.
@@ -34,6 +34,8 @@ pub struct Layer {
     pub safe: Option<bool>,
     /// See [`Attach::dry_run`].
     pub dry_run: Option<bool>,
+    /// See [`Attach::daemon`].
+    pub daemon: Option<UseDaemon>,
     /// See [`Attach::live`].
     pub live: Option<Live>,
     /// See [`Attach::report`].
@@ -85,6 +87,7 @@ pub(super) fn attach(layers: &[Layer], verbosity: Verbosity) -> Result<Attach, B
         timeout: timeout(layers, safe.as_ref())?,
         on_pressure: layers.value(|layer| layer.on_pressure).unwrap_or_default(),
         dry_run: layers.value(|layer| layer.dry_run).unwrap_or_default(),
+        daemon: layers.value(|layer| layer.daemon).unwrap_or_default(),
         safe: safe.is_some(),
         report: layers.value(|layer| layer.report.clone()),
         live: if verbosity == Verbosity::Quiet {

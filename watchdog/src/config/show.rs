@@ -36,6 +36,7 @@ impl From<&Attach> for Layer {
             on_pressure: Some(attach.on_pressure),
             safe: Some(attach.safe),
             dry_run: Some(attach.dry_run),
+            daemon: Some(attach.daemon),
             live: Some(attach.live),
             report: attach.report.clone(),
         }

@@ -43,7 +43,7 @@ pub enum Call {
         peer: Peer,
         /// What [`Call::Attach`] was answered with.
         id: u64,
-        /// The incident record, if there is one.
+        /// The incident record of all that happened, if there is one.
         answer: Answer<Option<serde_json::Value>>,
     },
     /// Tell how things are.

@@ -89,7 +89,7 @@ pub enum Reply {
     },
     /// To [`Request::Detach`].
     Detached {
-        /// The incident record, if there is one to tell.
+        /// The incident record: everything since it was attached. `null` for what the configuration names.
         record: Option<serde_json::Value>,
     },
     /// To [`Request::Status`].
@@ -130,11 +130,17 @@ pub enum Event {
         id: u64,
         /// Without a newline.
         line: Text,
+        /// The record at the end tells it whole: a kill.
+        #[serde(default)]
+        told_at_end: bool,
     },
-    /// It is not there any more.
+    /// It is guarded no more: it is not there any more, or the daemon ends.
     Gone {
         /// Which.
         id: u64,
+        /// What [`Reply::Detached`] would bring, for whose it was.
+        #[serde(default)]
+        record: Option<serde_json::Value>,
     },
     /// Events that the client did not read in time.
     Lost {

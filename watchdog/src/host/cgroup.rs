@@ -3,8 +3,8 @@
 //!
 //! A target is a v2 cgroup (for pressure, identity and membership) and, where the memory controller
 //! lives on v1, a memory group of the same name beside it. Where the hierarchies are is `layout`'s;
-//! a place that systemd gives is `systemd`'s, the ways in are `entrances`'; reading what a target holds is
-//! `memory`'s.
+//! a place that systemd gives is `systemd`'s, the ways in are `entrances`', holding on to one is `held`'s;
+//! reading what a target holds is `memory`'s.
 //!
 //! **Ownership is a lock.** Whoever made a target holds flock(2) on its v2 directory. The kernel drops
 //! the lock when the holder dies, however it dies, so a target whose lock can be taken is provably
@@ -25,6 +25,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 mod entrances;
+mod held;
 mod shelter;
 mod sweep;
 #[cfg(test)]
@@ -32,6 +33,7 @@ mod tests;
 mod words;
 
 pub use entrances::Entrances;
+pub use held::Held;
 pub use shelter::{NoShelter, Shelter};
 pub use sweep::{Orphan, Sweep, forget_terms, sweep};
 

@@ -1,5 +1,5 @@
 //! What is told about a run: the record and its faces. `record` and `intervention` are the one
-//! schema, `evidence` fills it from what the policy saw, `text` keeps hostile names from speaking
+//! schema, `merge` makes two of one target one, `evidence` fills it from what the policy saw, `text` keeps hostile names from speaking
 //! through it, `report` puts it on disk, `summary` and `live` show it to a person. Who gathers the
 //! facts is `agent`; who sends a record further is `export`.
 
@@ -7,6 +7,7 @@ mod evidence;
 mod human;
 mod intervention;
 mod live;
+mod merge;
 mod paragraph;
 mod record;
 mod report;

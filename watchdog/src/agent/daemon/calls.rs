@@ -2,7 +2,7 @@
 //! kept by [`super::targets`].
 
 use super::Daemon;
-use super::targets::{Order, Owner};
+use super::kept::{Detached, Order, Owner};
 use crate::causes::with_causes;
 use crate::control::status::{self, SCHEMA_VERSION};
 use crate::control::{Call, Handed, Peer, Refusal, Status, protocol};
@@ -67,9 +67,7 @@ impl Daemon {
                 }
                 let _ = answer.send(attached);
             }
-            Call::Detach { peer, id, answer } => {
-                let _ = answer.send(self.detach(peer, id));
-            }
+            Call::Detach { peer, id, answer } => self.detach(peer, id, answer),
             Call::Status { answer, .. } => {
                 let _ = answer.send(Ok(Box::new(self.status())));
             }
@@ -129,18 +127,20 @@ impl Daemon {
         ))
     }
 
-    fn detach(&mut self, peer: Peer, id: u64) -> Result<Option<serde_json::Value>, Refusal> {
-        let owner = self.targets.owner(id);
-        let uid = match owner {
+    fn detach(&mut self, peer: Peer, id: u64, answer: Detached) {
+        let uid = match self.targets.owner(id) {
             Some(Owner::User(uid)) => Some(uid),
             Some(Owner::Configuration) => None,
-            None => return Err(peer.no_such_target(id)),
+            None => {
+                let _ = answer.send(Err(peer.no_such_target(id)));
+                return;
+            }
         };
-        if !peer.may_touch(uid) {
-            return Err(peer.no_such_target(id));
+        if peer.may_touch(uid) {
+            self.targets.detach(id, answer, &self.means);
+        } else {
+            let _ = answer.send(Err(peer.no_such_target(id)));
         }
-        let record = self.targets.detach(id, &self.means);
-        Ok(record.and_then(|record| serde_json::to_value(record).ok()))
     }
 
     fn status(&self) -> Status {

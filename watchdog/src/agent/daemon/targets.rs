@@ -1,74 +1,34 @@
-//! The daemon's targets: whose they are, how they come and go, and what is told of them.
+//! The daemon's targets: how they come and go, and what happens to them. What is known of one, and told to
+//! whose it is, is [`super::kept`]'s.
 
 use super::Means;
+use super::kept::{Detached, Kept, Order, Owner};
 use super::scan::Found;
 use super::spool::Spool;
-use crate::act::{Mode, Outcome};
+use crate::act::Mode;
 use crate::agent::channel::{Notice, TargetId};
 use crate::agent::deciding::Arrival;
 use crate::agent::guarded::{GuardError, Guarded};
 use crate::agent::helpers::Helpers;
-use crate::agent::kernel::{Kernel, Wanted};
-use crate::agent::pass::{Charge, Pass};
-use crate::agent::starting::{response, terms};
+use crate::agent::kernel::Kernel;
+use crate::agent::terminal;
 use crate::agent::watched::{Heard, Watched};
 use crate::bpf;
-use crate::config::OnPressure;
-use crate::control::status::{self, GuardedBy};
-use crate::control::{Event, Events, Peer};
+use crate::control::{Events, Peer, status};
 use crate::host::cgroup::{CgroupError, Limits, Target};
 use crate::host::clock;
-use crate::incident::{self, Kind, Record, Verdict};
-use crate::watch::{Policy, Settings};
+use crate::incident::{self, FeatureLost, Kind, Record};
+use crate::watch::{Rung, Settings};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
-
-/// Who wants a target guarded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Owner {
-    /// The configuration names it.
-    Configuration,
-    /// This user has handed it over.
-    User(u32),
-}
-
-impl Owner {
-    /// The user for whom, and who alone may be hit; `None` for root.
-    fn uid(self) -> Option<u32> {
-        match self {
-            Self::Configuration | Self::User(0) => None,
-            Self::User(uid) => Some(uid),
-        }
-    }
-}
-
-/// What is to be done about it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Order {
-    pub(super) owner: Owner,
-    pub(super) on_pressure: OnPressure,
-    pub(super) dry_run: bool,
-    pub(super) leader: Option<u32>,
-}
-
-/// One of them.
-struct Kept {
-    watched: Watched,
-    order: Order,
-    since: SystemTime,
-    interventions: u64,
-    /// Who hears what is said of it.
-    listeners: Vec<Events>,
-    /// Something happened that is to be kept when its end is known, or then.
-    tell_at: Option<Duration>,
-}
 
 /// All of them.
 pub(super) struct Targets {
     settings: Settings,
+    /// What this daemon has to do without, for all of them.
+    lacks: Vec<FeatureLost>,
     spool: Spool,
     kept: BTreeMap<TargetId, Kept>,
     /// What the configuration names and cannot be guarded: said once.
@@ -79,6 +39,8 @@ pub(super) struct Targets {
 
 /// After an intervention, until it is told: memory has come back, or will not.
 const SETTLED: Duration = Duration::from_secs(2);
+/// For the deciding thread to let a target go. It takes a moment, unless its word about it was lost.
+const LETTING_GO: Duration = Duration::from_secs(1);
 /// From this share of stall on, page faults are sampled: somebody will want to know whose they were.
 const HOT_PERMILLE: u64 = 100;
 
@@ -99,11 +61,17 @@ impl Targets {
     pub(super) fn new(settings: Settings, spool: Spool) -> Self {
         Self {
             settings,
+            lacks: Vec::new(),
             spool,
             kept: BTreeMap::new(),
             failed: BTreeMap::new(),
             listeners: Vec::new(),
         }
+    }
+
+    /// From now on every record says that the daemon has to do without this.
+    pub(super) fn lack(&mut self, lost: impl IntoIterator<Item = FeatureLost>) {
+        self.lacks.extend(lost);
     }
 
     /// Guards the cgroup at `dir`, which must be the one of that id.
@@ -129,15 +97,8 @@ impl Targets {
             Mode::Real
         };
         let began = (clock::now(), SystemTime::now());
-        let watched = Watched::new(guarded, self.settings, mode, began);
-        let kept = Kept {
-            watched,
-            order,
-            since: began.1,
-            interventions: 0,
-            listeners: Vec::new(),
-            tell_at: None,
-        };
+        let watched = Watched::new(guarded, self.settings, mode, order.uid(), began);
+        let kept = Kept::new(watched, order);
         kept.hand_over(means)?;
         self.kept.insert(id, kept);
         Ok(())
@@ -176,7 +137,7 @@ impl Targets {
     /// From now on `events` hears of it.
     pub(super) fn send_events_to(&mut self, id: TargetId, events: Events) {
         if let Some(kept) = self.kept.get_mut(&id) {
-            kept.listeners.push(events);
+            kept.send_events_to(events);
         }
     }
 
@@ -241,33 +202,29 @@ impl Targets {
             return;
         };
         let at = clock::now();
+        let dry_run = kept.order.dry_run;
         match kept.watched.hear(notice, &means.helpers) {
-            Heard::Noted => {
-                if matches!(notice, Notice::Recovered { .. }) {
-                    kept.tell_at = Some(at);
-                }
-            }
+            Heard::Noted => match notice {
+                Notice::Recovered { .. } => kept.tell_at = Some(at),
+                Notice::Departed if kept.leaving.is_some() => self.let_go(target, means),
+                _ => {}
+            },
             Heard::Ordered(order) => {
-                kept.say(
-                    &incident::order(&order, kept.order.dry_run),
-                    &self.listeners,
-                );
+                let is_kill = !dry_run && order.rung != Rung::Warn;
+                let text = incident::order(&order, dry_run);
+                kept.say(&text, is_kill, &self.listeners);
                 kept.tell_at = Some(at + SETTLED);
             }
             Heard::Frozen(order, outcome) => {
-                kept.say(
-                    &incident::order(&order, kept.order.dry_run),
-                    &self.listeners,
-                );
-                if outcome != Outcome::Delivered {
-                    kept.say(&format!("it is not frozen: {outcome:?}"), &self.listeners);
+                let text = incident::order(&order, dry_run);
+                kept.say(&text, false, &self.listeners);
+                let place = &kept.watched.guarded.target.place;
+                if let Some(text) = terminal::frozen(place, outcome) {
+                    kept.say(&text, false, &self.listeners);
                 }
                 kept.tell_at = Some(at + SETTLED);
             }
-            Heard::Gone => {
-                self.tell(target, means);
-                self.let_go(target, means);
-            }
+            Heard::Gone => self.let_go(target, means),
         }
     }
 
@@ -295,7 +252,7 @@ impl Targets {
                 incident::Comm::new(&kill.comm),
                 name.tgid
             );
-            kept.say(&text, &self.listeners);
+            kept.say(&text, true, &self.listeners);
             kept.tell_at = Some(clock::now());
         }
     }
@@ -323,46 +280,45 @@ impl Targets {
     /// What no event tells.
     pub(super) fn keep_house(&mut self, now: Duration, means: &Means) {
         self.listeners.retain(|(_, events)| !events.is_closed());
-        let mut due = Vec::new();
+        let (mut due, mut over) = (Vec::new(), Vec::new());
         for (id, kept) in &mut self.kept {
-            kept.listeners.retain(|events| !events.is_closed());
             // Only whose processes are looked at needs to know where they are.
             if kept.watched.status.is_close.load(Ordering::Relaxed) {
                 kept.watched.find_nested(&means.way);
             }
-            if kept.tell_at.is_some_and(|at| now >= at) {
+            if kept.is_abandoned(now) || kept.leaving.as_ref().is_some_and(|(by, _)| now >= *by) {
+                over.push(*id);
+            } else if kept.tell_at.is_some_and(|at| now >= at) {
                 due.push(*id);
             }
         }
         for id in due {
             self.tell(id, means);
         }
+        for id in over {
+            means.way.send(Arrival::Departure(id));
+            self.let_go(id, means);
+        }
     }
 
     /// Keeps what has happened to a target since it was last told.
-    fn tell(&mut self, id: TargetId, means: &Means) -> Option<Record> {
-        let kept = self.kept.get_mut(&id)?;
-        kept.tell_at.take()?;
-        if let Some(bytes) = kept.watched.guarded.current_bytes() {
-            kept.watched.story.settle(bytes);
+    fn tell(&mut self, id: TargetId, means: &Means) {
+        let Some(kept) = self.kept.get_mut(&id) else {
+            return;
+        };
+        let record = kept.tell(&means.kernel, &self.lacks);
+        if record.kind != Kind::Run {
+            self.keep(record, &means.helpers);
         }
-        let over = (clock::now(), SystemTime::now());
-        let record = kept.watched.record(over, Verdict::Ongoing, &means.kernel);
-        kept.watched.begin_again(over);
-        if record.kind == Kind::Run {
-            return None;
-        }
-        kept.interventions += record.interventions.len() as u64;
-        self.keep(record.clone(), &means.helpers);
-        Some(record)
     }
 
-    /// Guards it no more, as its owner wants; what happened to it and was not told yet.
-    pub(super) fn detach(&mut self, id: TargetId, means: &Means) -> Option<Record> {
-        means.way.send(Arrival::Departure(id));
-        let record = self.tell(id, means);
-        self.let_go(id, means);
-        record
+    /// Guards it no more, as its owner wants. Answered with all that happened to it, when the deciding thread has
+    /// said its last about it.
+    pub(super) fn detach(&mut self, id: TargetId, answer: Detached, means: &Means) {
+        if let Some(kept) = self.kept.get_mut(&id) {
+            kept.leaving = Some((clock::now() + LETTING_GO, answer));
+            means.way.send(Arrival::Departure(id));
+        }
     }
 
     /// Puts an incident on the disk.
@@ -377,10 +333,12 @@ impl Targets {
 
     /// Guards it no more. The deciding thread has let it go, or is told to.
     fn let_go(&mut self, id: TargetId, means: &Means) {
+        self.tell(id, means);
         if let Some(mut kept) = self.kept.remove(&id) {
             kept.watched.thaw_if_frozen();
-            for events in kept.heard_by(&self.listeners) {
-                events.send(Event::Gone { id });
+            kept.say_gone(&self.listeners);
+            if let Some((_, answer)) = kept.leaving.take() {
+                let _ = answer.send(Ok(kept.whole())); // who asked may have hung up
             }
             means.kernel.stand_down(id);
             means.kernel.forget(id);
@@ -391,7 +349,6 @@ impl Targets {
     pub(super) fn let_all_go(&mut self, means: &Means) {
         let all: Vec<TargetId> = self.kept.keys().copied().collect();
         for id in all {
-            self.tell(id, means);
             self.let_go(id, means);
         }
     }
@@ -403,88 +360,5 @@ fn order_of(found: &Found) -> Order {
         on_pressure: found.on_pressure,
         dry_run: found.dry_run,
         leader: None,
-    }
-}
-
-impl Kept {
-    /// Hands it to the deciding thread and to the programs in the kernel.
-    fn hand_over(&self, means: &Means) -> Result<(), RefusedError> {
-        let watched = &self.watched;
-        let charge = Charge {
-            id: watched.guarded.target.id,
-            leader: self.order.leader,
-            uid: self.order.owner.uid(),
-            mode: watched.mode,
-            status: Arc::clone(&watched.status),
-            recorder: None,
-        };
-        let mut policy = Policy::new(watched.settings, response(self.order.on_pressure));
-        policy.one_of_many();
-        let eyes = watched.guarded.eyes()?;
-        let pass = Pass::new(charge, eyes, policy, Arc::clone(&means.way.channel));
-        if !means.way.send(Arrival::Target(Box::new(pass))) {
-            return Err(RefusedError::Full);
-        }
-        let Order {
-            owner,
-            on_pressure,
-            dry_run,
-            ..
-        } = self.order;
-        let terms = terms(&watched.settings, on_pressure, dry_run, owner.uid());
-        means
-            .kernel
-            .take_in(Wanted::new(&watched.guarded.target, terms));
-        Ok(())
-    }
-
-    /// For the journal, and for who listens.
-    fn say(&self, text: &str, all: &[(Peer, Events)]) {
-        let place = &self.watched.guarded.target.place;
-        let line = incident::Text::from(format!("{place}: {text}"));
-        tracing::warn!("{}", line.as_str());
-        for events in self.heard_by(all) {
-            events.send(Event::Said {
-                id: self.watched.guarded.target.id,
-                line: text.into(),
-            });
-        }
-    }
-
-    fn heard_by<'a>(&'a self, all: &'a [(Peer, Events)]) -> impl Iterator<Item = &'a Events> {
-        let uid = match self.order.owner {
-            Owner::Configuration => None,
-            Owner::User(uid) => Some(uid),
-        };
-        let may = all.iter().filter(move |(peer, _)| peer.may_touch(uid));
-        self.listeners.iter().chain(may.map(|(_, events)| events))
-    }
-
-    fn status(&self, kernel: &Kernel) -> status::Target {
-        let Watched {
-            guarded, status, ..
-        } = &self.watched;
-        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let permille = |count| u32::try_from(read(count)).ok();
-        status::Target {
-            id: guarded.target.id,
-            cgroup: guarded.target.place.to_string().into(),
-            uid: match self.order.owner {
-                Owner::Configuration => None,
-                Owner::User(uid) => Some(uid),
-            },
-            since: self.since.into(),
-            current_bytes: guarded.current_bytes(),
-            limit_bytes: guarded.limit_bytes,
-            some_permille: permille(&status.some_permille),
-            full_permille: permille(&status.full_permille),
-            processes: guarded.target.place.pids().len() as u64,
-            interventions: self.interventions,
-            guarded_by: if kernel.guards(guarded.target.id) {
-                GuardedBy::DaemonAndKernelGuard
-            } else {
-                GuardedBy::Daemon
-            },
-        }
     }
 }

@@ -112,6 +112,7 @@ fn no_file_and_an_empty_file_are_the_defaults() {
             timeout: None,
             on_pressure: OnPressure::Kill,
             dry_run: false,
+            daemon: UseDaemon::Auto,
             safe: false,
             report: None,
             live: Live::Auto,
