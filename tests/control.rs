@@ -5,6 +5,8 @@
 mod cgroups;
 #[path = "control/daemon.rs"]
 mod daemon;
+#[path = "support/users.rs"]
+mod users;
 
 #[path = "control/attaching.rs"]
 mod attaching;

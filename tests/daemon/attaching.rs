@@ -1,0 +1,131 @@
+//! What users attach: what the daemon does for them, and for nobody else.
+
+use std::{fs, process::Command};
+
+use memwatch::control::{Client, ClientError};
+
+use super::lab::{is_alive, wait_for, wait_until, workload};
+use super::service::{Home, Service};
+use super::users::{NOBODY, OTHER, as_user, block_on};
+
+/// Slow enough for memwatch to be first even where everything else is slow.
+const PACE: &str = "100M";
+
+/// A shell line that leaks when the daemon has long taken the target on.
+fn late_leak(seconds: u32) -> String {
+    format!("sleep {seconds}; exec {} leak --rate {PACE}", workload())
+}
+
+#[test]
+fn a_users_leak_is_killed_by_the_daemon_and_told_as_if_by_ones_own() {
+    // By its numbers it is known who has decided.
+    let service = Service::start("[policy]\ncooldown = \"9s\"\n");
+    let home = Home::of(NOBODY);
+    let line = late_leak(2);
+    let started = home.attach(&service, &["--memory-max", "128M", "--cmd", &line]);
+    service.target_of(NOBODY);
+    let ran = started.wait().expect_verdict("killed_by_memwatch", 137);
+    assert_eq!(ran.report["kind"], "kill");
+    assert_eq!(ran.report["settings"]["cooldown"], "9s");
+    let victim = &ran.report["victims"][0];
+    assert_eq!(victim["comm"], "workload");
+    assert_eq!(victim["killed_by"], "memwatch");
+    let killed_at = victim["at_us"].as_u64().expect("a time");
+    assert!(killed_at > 2_000_000, "since the run began: {killed_at}");
+    assert!(killed_at < ran.report["duration_us"].as_u64().expect("a time"));
+    assert!(
+        ran.report["reclaim"]["memcg"].is_u64(),
+        "{:#}",
+        ran.report["reclaim"]
+    );
+    let lost = ran.report["features_lost"].to_string();
+    assert!(
+        !lost.contains("locked memory"),
+        "the daemon may lock it: {lost}"
+    );
+    assert!(ran.err.contains("workload"), "{}", ran.err);
+
+    let kept = wait_for("an incident", || service.incidents().pop());
+    assert_eq!(kept["victims"][0]["pid"], victim["pid"]);
+    assert!(service.targets().is_empty());
+    service.stop();
+}
+
+#[test]
+fn a_run_in_which_nothing_happened_is_told_as_such() {
+    let service = Service::start("");
+    let home = Home::of(NOBODY);
+    let started = home.attach(&service, &["-v", "--", "sleep", "2"]);
+    service.target_of(NOBODY);
+    let ran = started.wait().expect_verdict("finished", 0);
+    assert_eq!(ran.report["interventions"], serde_json::json!([]));
+    assert!(ran.err.contains("guards from now on"), "{}", ran.err);
+    service.stop();
+}
+
+#[test]
+fn who_wants_no_daemon_and_whom_it_refuses_is_guarded_all_the_same() {
+    let service = Service::start("[users]\nattach = false\n");
+    for (option, told) in [("--daemon=never", false), ("--daemon=auto", true)] {
+        let home = Home::of(NOBODY);
+        let line = late_leak(1);
+        let started = home.attach(&service, &[option, "--memory-max", "128M", "--cmd", &line]);
+        let ran = started.wait().expect_verdict("killed_by_memwatch", 137);
+        assert_eq!(
+            ran.err.contains("guards nothing for users"),
+            told,
+            "{}",
+            ran.err
+        );
+    }
+    assert_eq!(service.incidents(), [] as [serde_json::Value; 0]);
+    service.stop();
+}
+
+#[test]
+fn nobody_but_its_user_and_root_lets_a_target_go() {
+    let service = Service::start("");
+    let home = Home::of(NOBODY);
+    let line = late_leak(4);
+    let started = home.attach(&service, &["--memory-max", "128M", "--cmd", &line]);
+    let id = service.target_of(NOBODY).id;
+    let socket = service.socket();
+    let detach = || {
+        block_on(async {
+            let mut client = Client::connect(&socket).await?;
+            client.detach(id).await
+        })
+    };
+    let refused = as_user(OTHER, detach).expect_err("it is not theirs");
+    assert!(matches!(refused, ClientError::Refused(_)), "{refused}");
+    assert_eq!(service.target_of(NOBODY).id, id);
+    detach().expect("root may").expect("a record");
+    let ran = started.wait().expect_verdict("killed_by_memwatch", 137);
+    assert!(ran.err.contains("alone from here on"), "{}", ran.err);
+    service.stop();
+}
+
+#[test]
+fn roots_process_in_a_users_cgroup_outlives_the_users_hog() {
+    let service = Service::start("");
+    let home = Home::of(NOBODY);
+    let line = late_leak(4);
+    let started = home.attach(&service, &["--memory-max", "128M", "--cmd", &line]);
+    let target = service.target_of(NOBODY);
+    let mut roots = Command::new("sleep").arg("600").spawn().expect("sleep");
+    let procs = format!("{}/cgroup.procs", target.cgroup);
+    fs::write(&procs, roots.id().to_string()).expect("root may");
+    wait_until("the hog's end", || !service.incidents().is_empty());
+    let kept = service.incidents().remove(0);
+    assert_eq!(kept["victims"][0]["comm"], "workload", "{kept:#}");
+    let hit = kept["victims"].as_array().expect("a list");
+    assert!(
+        hit.iter().all(|victim| victim["pid"] != roots.id()),
+        "{kept:#}"
+    );
+    started.wait().expect_verdict("killed_by_memwatch", 137);
+    assert!(is_alive(roots.id()));
+    roots.kill().expect("ours");
+    roots.wait().expect("ours");
+    service.stop();
+}
