@@ -8,8 +8,8 @@ use super::lab::{is_alive, wait_for, wait_until, workload};
 use super::service::{Home, Service};
 use super::users::{NOBODY, OTHER, as_user, block_on};
 
-/// Slow enough for memwatch to be first even where everything else is slow.
-const PACE: &str = "100M";
+/// Slow enough for a memwatch without realtime to be first where everything is slow.
+const PACE: &str = "30M";
 
 /// A shell line that leaks when the daemon has long taken the target on.
 fn late_leak(seconds: u32) -> String {
@@ -22,7 +22,7 @@ fn a_users_leak_is_killed_by_the_daemon_and_told_as_if_by_ones_own() {
     let service = Service::start("[policy]\ncooldown = \"9s\"\n");
     let home = Home::of(NOBODY);
     let line = late_leak(2);
-    let started = home.attach(&service, &["--memory-max", "128M", "--cmd", &line]);
+    let started = home.attach(&service, &["--memory-max", "96M", "--cmd", &line]);
     service.target_of(NOBODY);
     let ran = started.wait().expect_verdict("killed_by_memwatch", 137);
     assert_eq!(ran.report["kind"], "kill");
@@ -69,7 +69,7 @@ fn who_wants_no_daemon_and_whom_it_refuses_is_guarded_all_the_same() {
     for (option, told) in [("--daemon=never", false), ("--daemon=auto", true)] {
         let home = Home::of(NOBODY);
         let line = late_leak(1);
-        let started = home.attach(&service, &[option, "--memory-max", "128M", "--cmd", &line]);
+        let started = home.attach(&service, &[option, "--memory-max", "96M", "--cmd", &line]);
         let ran = started.wait().expect_verdict("killed_by_memwatch", 137);
         assert_eq!(
             ran.err.contains("guards nothing for users"),
@@ -87,7 +87,7 @@ fn nobody_but_its_user_and_root_lets_a_target_go() {
     let service = Service::start("");
     let home = Home::of(NOBODY);
     let line = late_leak(4);
-    let started = home.attach(&service, &["--memory-max", "128M", "--cmd", &line]);
+    let started = home.attach(&service, &["--memory-max", "96M", "--cmd", &line]);
     let id = service.target_of(NOBODY).id;
     let socket = service.socket();
     let detach = || {
@@ -110,7 +110,7 @@ fn roots_process_in_a_users_cgroup_outlives_the_users_hog() {
     let service = Service::start("");
     let home = Home::of(NOBODY);
     let line = late_leak(4);
-    let started = home.attach(&service, &["--memory-max", "128M", "--cmd", &line]);
+    let started = home.attach(&service, &["--memory-max", "96M", "--cmd", &line]);
     let target = service.target_of(NOBODY);
     let mut roots = Command::new("sleep").arg("600").spawn().expect("sleep");
     let procs = format!("{}/cgroup.procs", target.cgroup);

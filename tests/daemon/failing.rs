@@ -20,8 +20,8 @@ fn tidy() {
 fn a_run_goes_on_alone_when_the_daemon_dies() {
     let mut service = Service::start("");
     let home = Home::of(NOBODY);
-    let line = late_hog(4, "leak --rate 100M");
-    let started = home.attach(&service, &["--memory-max", "128M", "--cmd", &line]);
+    let line = late_hog(4, "leak --rate 30M");
+    let started = home.attach(&service, &["--memory-max", "96M", "--cmd", &line]);
     service.target_of(NOBODY);
     service.kill();
     let ran = started.wait().expect_verdict("killed_by_memwatch", 137);
@@ -57,8 +57,8 @@ fn the_kernel_acts_for_a_user_while_the_daemon_is_stopped() {
 fn the_daemon_guards_on_when_the_run_is_killed_and_lets_go_when_nobody_is_left() {
     let service = Service::start("");
     let home = Home::of(NOBODY);
-    let line = late_hog(4, "leak --rate 100M");
-    let mut started = home.attach(&service, &["--memory-max", "128M", "--cmd", &line]);
+    let line = late_hog(4, "leak --rate 30M");
+    let mut started = home.attach(&service, &["--memory-max", "96M", "--cmd", &line]);
     let target = service.target_of(NOBODY);
     started.child.kill().expect("ours");
     started.child.wait().expect("ours");
