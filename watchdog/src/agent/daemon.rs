@@ -10,8 +10,9 @@ mod scan;
 mod spool;
 mod targets;
 
+use super::awake::{self, Refused};
 use super::channel::{Channel, Rehearsal};
-use super::deciding::{self, Decider, Feed, Inbox, Refused, Way};
+use super::deciding::{Decider, Feed, Inbox, Way};
 use super::eyes::Eyes;
 use super::helpers::Helpers;
 use super::identity;
@@ -129,7 +130,7 @@ impl Daemon {
             inbox: Arc::new(Inbox::new(TARGETS)),
             channel: Arc::new(Channel::new().context("cannot make the channel between threads")?),
         };
-        let refused = deciding::protect_process();
+        let refused = awake::protect_process();
         let window = config.policy.growth_window;
         // Half of the files for processes; the other half are the targets'.
         let capacity = members::capacity(open_files() / 2 / TABLES as u64);

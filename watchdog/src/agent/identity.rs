@@ -1,6 +1,6 @@
 //! Who and under which terms: the parts of the record that are the same from its start to its end.
 
-use super::deciding::Refused;
+use super::awake::Refused;
 use super::rehearsal::RehearsalError;
 use crate::causes::with_causes;
 use crate::config::Span;

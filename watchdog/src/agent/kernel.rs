@@ -3,8 +3,9 @@
 //!
 //! What they count while it runs is read by the deciding thread ([`super::eyes::KernelEyes`]).
 
+use super::awake;
 use super::channel::TargetId;
-use super::deciding::{self, Arrival, Way};
+use super::deciding::{Arrival, Way};
 use super::eyes::KernelEyes;
 use super::orphans;
 use crate::bpf;
@@ -166,7 +167,7 @@ impl Kernel {
                     loaded.done().extend(told);
                     outcome.guard(&swept.left, layout.v2_mount());
                 }
-                deciding::give_back_memory();
+                awake::give_back_memory();
                 loaded.set(outcome, &way);
             });
         if let Err(error) = spawned {

@@ -6,6 +6,7 @@
 //! rather than block.
 
 pub mod adopt;
+pub mod awake;
 pub mod blocked;
 pub mod channel;
 pub mod daemon;

@@ -5,9 +5,10 @@
 //! thread noticing. The steps of the start are [`super::starting`]'s, the end is [`super::ending`]'s.
 
 use super::adopt::Adopted;
+use super::awake::{self, Refused};
 use super::blocked;
 use super::channel::Channel;
-use super::deciding::{self, Arrival, Decider, Inbox, Refused, Way};
+use super::deciding::{Arrival, Decider, Inbox, Way};
 use super::entrusted::Entrusted;
 use super::eyes::{Eyes, TargetEyes};
 use super::guarded;
@@ -154,7 +155,7 @@ impl Run {
         // Before the command: it must not find its guard short of anything.
         let target_eyes = guarded.eyes()?;
         let machine_eyes = guarded::machine_eyes()?;
-        let refused = deciding::protect_process();
+        let refused = awake::protect_process();
         let subject = start(&orders, &guarded, layout, inheritance)?;
         // After the command, which must not wait for it, nor find itself in it.
         let shelter = Shelter::enter(layout);

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::agent::{deciding, rehearsal};
+use crate::agent::{awake, rehearsal};
 use crate::bpf;
 
 /// What was tried on the running kernel.
@@ -107,9 +107,9 @@ impl Probes {
 impl OwnFacts {
     fn find_out() -> Self {
         // A thread's own, and it ends with the thread.
-        let realtime = std::thread::scope(|scope| scope.spawn(deciding::become_realtime).join());
+        let realtime = std::thread::scope(|scope| scope.spawn(awake::become_realtime).join());
         Self {
-            memory_lock: Feature::of(deciding::lock_memory().map(|()| deciding::unlock_memory())),
+            memory_lock: Feature::of(awake::lock_memory().map(|()| awake::unlock_memory())),
             realtime: Feature::of(realtime.unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))),
             oom_score: Feature::of(lower_oom_score()),
             kill: Feature::of(rehearsal::rehearse()),
@@ -121,7 +121,7 @@ impl OwnFacts {
 fn lower_oom_score() -> io::Result<()> {
     const FILE: &str = "/proc/self/oom_score_adj";
     let before = std::fs::read(FILE)?;
-    deciding::lower_oom_score()?;
+    awake::lower_oom_score()?;
     std::fs::write(FILE, before)
 }
 
