@@ -3,8 +3,8 @@
 //!
 //! A target is a v2 cgroup (for pressure, identity and membership) and, where the memory controller
 //! lives on v1, a memory group of the same name beside it. Where the hierarchies are is `layout`'s;
-//! a place that systemd gives is `systemd`'s, the ways in are `entrances`', holding on to one is `held`'s;
-//! reading what a target holds is `memory`'s.
+//! where a target is made is `place`'s, a place that systemd gives `systemd`'s, the ways in are `entrances`',
+//! holding on to one is `held`'s, who is in which `walk`'s; reading what a target holds is `memory`'s.
 //!
 //! **Ownership is a lock.** Whoever made a target holds flock(2) on its v2 directory. The kernel drops
 //! the lock when the holder dies, however it dies, so a target whose lock can be taken is provably
@@ -21,21 +21,26 @@ use std::cell::Cell;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 mod entrances;
 mod held;
+mod place;
 mod shelter;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod walk;
 mod words;
 
 pub use entrances::Entrances;
 pub use held::Held;
+use place::{make_dir, make_unasked, scope_for};
 pub use shelter::{NoShelter, Shelter};
 pub use sweep::{Orphan, Sweep, forget_terms, sweep};
+use walk::level;
+pub use walk::{by_id, descendants, id, is_populated, nested, pids};
 
 /// What targets are called: this and eight hex digits.
 const PREFIX: &str = "memwatch-";
@@ -360,82 +365,6 @@ impl Drop for Target {
     }
 }
 
-/// Depth of `dir` below the root of the hierarchy at `mount`.
-fn level(mount: &Path, dir: &Path) -> u32 {
-    let below = dir.strip_prefix(mount);
-    below.map_or(0, |below| below.components().count()) as u32
-}
-
-/// What the kernel knows a cgroup by, as long as it exists and never again (kernfs).
-///
-/// # Errors
-/// It is gone.
-pub fn id(dir: &Path) -> io::Result<u64> {
-    fs::metadata(dir).map(|metadata| metadata.ino())
-}
-
-/// A scope of systemd's for a target of that name. `None` where it is not to be asked: it does not run, it does
-/// not own the memory controller, or we run in a target ourselves, whose limit is ours.
-fn scope_for(layout: &Layout, name: &str) -> Option<Result<Scope, ScopeError>> {
-    let v2 = layout.v2.as_ref()?;
-    let own = v2.own_dir();
-    if !Scope::can_be_had(Path::new("/"))
-        || !layout.v2_has_memory()
-        || own.ancestors().any(is_target_name)
-    {
-        return None;
-    }
-    // Whatever limits the slice that we are in limits the target, too.
-    let slice = own
-        .ancestors()
-        .filter_map(|dir| dir.file_name()?.to_str())
-        .find(|name| name.ends_with(".slice"));
-    Some(Scope::start(&v2.mount, name, slice))
-}
-
-/// Makes a directory for a target without asking anybody; whether it has the memory controller.
-fn make_unasked(v2: &Hierarchy, name: &str) -> Result<(PathBuf, bool), CgroupError> {
-    match v2_with_memory(v2, name)? {
-        Some(dir) => Ok((dir, true)),
-        None => Ok((make_dir(v2.own_dir().join(name))?, false)),
-    }
-}
-
-/// The nearest place, from our own cgroup upwards, whose children have the memory controller and
-/// where we may make one. A cgroup with processes of its own cannot hand controllers down, so this is
-/// rarely our own (Documentation/admin-guide/cgroup-v2.rst, "No Internal Process Constraint").
-fn v2_with_memory(v2: &Hierarchy, name: &str) -> Result<Option<PathBuf>, CgroupError> {
-    let own = v2.own_dir();
-    // Not beyond a target that we run in ourselves: its limit is ours.
-    let mut inside = true;
-    let ancestors = own.ancestors().take_while(|dir| {
-        let goes_on = inside && dir.starts_with(&v2.mount);
-        inside = !is_target_name(dir);
-        goes_on
-    });
-    for parent in ancestors {
-        let handed_down =
-            fs::read_to_string(parent.join("cgroup.subtree_control")).unwrap_or_default();
-        if !handed_down.split_whitespace().any(|c| c == "memory") {
-            continue;
-        }
-        match make_dir(parent.join(name)) {
-            Ok(dir) => return Ok(Some(dir)),
-            Err(CgroupError::NoPlace { source, .. })
-                if source.kind() == io::ErrorKind::PermissionDenied => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(None)
-}
-
-fn make_dir(path: PathBuf) -> Result<PathBuf, CgroupError> {
-    match fs::create_dir(&path) {
-        Ok(()) => Ok(path),
-        Err(source) => Err(CgroupError::NoPlace { path, source }),
-    }
-}
-
 fn write_value(path: &Path, value: u64) -> Result<(), CgroupError> {
     write_text(path, &value.to_string())
 }
@@ -463,51 +392,6 @@ fn open_dir(dir: &Path) -> io::Result<File> {
         .read(true)
         .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW)
         .open(dir)
-}
-
-/// The pids in a cgroup, nested ones included.
-pub fn pids(dir: &Path) -> Vec<u32> {
-    let mut found: Vec<u32> = fs::read_to_string(dir.join("cgroup.procs"))
-        .unwrap_or_default()
-        .lines()
-        .filter_map(|line| line.parse().ok())
-        .collect();
-    for nested in nested(dir) {
-        found.extend(pids(&nested));
-    }
-    found
-}
-
-/// Whether the cgroup of that id, below `mount`, is there and holds processes.
-pub fn is_populated(mount: &Path, id: u64) -> bool {
-    by_id(mount, id).is_some_and(|dir| !pids(&dir).is_empty())
-}
-
-/// The directory of the cgroup of that id, below `mount`.
-pub fn by_id(mount: &Path, id: u64) -> Option<PathBuf> {
-    let is_it = |dir: &PathBuf| fs::metadata(dir).is_ok_and(|found| found.ino() == id);
-    descendants(mount).into_iter().find(is_it)
-}
-
-/// The cgroups directly below.
-pub fn nested(dir: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    entries
-        .filter(|entry| entry.file_type().is_ok_and(|t| t.is_dir()))
-        .map(|entry| entry.path())
-        .collect()
-}
-
-/// The cgroups below, at any depth.
-pub fn descendants(dir: &Path) -> Vec<PathBuf> {
-    let mut found = nested(dir);
-    let mut at = 0;
-    while let Some(dir) = found.get(at) {
-        let below = nested(dir);
-        found.extend(below);
-        at += 1;
-    }
-    found
 }
 
 /// Removes a cgroup and those below it, deepest first. Waits, with an end to it, for the kernel to

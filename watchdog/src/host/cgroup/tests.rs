@@ -1,5 +1,6 @@
 //! Placing and claiming, on directories that only look like cgroups, and on real ones.
 
+use super::place::v2_with_memory;
 use super::*;
 use std::sync::atomic::{AtomicBool, Ordering};
 
