@@ -314,6 +314,61 @@ fn a_stall_without_refaults_or_far_from_the_limit_is_not_about_memory() {
     }
 }
 
+/// An index that is built of batches: each takes twice what stays of it, and gives half back.
+#[test]
+fn who_gives_back_a_part_at_every_step_is_ended_before_the_limit() {
+    const LIMIT: u64 = 200 * MIB;
+    const STEP: Duration = Duration::from_millis(800);
+    let held = |since: Duration| {
+        let steps = since.div_duration_f64(STEP);
+        let within = steps.fract();
+        let kept = steps.floor()
+            + if within < 0.5 {
+                4.0 * within
+            } else {
+                3.0 - 2.0 * within
+            };
+        (kept * 4.0 * MIB as f64) as u64
+    };
+    let mut policy = Policy::new(Settings::default(), Response::Kill);
+    let (mut since, mut depth) = (NONE, Depth::Members);
+    let order = loop {
+        let anon_bytes = held(since);
+        assert!(anon_bytes < LIMIT, "nobody was asked");
+        let members = [Member {
+            pid: 7,
+            anon_bytes,
+            growth_bytes: anon_bytes
+                - held(since.saturating_sub(Settings::default().growth_window)),
+            ..Member::default()
+        }];
+        let target = TargetFacts {
+            current_bytes: anon_bytes,
+            limit_bytes: Some(LIMIT),
+            stat: (depth >= Depth::Stat).then(MemoryStat::default),
+            ..TargetFacts::default()
+        };
+        let facts = Facts {
+            target,
+            machine: None,
+            members: (depth == Depth::Members).then_some(&members[..]),
+            victim_gone: false,
+        };
+        let decision = policy.step(Duration::from_secs(1000) + since, &facts);
+        if let Some(order) = decision.order {
+            break order;
+        }
+        since += decision.next.after.max(Duration::from_millis(1));
+        depth = decision.next.depth;
+    };
+    assert_eq!(order.rung, Rung::Sigterm);
+    assert_eq!(order.cause.rule, Rule::Exhaustion);
+    assert!(
+        order.cause.lasted > since / 2,
+        "seen as one rise: {order:?}"
+    );
+}
+
 #[test]
 fn a_quiet_target_is_looked_at_once_in_a_while() {
     let world = World::quiet(16 * GIB).with(steady(1, MIB));

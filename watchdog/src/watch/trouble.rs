@@ -127,6 +127,10 @@ struct Latest {
 /// The fill rate is measured over this much: several looks, so that one page-table batch is no slope.
 const FAST: Duration = Duration::from_millis(6);
 
+/// A rise goes on for as long as more is held than this before: who builds one table out of another gives back a part at
+/// every step.
+const STEP: Duration = Duration::from_secs(1);
+
 impl Signals {
     /// Empty windows.
     pub fn new(settings: Settings) -> Self {
@@ -444,9 +448,8 @@ impl Signals {
         available_bytes(machine, shrinks)
     }
 
-    /// A rise lasts as long as there is growth over any quarter of a second.
     fn mark_rise(&mut self, now: Duration) {
-        self.rise = match self.held_slow.change_up_to(Duration::from_millis(250)) {
+        self.rise = match self.held_slow.change_up_to(STEP) {
             Some(change) if change.by > 0 => self.rise.or_else(|| {
                 let held_before = self.held_bytes().saturating_sub(change.by.unsigned_abs());
                 Some((now.saturating_sub(change.over), held_before))
