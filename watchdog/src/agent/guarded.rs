@@ -58,6 +58,9 @@ fn reserve_bytes(total_bytes: u64) -> u64 {
 /// the limit nobody waits, and the rest is time for whoever acts when memwatch does not.
 const BRAKE_SHARE: u64 = 48;
 
+/// The kernel keeps whole pages of what it is told, and the record must have what it keeps: the largest page there is.
+const PAGE_BYTES: u64 = 64 << 10;
+
 /// The limit that `wanted` comes to where there is room for `total_bytes`.
 pub fn limit_bytes(wanted: Limit, total_bytes: u64) -> Option<u64> {
     match wanted {
@@ -75,7 +78,9 @@ pub fn brake_bytes(wanted: Limit, max_bytes: Option<u64>, can_be_braked: bool) -
     match wanted {
         Limit::None => None,
         Limit::Bytes(bytes) => Some(bytes),
-        Limit::Auto if can_be_braked => max_bytes.map(|max| max - max / BRAKE_SHARE),
+        Limit::Auto if can_be_braked => {
+            max_bytes.map(|max| (max - max / BRAKE_SHARE) / PAGE_BYTES * PAGE_BYTES)
+        }
         Limit::Auto => None,
     }
 }
@@ -306,6 +311,8 @@ mod tests {
     fn the_brake_lies_just_below_the_limit_and_where_it_was_asked_for() {
         let at = |wanted, can| brake_bytes(wanted, Some(48 << 20), can);
         assert_eq!(at(Limit::Auto, true), Some(47 << 20));
+        let whole_pages = brake_bytes(Limit::Auto, Some(64 << 20), true);
+        assert_eq!(whole_pages, Some((64 << 20) - (22 * PAGE_BYTES)));
         assert_eq!(at(Limit::Auto, false), None);
         // That it cannot be had is to be told.
         assert_eq!(at(Limit::Bytes(5), false), Some(5));
