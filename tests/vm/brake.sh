@@ -13,11 +13,11 @@ high_of() {
     attach "$name" "$@" -- sh -c 'cat "/sys/fs/cgroup$(sed s/^0::// /proc/self/cgroup)/memory.high" >high.found'
     cat high.found
 }
-expect 'memory.high by default' "$(high_of default --memory-max 256M | tail -1)" $(((256 << 20) * 47 / 48 / 4096 * 4096))
+expect 'memory.high by default' "$(high_of default --memory-max 256M | tail -1)" $(((256 << 20) * 47 / 48 / 65536 * 65536))
 expect 'memory.high without a brake' "$(high_of none --memory-max 256M --memory-high none | tail -1)" max
 
 # Half-way between the brake and the limit. It fails if it crawls.
-attach brink --memory-max 256M -- "$workload" brink --permille 988 --seconds 60
+attach brink --memory-max 256M -- "$workload" brink --permille 988 --seconds 90
 expect_ended brink finished 0
 expect_report brink victims '.victims | length' 0
 expect_at_least 'brink: peak in permille of the limit' \

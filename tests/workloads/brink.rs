@@ -13,7 +13,7 @@ use crate::safety::{Deadline, memory_limit, own_v2_cgroup};
 /// What is taken and given back.
 const ROUND: u64 = 2 << 20;
 /// Between two steps nothing grows, for longer than memwatch holds a rise for one and the same.
-const PAUSE: Duration = Duration::from_millis(300);
+const PAUSE: Duration = Duration::from_millis(1200);
 
 pub(crate) fn run(deadline: Deadline, permille: u64, rounds: u32) -> Result<(), Failure> {
     let cgroup = own_v2_cgroup().ok_or_else(|| io::Error::other("there is no cgroup v2"))?;
