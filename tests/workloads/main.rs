@@ -136,6 +136,9 @@ enum Workload {
         /// The file that holds the longest gap so far, in ms.
         #[arg(long)]
         gap: PathBuf,
+        /// Comes first on every CPU, with its memory locked: the control.
+        #[arg(long)]
+        first: bool,
     },
     /// Innocent: tells the nanoseconds of each operation that a line on stdin names: fault, spawn, switch.
     Measure,
@@ -167,7 +170,7 @@ fn main() -> ExitCode {
         Workload::Burst { processes } => burst::run(deadline, processes),
         Workload::Restless { habits } => restless::run(deadline, &habits),
         Workload::IoStall => io_stall::run(&common, deadline),
-        Workload::Bystander { gap } => bystander::run(deadline, &gap),
+        Workload::Bystander { gap, first } => bystander::run(deadline, &gap, first),
         Workload::Measure => measure::run(),
     };
     match outcome {
