@@ -8,6 +8,7 @@
 //! Owners of the programs are directories here, with flock(2) held on them as long as the owner lives.
 
 use super::view::is_one_sided;
+use crate::host::file_error::FileError;
 use memwatch_ebpf::{ABI_VERSION, MAX_OWNERS};
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::statfs::{FsType, statfs};
@@ -41,15 +42,8 @@ pub enum HomeError {
         path: PathBuf,
     },
     /// A file operation failed.
-    #[error("cannot {doing} {}: {source}", path.display())]
-    Io {
-        /// What was being done.
-        doing: &'static str,
-        /// To what.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] FileError),
     /// No BPF file system can be mounted.
     #[error("cannot mount a BPF file system: {0}")]
     Mount(#[source] io::Error),
@@ -72,15 +66,6 @@ pub enum HomeError {
 /// See [`HomeError`].
 pub fn prepare(base: &Path) -> Result<(), HomeError> {
     Home::shared(base).map(drop)
-}
-
-fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HomeError {
-    let path = path.to_owned();
-    move |source| HomeError::Io {
-        doing,
-        path,
-        source,
-    }
 }
 
 /// The place.
@@ -124,7 +109,7 @@ impl Home {
             match DirBuilder::new().mode(0o700).create(base) {
                 Ok(()) => {}
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(e) => return Err(failed("make", base)(e)),
+                Err(e) => return Err(FileError::at("make", base)(e).into()),
             }
             let lock = match lock_base(base) {
                 Err(e) if matches!(e.raw_os_error(), Some(libc::ELOOP | libc::ENOTDIR)) => {
@@ -145,15 +130,15 @@ impl Home {
             DirBuilder::new()
                 .mode(0o700)
                 .create(&root)
-                .map_err(failed("make", &root))?;
+                .map_err(FileError::at("make", &root))?;
         }
         check_ours(&root)?;
         if statfs(&root)
-            .map_err(|e| failed("look at", &root)(e.into()))?
+            .map_err(|e| FileError::at("look at", &root)(e.into()))?
             .filesystem_type()
             != BPF_FS_MAGIC
         {
-            if is_one_sided(&root).map_err(failed("look at", &root))? {
+            if is_one_sided(&root).map_err(FileError::at("look at", &root))? {
                 let _ = fs::remove_dir(&root).and_then(|()| fs::remove_dir(base));
                 return Err(HomeError::Unseen { path: root });
             }
@@ -226,7 +211,7 @@ impl Home {
         for directory in directories {
             let path = self.path(directory);
             if !path.exists() {
-                fs::create_dir(&path).map_err(failed("make", &path))?;
+                fs::create_dir(&path).map_err(FileError::at("make", &path))?;
             }
         }
         Ok(())
@@ -262,7 +247,7 @@ impl Home {
         for slot in (0..MAX_OWNERS).filter(|&slot| free(slot)) {
             let path = self.path(OWNERS).join(slot.to_string());
             if !path.exists() {
-                fs::create_dir(&path).map_err(failed("make", &path))?;
+                fs::create_dir(&path).map_err(FileError::at("make", &path))?;
             }
             if let Ok(claim) = lock_dir(&path, FlockArg::LockExclusiveNonblock) {
                 return Ok(Owner {
@@ -306,7 +291,7 @@ fn not_locked(base: &Path) -> impl FnOnce(io::Error) -> HomeError {
     let path = base.to_owned();
     |source| match source.kind() {
         io::ErrorKind::WouldBlock => HomeError::Busy { path },
-        _ => failed("lock", &path)(source),
+        _ => FileError::at("lock", &path)(source).into(),
     }
 }
 
@@ -344,7 +329,7 @@ fn lock_dir(path: &Path, how: FlockArg) -> io::Result<Flock<File>> {
 }
 
 fn check_ours(path: &Path) -> Result<(), HomeError> {
-    let found = fs::symlink_metadata(path).map_err(failed("look at", path))?;
+    let found = fs::symlink_metadata(path).map_err(FileError::at("look at", path))?;
     if found.is_dir() && found.uid() == 0 && found.mode() & 0o077 == 0 {
         return Ok(());
     }

@@ -22,6 +22,7 @@ use super::calls::Call;
 use super::connection;
 use super::protocol::{self, FROM_DAEMON_BYTES, FromDaemon, Refusal, Reply};
 use super::rights::Peer;
+use crate::host::file_error::FileError;
 
 /// Connections of all users but root at a time.
 pub const CONNECTIONS: usize = 64;
@@ -50,24 +51,8 @@ pub enum BindError {
         path: PathBuf,
     },
     /// A file operation failed.
-    #[error("cannot {doing} {}: {source}", path.display())]
-    Io {
-        /// What was being done.
-        doing: &'static str,
-        /// To what.
-        path: PathBuf,
-        /// Why, with its errno.
-        source: io::Error,
-    },
-}
-
-fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BindError {
-    let path = path.to_owned();
-    move |source| BindError::Io {
-        doing,
-        path,
-        source,
-    }
+    #[error(transparent)]
+    Io(#[from] FileError),
 }
 
 /// The listening socket. Dropping it hangs up on everybody and removes it.
@@ -90,12 +75,12 @@ impl Server {
     pub fn bind(path: &Path) -> Result<Self, BindError> {
         let dir = path.parent().unwrap_or(Path::new("/"));
         // Whoever else is about to bind must not take this socket for a dead one before it listens.
-        let _lock = lock(dir).map_err(failed("lock", dir))?;
+        let _lock = lock(dir).map_err(FileError::at("lock", dir))?;
         remove_dead(path)?;
-        let listener = UnixListener::bind(path).map_err(failed("listen at", path))?;
-        let metadata = fs::symlink_metadata(path).map_err(failed("look at", path))?;
+        let listener = UnixListener::bind(path).map_err(FileError::at("listen at", path))?;
+        let metadata = fs::symlink_metadata(path).map_err(FileError::at("look at", path))?;
         fs::set_permissions(path, Permissions::from_mode(0o666))
-            .map_err(failed("open to all users", path))?;
+            .map_err(FileError::at("open to all users", path))?;
         let (taken, calls) = mpsc::channel(CALLS);
         let lost_events = Arc::default();
         Ok(Self {
@@ -149,7 +134,7 @@ fn remove_dead(path: &Path) -> Result<(), BindError> {
     let path_buf = || path.to_owned();
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(failed("look at", path)(error)),
+        Err(error) => return Err(FileError::at("look at", path)(error).into()),
         Ok(there) if !there.file_type().is_socket() => {
             return Err(BindError::NoSocket { path: path_buf() });
         }
@@ -157,11 +142,11 @@ fn remove_dead(path: &Path) -> Result<(), BindError> {
     }
     match knock(path) {
         Err(Errno::ECONNREFUSED) => {
-            fs::remove_file(path).map_err(failed("remove the dead socket", path))
+            Ok(fs::remove_file(path).map_err(FileError::at("remove the dead socket", path))?)
         }
         // EAGAIN: so many wait that it takes no more just now.
         Ok(()) | Err(Errno::EAGAIN) => Err(BindError::Live { path: path_buf() }),
-        Err(errno) => Err(failed("connect to", path)(errno.into())),
+        Err(errno) => Err(FileError::at("connect to", path)(errno.into()).into()),
     }
 }
 

@@ -10,6 +10,7 @@
 //! the lock when the holder dies, however it dies, so a target whose lock can be taken is provably
 //! orphaned: no pid that may have been re-used, no file that may be stale.
 
+use crate::host::file_error::FileError;
 use crate::host::layout::{Hierarchy, Layout};
 use crate::host::memory::Controller;
 use crate::host::place::Place;
@@ -87,30 +88,14 @@ pub enum CgroupError {
         path: PathBuf,
     },
     /// A file operation failed.
-    #[error("cannot {doing} {}: {source}", path.display())]
-    Io {
-        /// What was being done.
-        doing: &'static str,
-        /// To which file or directory.
-        path: PathBuf,
-        /// Why, with its errno.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] FileError),
     /// The path is not a cgroup v2 directory.
     #[error("{} is not a cgroup v2 directory; give a path such as /sys/fs/cgroup/user.slice", path.display())]
     NotACgroup {
         /// What was given.
         path: PathBuf,
     },
-}
-
-fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CgroupError {
-    let path = path.to_owned();
-    move |source| CgroupError::Io {
-        doing,
-        path,
-        source,
-    }
 }
 
 /// Limits to set, in bytes.
@@ -196,7 +181,7 @@ impl Target {
             Ok(target)
         });
         match claimed {
-            Err(CgroupError::Io { source, .. })
+            Err(CgroupError::Io(FileError { source, .. }))
                 if matches!(
                     source.kind(),
                     io::ErrorKind::NotFound | io::ErrorKind::WouldBlock
@@ -216,7 +201,7 @@ impl Target {
         let v2 = layout.v2.as_ref().ok_or(CgroupError::NoV2)?;
         let dir = dir
             .canonicalize()
-            .map_err(io_error("open the cgroup", dir))?;
+            .map_err(FileError::at("open the cgroup", dir))?;
         let is_cgroup = dir.starts_with(&v2.mount) && dir.join("cgroup.procs").is_file();
         if !is_cgroup {
             return Err(CgroupError::NotACgroup { path: dir });
@@ -240,7 +225,7 @@ impl Target {
     }
 
     fn at(v2: &Hierarchy, dir: PathBuf) -> Result<Self, CgroupError> {
-        let id = id(&dir).map_err(io_error("look at", &dir))?;
+        let id = id(&dir).map_err(FileError::at("look at", &dir))?;
         let level = level(&v2.mount, &dir);
         Ok(Self::new(Place::Cgroup(dir), id, level))
     }
@@ -374,17 +359,15 @@ fn write_value(path: &Path, value: u64) -> Result<(), CgroupError> {
 /// # Errors
 /// Whatever the kernel says, with the path.
 pub fn write_text(path: &Path, text: &str) -> Result<(), CgroupError> {
-    OpenOptions::new()
-        .write(true)
-        .open(path)
-        .and_then(|mut file| file.write_all(text.as_bytes()))
-        .map_err(io_error("write", path))
+    let file = OpenOptions::new().write(true).open(path);
+    let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
+    Ok(written.map_err(FileError::at("write", path))?)
 }
 
 fn lock(dir: &Path) -> Result<Flock<File>, CgroupError> {
-    let file = open_dir(dir).map_err(io_error("open", dir))?;
+    let file = open_dir(dir).map_err(FileError::at("open", dir))?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock)
-        .map_err(|(_, errno)| io_error("lock", dir)(errno.into()))
+        .map_err(|(_, errno)| FileError::at("lock", dir)(errno.into()).into())
 }
 
 fn open_dir(dir: &Path) -> io::Result<File> {
@@ -409,7 +392,7 @@ fn remove_tree(dir: &Path) -> Result<(), CgroupError> {
                 tries += 1;
                 std::thread::sleep(std::time::Duration::from_millis(10));
             }
-            Err(e) => return Err(io_error("remove the cgroup", dir)(e)),
+            Err(e) => return Err(FileError::at("remove the cgroup", dir)(e).into()),
         }
     }
 }

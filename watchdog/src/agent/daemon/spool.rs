@@ -2,10 +2,10 @@
 //!
 //! Bounded: of more than [`KEPT`] the oldest go.
 
+use crate::host::file_error::FileError;
 use crate::incident::{Record, ReportError, ReportFile};
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, Permissions};
-use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -20,41 +20,25 @@ pub(super) struct Spool {
     dir: PathBuf,
 }
 
-/// It cannot be made.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot {doing} {}: {source}", path.display())]
-pub(super) struct SpoolError {
-    doing: &'static str,
-    path: PathBuf,
-    source: io::Error,
-}
-
 impl Spool {
     /// Makes it.
     ///
     /// # Errors
     /// It is not there and cannot be made, or not be made root's alone.
-    pub(super) fn open() -> Result<Self, SpoolError> {
+    pub(super) fn open() -> Result<Self, FileError> {
         let state = std::env::var_os("STATE_DIRECTORY").unwrap_or_else(|| OsString::from(STATE));
         Self::at(&Path::new(&state).join("incidents"))
     }
 
-    fn at(dir: &Path) -> Result<Self, SpoolError> {
-        let failed = |doing| {
-            move |source| SpoolError {
-                doing,
-                path: dir.to_owned(),
-                source,
-            }
-        };
+    fn at(dir: &Path) -> Result<Self, FileError> {
         let mut builder = DirBuilder::new();
         builder
             .recursive(true)
             .mode(0o700)
             .create(dir)
-            .map_err(failed("make"))?;
+            .map_err(FileError::at("make", dir))?;
         fs::set_permissions(dir, Permissions::from_mode(0o700))
-            .map_err(failed("close to others"))?;
+            .map_err(FileError::at("close to others", dir))?;
         Ok(Self {
             dir: dir.to_owned(),
         })

@@ -1,6 +1,7 @@
 //! The ways into a target: files to write a pid to, or systemd, which moves what this user may not.
 
-use super::{CgroupError, io_error};
+use super::CgroupError;
+use crate::host::file_error::FileError;
 use crate::host::systemd::Scope;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -26,7 +27,7 @@ impl<'t> Entrances<'t> {
         let files = groups.map(|dir| {
             let path = dir.join("cgroup.procs");
             let file = OpenOptions::new().write(true).open(&path);
-            file.map_err(io_error("open", &path))
+            file.map_err(FileError::at("open", &path))
         });
         let mut files: Vec<File> = files.collect::<Result<_, _>>()?;
         // By v2 first: who is there is known to be in the target, should this memwatch die before the rest.

@@ -7,9 +7,8 @@
 //!
 //! It is locked as a target is, so that `sweep` knows those of the dead.
 
-use super::{
-    CgroupError, OOMD_OMIT_XATTR, io_error, is_target_name, lock, random, write_text, write_value,
-};
+use super::{CgroupError, OOMD_OMIT_XATTR, is_target_name, lock, random, write_text, write_value};
+use crate::host::file_error::FileError;
 use crate::host::layout::Layout;
 use crate::host::xattr;
 use nix::fcntl::Flock;
@@ -93,7 +92,8 @@ impl Shelter {
         let origin = layout.v2.as_ref().ok_or(NoShelter::NoV2)?.own_dir();
         let (dir, owner) = loop {
             let dir = mount.join(format!("{PREFIX}{:08x}", random()));
-            fs::create_dir(&dir).map_err(io_error("make the cgroup", &dir))?;
+            let made = fs::create_dir(&dir).map_err(FileError::at("make the cgroup", &dir));
+            made.map_err(CgroupError::from)?;
             // Until it is locked, the sweep of another memwatch takes it for an orphan.
             match lock(&dir) {
                 Ok(owner) => break (dir, owner),
