@@ -1,8 +1,6 @@
 //! The deciding thread's promise, held to a real hog in a real cgroup: from the first pass to the kill
 //! and the return of the memory it neither allocates nor frees. Needs root, and fails without.
 
-use std::alloc::{GlobalAlloc, Layout as Block, System};
-use std::cell::Cell;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,34 +22,10 @@ use memwatch::host::cgroup::{Limits, Target};
 use memwatch::host::layout::Layout;
 use memwatch::watch::{Policy, Response, Settings};
 
-/// Counts what the current thread asks of the system's allocator.
-struct Counting;
+use counting::calls;
 
-thread_local! {
-    static CALLS: Cell<u64> = const { Cell::new(0) };
-}
-
-fn count() {
-    let _ = CALLS.try_with(|calls| calls.set(calls.get() + 1));
-}
-
-// SAFETY: every call goes to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, block: Block) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.alloc(block) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, block: Block) {
-        count();
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.dealloc(at, block) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+#[path = "support/counting.rs"]
+mod counting;
 
 const LIMIT_BYTES: u64 = 200 << 20;
 
@@ -101,7 +75,7 @@ fn not_one_allocation_from_the_first_pass_to_the_kill() {
     pass.count_in(row);
     let mut decider = Decider::new(
         Eyes::new(guarded::machine_eyes().expect("/proc/meminfo")),
-        vec![Members::new(settings.growth_window, 100)],
+        vec![Members::new(100)],
         1,
         way.clone(),
         None,
@@ -115,7 +89,7 @@ fn not_one_allocation_from_the_first_pass_to_the_kill() {
 
     let patience = Instant::now() + Duration::from_secs(30);
     let (mut recovered, mut killed) = (false, 0);
-    let before = CALLS.get();
+    let before = calls();
     while !recovered && Instant::now() < patience {
         let pause = decider.turn();
         while let Some((_, notice)) = way.channel.next() {
@@ -130,7 +104,7 @@ fn not_one_allocation_from_the_first_pass_to_the_kill() {
         }
         thread::sleep(pause);
     }
-    let calls = CALLS.get() - before;
+    let calls = calls() - before;
     let looks = status.looks.load(Ordering::Relaxed);
     let status = child.wait().expect("ours");
     guarded.target.remove().expect("it is empty");

@@ -1,8 +1,15 @@
 //! What users attach: what the daemon does for them, and for nobody else.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::Duration,
+};
 
 use memwatch::control::{Client, ClientError};
+use memwatch::host::{cgroup::pids, layout::Layout};
 
 use super::lab::{is_alive, wait_for, wait_until, workload};
 use super::service::{Home, Service};
@@ -48,6 +55,49 @@ fn a_users_leak_is_killed_by_the_daemon_and_told_as_if_by_ones_own() {
     let kept = wait_for("an incident", || service.incidents().pop());
     assert_eq!(kept["victims"][0]["pid"], victim["pid"]);
     assert!(service.targets().is_empty());
+    service.stop();
+}
+
+#[test]
+fn other_numbers_are_read_for_who_runs_and_no_cgroup_in_a_target_is_forgotten() {
+    let service = Service::start("");
+    let home = Home::of(NOBODY);
+    let layout = Layout::read(Path::new("/")).expect("cgroups");
+    let line = format!(
+        "in={}$(sed -n s/^0:://p /proc/self/cgroup)/in && mkdir $in && echo $$ >$in/cgroup.procs && {}",
+        layout.v2_mount().display(),
+        late_leak(6),
+    );
+    let started = home.attach(&service, &["--memory-max", "96M", "--cmd", &line]);
+    let dir = PathBuf::from(service.target_of(NOBODY).cgroup.as_str());
+    wait_until("somebody inside", || !pids(&dir.join("in")).is_empty());
+    // The daemon looks for such cgroups four times a second, and hands each over once.
+    thread::sleep(Duration::from_secs(1));
+    service.configure("[policy]\ncooldown = \"8s\"\n");
+    service.signal(libc::SIGHUP);
+    wait_until("a reading", || service.said().contains("read again"));
+    let ran = started.wait().expect_verdict("killed_by_memwatch", 137);
+    assert_eq!(ran.report["settings"]["cooldown"], "8s");
+    assert_eq!(ran.report["victims"][0]["comm"], "workload");
+    service.stop();
+}
+
+#[test]
+fn who_rested_far_from_the_limit_is_looked_at_when_the_machine_fills() {
+    let service = Service::start("");
+    let home = Home::of(NOBODY);
+    // Far from the limit is two gigabytes; and full in less than the time after which it would be looked at anyway.
+    home.lab.pair.limit("2300M");
+    let line = format!("sleep 2; exec {} leak --rate 600M", workload());
+    let started = home.attach(&service, &["--memory-max", "2300M", "--cmd", &line]);
+    service.target_of(NOBODY);
+    let ran = started.wait().expect_verdict("killed_by_memwatch", 137);
+    assert_eq!(ran.report["victims"][0]["comm"], "workload");
+    // The first reclaim would have woken the daemon, too: at the limit.
+    let held = ran.report["interventions"][0]["memory_before_bytes"].as_u64();
+    let far = (2300 << 20) / 100 * 98;
+    assert!(held.is_some_and(|bytes| bytes < far), "{held:?}");
+    assert_eq!(service.incidents().len(), 1);
     service.stop();
 }
 

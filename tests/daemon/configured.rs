@@ -1,31 +1,53 @@
 //! What the configuration names.
 
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 
-use super::lab::{Lab, wait_for, wait_until};
+use memwatch::control::status::GuardedBy;
+
+use super::lab::{Lab, MEMWATCH, Pair, wait_for, wait_until};
 use super::service::Service;
+
+/// A cgroup with a sleeper in it. What it is called in the configuration.
+struct Watched {
+    sleeper: Child,
+    cgroup: Pair,
+    watching: String,
+    lab: Lab,
+}
+
+impl Watched {
+    fn new() -> Self {
+        let lab = Lab::new();
+        let cgroup = lab.pair.below("watched", "64M");
+        let name = lab.pair.v2.file_name().expect("a name").to_string_lossy();
+        let watching = format!("[[watch]]\ncgroups = [\"/**/{name}/watched\"]\n");
+        let mut sleep = std::process::Command::new("sleep");
+        cgroup.confine(&mut sleep);
+        let sleeper = sleep.arg("600").stdin(Stdio::null()).spawn();
+        Self {
+            sleeper: sleeper.expect("sleep"),
+            cgroup,
+            watching,
+            lab,
+        }
+    }
+
+    fn path(&self) -> String {
+        self.cgroup.v2.display().to_string()
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        let _ = self.sleeper.kill();
+        let _ = self.sleeper.wait();
+    }
+}
 
 #[test]
 fn what_the_configuration_names_is_guarded_until_a_right_one_does_not_name_it() {
-    let lab = Lab::new();
-    let watched = lab.pair.below("watched", "64M");
-    let name = lab
-        .pair
-        .v2
-        .file_name()
-        .expect("a name")
-        .to_string_lossy()
-        .into_owned();
-    let watching = format!("[[watch]]\ncgroups = [\"/**/{name}/watched\"]\n");
-    let mut sleep = std::process::Command::new("sleep");
-    watched.confine(&mut sleep);
-    let mut sleeper = sleep
-        .arg("600")
-        .stdin(Stdio::null())
-        .spawn()
-        .expect("sleep");
-
-    let service = Service::start(&watching);
+    let watched = Watched::new();
+    let service = Service::start(&watched.watching);
     let target = wait_for("the target", || service.targets().pop());
     let told = service.status();
     assert_eq!(
@@ -35,7 +57,7 @@ fn what_the_configuration_names_is_guarded_until_a_right_one_does_not_name_it() 
     );
     let told = &told["targets"][0];
     assert_eq!(told["id"], target.id);
-    assert_eq!(told["cgroup"], watched.v2.display().to_string());
+    assert_eq!(told["cgroup"], watched.path());
     assert_eq!(told["uid"], serde_json::Value::Null);
     assert_eq!(told["processes"], 1);
 
@@ -51,7 +73,37 @@ fn what_the_configuration_names_is_guarded_until_a_right_one_does_not_name_it() 
     service.configure("");
     service.signal(libc::SIGHUP);
     wait_until("no target", || service.targets().is_empty());
-    sleeper.kill().expect("ours");
-    sleeper.wait().expect("ours");
     service.stop();
+}
+
+#[test]
+fn the_daemon_after_one_that_died_takes_its_targets_over_from_the_guard_of_the_dead() {
+    let watched = Watched::new();
+    let guarded = |service: &Service| {
+        wait_until("the guard", || {
+            let targets = service.targets();
+            targets
+                .iter()
+                .any(|target| target.guarded_by == GuardedBy::DaemonAndKernelGuard)
+        });
+    };
+    let mut first = Service::start(&watched.watching);
+    guarded(&first);
+    first.kill();
+    let second = Service::start(&watched.watching);
+    guarded(&second);
+    let list = watched
+        .lab
+        .command(MEMWATCH)
+        .args(["guard", "list"])
+        .output();
+    let list = String::from_utf8(list.expect("it runs").stdout).expect("text");
+    // A row of the dead beside it would have the kernel kill, whatever signs of life the living give.
+    let lines: Vec<&str> = list
+        .lines()
+        .filter(|line| line.contains(&watched.path()))
+        .collect();
+    assert_eq!(lines.len(), 1, "{list}");
+    assert!(lines[0].ends_with("armed, its memwatch lives"), "{list}");
+    second.stop();
 }

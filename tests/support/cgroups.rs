@@ -49,9 +49,14 @@ impl Pair {
                 panic!("{}: {error}: these tests need cgroups", dir.display())
             });
         }
-        let file = pair.memory.join("memory.limit_in_bytes");
-        fs::write(&file, limit).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        pair.limit(limit);
         pair
+    }
+
+    /// Sets another limit.
+    pub(crate) fn limit(&self, limit: &str) {
+        let file = self.memory.join("memory.limit_in_bytes");
+        fs::write(&file, limit).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     }
 
     /// Has `command` move here before its first instruction.

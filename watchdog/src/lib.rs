@@ -30,3 +30,7 @@ pub mod control;
 pub mod agent;
 
 pub mod cli;
+
+#[cfg(test)]
+#[path = "../../tests/support/counting.rs"]
+mod counting;

@@ -1,8 +1,8 @@
 //! `memwatch daemon`: many targets under one deciding thread, from the start to the end of the service. The
 //! slow side, as [`super::run`] is for one command.
 //!
-//! Which targets there are is [`targets`]'s, what is known of one [`kept`]'s, where the configuration's are found [`scan`]'s, what users ask
-//! [`calls`]', where incidents go [`spool`]'s.
+//! Which targets there are is [`targets`]'s, what is known of one [`kept`]'s, where the configuration's are
+//! found [`scan`]'s, what users ask [`calls`]', where incidents go [`spool`]'s.
 
 mod calls;
 mod kept;
@@ -131,10 +131,9 @@ impl Daemon {
             channel: Arc::new(Channel::new().context("cannot make the channel between threads")?),
         };
         let refused = awake::protect_process();
-        let window = config.policy.growth_window;
         // Half of the files for processes; the other half are the targets'.
         let capacity = members::capacity(open_files() / 2 / TABLES as u64);
-        let tables = (0..TABLES).map(|_| Members::new(window, capacity));
+        let tables = (0..TABLES).map(|_| Members::new(capacity));
         let mut decider = Decider::new(
             Eyes::new(guarded::machine_eyes()?),
             tables.collect(),
@@ -317,8 +316,14 @@ impl Daemon {
             .ask(PATIENCE, move || config::Daemon::load(named.as_deref()));
         match read {
             Some(Ok(config)) => {
-                if config.policy != self.config.policy {
+                let is_other = config.policy != self.config.policy;
+                if is_other {
                     self.targets.begin_anew(config.policy, &self.means);
+                }
+                if config.oomd != self.config.oomd || (is_other && self.oomd.is_some()) {
+                    tracing::warn!(
+                        "beside systemd-oomd the configuration before stays in force until memwatch starts anew"
+                    );
                 }
                 self.config = config;
                 self.look_for_targets();

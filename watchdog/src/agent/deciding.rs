@@ -392,7 +392,7 @@ mod tests {
 
     fn decider(channel: &Arc<Channel>, inbox: &Arc<Inbox>) -> Decider {
         let eyes = Eyes::new(machine_eyes().expect("/proc/meminfo"));
-        let tables = vec![Members::new(Settings::default().growth_window, 4)];
+        let tables = vec![Members::new(4)];
         let way = Way {
             inbox: Arc::clone(inbox),
             channel: Arc::clone(channel),

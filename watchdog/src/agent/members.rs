@@ -101,13 +101,12 @@ pub struct Members {
 }
 
 impl Members {
-    /// An empty table with room for `capacity` processes, whose growth is measured over `window`. Room that
-    /// is not used takes no memory.
-    pub fn new(window: Duration, capacity: usize) -> Self {
+    /// An empty table with room for `capacity` processes. Room that is not used takes no memory.
+    pub fn new(capacity: usize) -> Self {
         Self {
             leader: None,
             uid: None,
-            window,
+            window: Duration::ZERO,
             // SAFETY: sysconf reads no memory of ours.
             page_bytes: unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u64,
             // SAFETY: sysconf reads no memory of ours.
@@ -121,8 +120,10 @@ impl Members {
     }
 
     /// Begins with another target. `leader` is the process that was started, or given with `--pid`; `uid` the
-    /// user for whom it is guarded: a process that kill(2) would not let this user signal is not seen.
-    pub fn begin(&mut self, leader: Option<u32>, uid: Option<u32>) {
+    /// user for whom it is guarded: a process that kill(2) would not let this user signal is not seen. Growth is
+    /// measured over `window`.
+    pub fn begin(&mut self, leader: Option<u32>, uid: Option<u32>, window: Duration) {
+        self.window = window;
         self.leader = leader;
         self.uid = uid;
         self.tracked.clear();

@@ -6,8 +6,8 @@ use std::process::{Child, Command};
 const WINDOW: Duration = Duration::from_secs(4);
 
 fn table(leader: Option<u32>, window: Duration) -> Members {
-    let mut members = Members::new(window, CAPACITY);
-    members.begin(leader, None);
+    let mut members = Members::new(CAPACITY);
+    members.begin(leader, None, window);
     members
 }
 
@@ -142,8 +142,8 @@ fn who_is_not_the_users_to_signal_is_no_member() {
         .expect("setpriv");
     let ours = sleeper();
     let pids = [theirs.id(), ours.id()];
-    let mut members = Members::new(WINDOW, CAPACITY);
-    members.begin(None, Some(65534));
+    let mut members = Members::new(CAPACITY);
+    members.begin(None, Some(65534), WINDOW);
     let mut at = Duration::from_secs(1);
     let patience = std::time::Instant::now() + Duration::from_secs(10);
     // Until setpriv has become the user it is root's, too.

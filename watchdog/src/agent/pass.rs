@@ -43,6 +43,10 @@ pub struct Pass {
     eyes: TargetEyes,
     /// The table of its processes, while they are looked at.
     members: Option<Members>,
+    /// What they held together when they were looked at last: where no controller counts, all that is known.
+    summed_bytes: Option<u64>,
+    /// The machine has stirred since the last look.
+    stirred: bool,
     policy: Policy,
     channel: Arc<Channel>,
     next: Look,
@@ -89,6 +93,8 @@ impl Pass {
             charge,
             eyes,
             members: None,
+            summed_bytes: None,
+            stirred: false,
             next: policy.first_look(),
             policy,
             channel,
@@ -158,9 +164,10 @@ impl Pass {
         spare: &mut Vec<Members>,
     ) -> io::Result<Duration> {
         self.count_delay(now);
+        let stirred = std::mem::take(&mut self.stirred);
         // Where no controller counts, the members' totals are the target's usage.
-        let is_counted = self.eyes.has_controller() || self.policy.rests();
-        let wanted = if woken || !is_counted {
+        let is_known = self.summed_bytes.is_some() && self.rests() && !stirred;
+        let wanted = if woken || !(self.eyes.has_controller() || is_known) {
             Depth::Members
         } else {
             self.next.depth
@@ -215,7 +222,12 @@ impl Pass {
         if depth < wanted {
             self.next.after = self.next.after.max(AGAIN);
         }
-        let pause = if self.rests() { REST } else { self.next.after };
+        let rests = self.rests();
+        if rests && !self.eyes.has_controller() && self.victim.is_none() {
+            // It was summed up, and others are to be.
+            spare.extend(self.members.take());
+        }
+        let pause = if rests { REST } else { self.next.after };
         self.due = Some(now + pause);
         Ok(pause)
     }
@@ -228,6 +240,7 @@ impl Pass {
     /// The machine stirs: it is due.
     pub fn wake(&mut self, now: Duration) {
         self.due = Some(now);
+        self.stirred = true;
     }
 
     /// As deep a look as there is a table for: one is borrowed to look at processes, and given back when they
@@ -238,7 +251,8 @@ impl Pass {
             if self.members.is_none() {
                 self.members = spare.pop();
                 if let Some(members) = &mut self.members {
-                    members.begin(self.charge.leader, self.charge.uid);
+                    let Charge { leader, uid, .. } = self.charge;
+                    members.begin(leader, uid, self.policy.growth_window());
                 }
             }
             if self.members.is_none() {
@@ -271,7 +285,7 @@ impl Pass {
     /// Where no controller counts, the members' anonymous memory is what is known.
     fn without_controller(&self, mut target: TargetFacts) -> TargetFacts {
         if !self.eyes.has_controller() {
-            target.current_bytes = self.views().iter().map(|m| m.anon_bytes).sum();
+            target.current_bytes = self.summed_bytes.unwrap_or(0);
         }
         target
     }
@@ -289,6 +303,7 @@ impl Pass {
         status
             .unreadable
             .store(unseen.unreadable, Ordering::Relaxed);
+        self.summed_bytes = Some(members.views().iter().map(|m| m.anon_bytes).sum());
         let seen = members.views().len() as u64 + untracked;
         status.processes.store(seen, Ordering::Relaxed);
         Ok(())

@@ -172,7 +172,7 @@ impl Run {
         let capacity = members::capacity(open_files());
         let decider = Decider::new(
             Eyes::new(machine_eyes),
-            vec![Members::new(orders.settings.growth_window, capacity)],
+            vec![Members::new(capacity)],
             1,
             way.clone(),
             None,

@@ -280,6 +280,12 @@ impl Watched {
         }
     }
 
+    /// From now on by other numbers, and by a pass that knows of no cgroup inside yet.
+    pub(super) fn judge_by(&mut self, settings: Settings) {
+        self.settings = settings;
+        self.nested.clear();
+    }
+
     /// The record so far was told: another begins.
     pub(super) fn begin_again(&mut self, at: (Duration, SystemTime)) {
         self.began = at;

@@ -152,6 +152,7 @@ fn interval(usec: Option<&OsStr>, pid: Option<&OsStr>, own_pid: u32) -> Option<D
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::counting;
     use std::os::linux::net::SocketAddrExt;
     use std::os::unix::net::{SocketAddr, UnixDatagram};
 
@@ -169,7 +170,9 @@ mod tests {
         let notifier = Notifier::at(path.as_os_str()).expect("connected");
         notifier.ready().expect("sent");
         assert_eq!(heard(&manager), "READY=1");
+        let before = counting::calls();
         notifier.feed().expect("sent");
+        assert_eq!(counting::calls(), before, "the deciding thread gives it");
         assert_eq!(heard(&manager), "WATCHDOG=1");
         notifier.stopping().expect("sent");
         assert_eq!(heard(&manager), "STOPPING=1");

@@ -166,6 +166,11 @@ impl Policy {
         }
     }
 
+    /// Over which time the growth of a process is to be measured.
+    pub fn growth_window(&self) -> Duration {
+        self.settings.growth_window
+    }
+
     /// The rates behind the decisions, for the live line and the record.
     pub fn signals(&self) -> &Signals {
         &self.signals
@@ -380,6 +385,9 @@ impl Policy {
     }
 }
 
+#[cfg(test)]
+#[path = "policy_properties.rs"]
+mod properties;
 #[cfg(test)]
 #[path = "policy_tests.rs"]
 mod tests;

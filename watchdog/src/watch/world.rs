@@ -276,3 +276,47 @@ fn grown(per_s: u64, since: Duration) -> u64 {
 fn share(since: Duration, permille: u64) -> u64 {
     since.as_micros() as u64 * permille / 1000
 }
+
+/// Holds what it has.
+pub(super) fn steady(pid: u32, bytes: u64) -> Process {
+    Process {
+        pid,
+        base_bytes: bytes,
+        fill_bytes_per_s: 0,
+        most_bytes: bytes,
+        stall_permille: 0,
+        begins: Duration::ZERO,
+        signals: Manners::Dies,
+    }
+}
+
+/// Takes for ever.
+pub(super) fn leak(pid: u32, bytes_per_s: u64) -> Process {
+    Process {
+        pid,
+        base_bytes: 0,
+        fill_bytes_per_s: bytes_per_s,
+        most_bytes: u64::MAX,
+        stall_permille: 0,
+        begins: Duration::ZERO,
+        signals: Manners::Dies,
+    }
+}
+
+/// A thrasher at its limit.
+pub(super) fn thrash(full_permille: u64) -> World {
+    World {
+        cache_bytes_per_s: GIB,
+        full_permille,
+        refaults_per_s: 5000,
+        ..World::quiet(200 * MIB).with(Process {
+            stall_permille: full_permille,
+            ..steady(7, 20 * MIB)
+        })
+    }
+}
+
+/// What a policy of its usual numbers does to it.
+pub(super) fn run(world: &World, spell: Duration) -> Outcome {
+    world.run(Settings::default(), Response::Kill, spell, Duration::ZERO)
+}

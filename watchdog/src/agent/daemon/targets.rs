@@ -187,7 +187,7 @@ impl Targets {
     pub(super) fn begin_anew(&mut self, settings: Settings, means: &Means) {
         self.settings = settings;
         for (id, kept) in &mut self.kept {
-            kept.watched.settings = settings;
+            kept.watched.judge_by(settings);
             means.way.send(Arrival::Departure(*id));
             means.kernel.stand_down(*id);
             if let Err(error) = kept.hand_over(means) {

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::act::signal::pidfd_open;
+use crate::counting;
 use crate::host::meminfo::MemInfo;
 use crate::host::oomd::{Limits, Preference, PressureLimit};
 use crate::watch::oomd_rule::Under;
@@ -154,7 +155,9 @@ impl Lab {
             arc: None,
             psi: None,
         };
+        let before = counting::calls();
         let pause = self.stage.once(self.now, Some(&machine));
+        assert_eq!(counting::calls(), before, "calls to the allocator");
         assert!(pause <= IDLE);
         self.now += pause.max(Duration::from_millis(1));
     }
