@@ -1,22 +1,25 @@
 //! memwatch stopped in its tracks while its target thrashes: the kernel acts, and memwatch tells of it
 //! when it is back. The guard's own rules are `tests/guard.rs`'s.
 
-use std::{os::unix::process::CommandExt, thread, time::Duration};
+use std::{os::unix::process::CommandExt, path::Path, thread, time::Duration};
 
-use super::lab::{Lab, is_alive, wait_for, wait_until, workload};
+use super::lab::{Lab, MEMWATCH, is_alive, wait_for, wait_until, workload};
 use super::refuse::refuse;
 
-/// The BPF programs are ready when this is in the heart of the run: they load beside the command.
-const LOADED: Duration = Duration::from_secs(2);
-
-/// A shell line that begins to thrash when the programs are ready, and says who does.
+/// A shell line that begins to thrash when it is told to [`go`], and says who does.
 pub(super) fn late_thrasher(lab: &Lab) -> String {
     let culprit = lab.file("culprit").display().to_string();
     let dir = env!("CARGO_TARGET_TMPDIR");
     format!(
-        "sleep 3; exec {} thrash --culprit {culprit} --dir {dir}",
+        "until [ -e {} ]; do sleep 0.1; done; exec {} thrash --culprit {culprit} --dir {dir}",
+        lab.file("go").display(),
         workload()
     )
+}
+
+/// Tells it.
+pub(super) fn go(lab: &Lab) {
+    std::fs::write(lab.file("go"), "").expect("room");
 }
 
 #[test]
@@ -24,9 +27,9 @@ fn a_thrasher_is_killed_though_memwatch_is_stopped() {
     let lab = Lab::new();
     let hog = late_thrasher(&lab);
     let started = lab.start(lab.reporting(&["--memory-max", "64M", "--cmd", &hog]));
-    wait_until("a target", || !lab.targets().is_empty());
-    thread::sleep(LOADED);
+    lab.wait_for_guard(Path::new(MEMWATCH));
     started.signal(libc::SIGSTOP);
+    go(&lab);
     let hog: u32 = wait_for("the hog", || lab.read("culprit").parse().ok());
     wait_until("the guard's kill", || !is_alive(hog));
     started.signal(libc::SIGCONT);
@@ -55,7 +58,10 @@ fn a_thrasher_is_killed_by_the_guard_though_memwatch_may_kill_nobody() {
     let mut command = lab.reporting(&["--memory-max", "64M", "--cmd", &hog]);
     // SAFETY: system calls.
     unsafe { command.pre_exec(|| refuse(libc::SYS_pidfd_send_signal)) };
-    let ran = lab.run(command).expect_verdict("killed_by_guard", 137);
+    let started = lab.start(command);
+    lab.wait_for_guard(Path::new(MEMWATCH));
+    go(&lab);
+    let ran = started.wait().expect_verdict("killed_by_guard", 137);
     let hog: u32 = lab.read("culprit").parse().expect("a pid");
     assert_eq!(ran.report["victims"][0]["pid"], hog);
 }
@@ -64,8 +70,7 @@ fn a_thrasher_is_killed_by_the_guard_though_memwatch_may_kill_nobody() {
 fn a_stopped_memwatch_is_no_reason_by_itself() {
     let lab = Lab::new();
     let started = lab.start(lab.reporting(&["--memory-max", "64M", "--", "sleep", "9"]));
-    wait_until("a target", || !lab.targets().is_empty());
-    thread::sleep(LOADED);
+    lab.wait_for_guard(Path::new(MEMWATCH));
     started.signal(libc::SIGSTOP);
     thread::sleep(Duration::from_secs(5));
     started.signal(libc::SIGCONT);

@@ -26,25 +26,21 @@ fn in_a_cgroup_namespace_reclaim_is_counted_all_the_same() {
         &report,
         "--memory-max",
         "64M",
-        "--",
-        &workload(),
+        "--cmd",
+        // First the limit is full of cache, which a stream has reclaimed and a leak has to.
+        &format!(
+            "head -c 200M /dev/zero >{big} && cat {big} >/dev/null && exec {} leak --rate 30M",
+            workload(),
+            big = lab.file("big").display(),
+        ),
     ]);
-    let dir = env!("CARGO_TARGET_TMPDIR");
-    command.args(["thrash", "--seconds", "10", "--dir", dir]);
-    // On a disk that is as fast as memory a thrasher hardly stalls, and ends by itself.
-    let ran = lab.run(command);
-    let was_killed = ran.report["verdict"] == "killed_by_memwatch";
+    let ran = lab.run(command).expect_verdict("killed_by_memwatch", 137);
     assert!(
         ran.report["reclaim"]["memcg"].as_u64() > Some(0),
         "{ran:#?}"
     );
     assert!(
         ran.report["reclaim"]["stall_us"].as_u64() > Some(0),
-        "{ran:#?}"
-    );
-    // Sampled while it stalled: of three seconds of it at least one fault in sixteen.
-    assert!(
-        !was_killed || ran.report["faults"]["pressed_major"].as_u64() > Some(0),
         "{ran:#?}"
     );
 }

@@ -5,17 +5,12 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    thread,
-    time::Duration,
 };
 
 use memwatch::host::cgroup::id;
 
-use super::guarding::late_thrasher;
+use super::guarding::{go, late_thrasher};
 use super::lab::{Lab, MEMWATCH, Started, is_alive, wait_for, wait_until};
-
-/// The BPF programs load beside the command and are ready by then.
-const LOADED: Duration = Duration::from_secs(2);
 
 /// A memwatch that is dead before its target begins to thrash; the thrasher.
 fn orphan(lab: &Lab, program: &Path) -> (Started, u32) {
@@ -23,10 +18,10 @@ fn orphan(lab: &Lab, program: &Path) -> (Started, u32) {
     let mut command = lab.command(program);
     command.args(["attach", "--memory-max", "64M", "--cmd", &hog]);
     let mut memwatch = lab.start(command);
-    wait_until("a target", || !lab.targets().is_empty());
-    thread::sleep(LOADED);
+    lab.wait_for_guard(program);
     memwatch.child.kill().expect("ours");
     memwatch.child.wait().expect("ours");
+    go(lab);
     let hog = wait_for("the hog", || lab.read("culprit").parse().ok());
     (memwatch, hog)
 }
@@ -95,7 +90,7 @@ fn the_guard_over_an_orphan_is_listed_and_can_be_lifted() {
     let lab = Lab::new();
     let mut memwatch = lab.start(lab.memwatch(&["--", "sleep", "60"]));
     let target = lab.target();
-    thread::sleep(LOADED);
+    lab.wait_for_guard(Path::new(MEMWATCH));
     let guard = |action: &str| {
         let mut command = lab.command(MEMWATCH);
         lab.run({

@@ -146,6 +146,16 @@ impl Lab {
         };
         wait_for("a target", here)
     }
+
+    /// Waits until the guard in the kernel stands over the one target, as `memwatch`, of whatever build, says.
+    pub(crate) fn wait_for_guard(&self, memwatch: &Path) {
+        let line = format!("{}: armed, its memwatch lives", self.target().display());
+        wait_until("the guard", || {
+            let mut list = self.command(memwatch);
+            let list = list.args(["guard", "list"]).output().expect("it runs");
+            String::from_utf8_lossy(&list.stdout).contains(&line)
+        });
+    }
 }
 
 impl Drop for Lab {
