@@ -24,21 +24,10 @@ expect_at_least 'brink: peak in permille of the limit' \
     "$(report brink '.peak_bytes * 1000 / .target.memory_max_bytes | floor')" 985
 
 # Nobody is there to end the leak before the limit. Without the brake the OOM killer does it.
-"$memwatch" attach --report leak.json --memory-max 256M --cmd \
-    "until [ -e $PWD/go ]; do sleep 0.2; done; exec $workload leak --culprit $PWD/leak.culprit --seconds 100" \
-    </dev/null &
-watch=$!
-expect 'the guard' "$(wait_until 60 stands_guard && echo stands)" stands
+start_waiting_leak --memory-max 256M
 ooms=$(oom_kills)
 kill -STOP "$watch"
 # Longer than it takes for memwatch to be missed.
 sleep 4
-touch go
-expect 'the leak' "$(wait_until 20 test -s leak.culprit && echo began)" began
-expect 'the leak' "$(wait_until 60 is_over "$(cat leak.culprit)" && echo ended)" ended
-kill -CONT "$watch"
-wait "$watch"
-code=$?
+expect_leak_ended_by_guard
 expect 'kills by the OOM killer' $(($(oom_kills) - ooms)) 0
-expect_ended leak killed_by_guard 137
-expect_victim leak guard

@@ -206,3 +206,41 @@ finish() {
 }
 trap finish EXIT
 install_package
+
+# as USER COMMAND...: in a login session of that user.
+as() {
+    local user=$1
+    shift
+    systemd-run --quiet --wait --pipe -p PAMName=login -p User="$user" -p WorkingDirectory="$PWD" "$@" </dev/null
+}
+
+# Makes users, and a directory `out` that the first of them may write to, with the workload in everybody's path.
+make_users() {
+    local user
+    for user in "$@"; do useradd --create-home "$user"; done
+    install -d -o "$1" out
+    cd out
+    install -m 755 "$workload" /usr/local/bin
+}
+
+# A leak that begins when the file `go` is there, under memwatch with these options, in the background: its pid is
+# in `watch`. Returns when the guard stands over it.
+start_waiting_leak() {
+    "$memwatch" attach --report leak.json "$@" --cmd \
+        "until [ -e $PWD/go ]; do sleep 0.2; done; exec $workload leak --culprit $PWD/leak.culprit --seconds 100" \
+        </dev/null &
+    watch=$!
+    expect 'the guard' "$(wait_until 60 stands_guard && echo stands)" stands
+}
+
+# The leak goes, while its memwatch is stopped, and must be ended by the guard.
+expect_leak_ended_by_guard() {
+    touch go
+    expect 'the leak' "$(wait_until 20 test -s leak.culprit && echo began)" began
+    expect 'the leak' "$(wait_until 60 is_over "$(cat leak.culprit)" && echo ended)" ended
+    kill -CONT "$watch"
+    wait "$watch"
+    code=$?
+    expect_ended leak killed_by_guard 137
+    expect_victim leak guard
+}

@@ -7,20 +7,15 @@
 
 . /payload/scenarios/lib.sh
 
-useradd --create-home user
-# Where the user may write, and finds the programs.
-install -d -o user out
-cd out
-install -m 755 "$workload" /usr/local/bin
+make_users user
 
 # as_user NAME ARGUMENT...: the same as `attach`, by the user, in a login session.
 as_user() {
     local name=$1
     shift
     echo "--- $name: the user's memwatch attach $*"
-    systemd-run --quiet --wait --pipe -p PAMName=login -p User=user -p WorkingDirectory="$PWD" \
-        -E MEMWATCH_CULPRIT_FILE="$PWD/$name.culprit" \
-        /usr/bin/memwatch attach --report "$name.json" "$@" </dev/null
+    as user -E MEMWATCH_CULPRIT_FILE="$PWD/$name.culprit" \
+        /usr/bin/memwatch attach --report "$name.json" "$@"
     code=$?
 }
 
