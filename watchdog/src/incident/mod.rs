@@ -1,4 +1,4 @@
-//! What is told about a run: the record and its faces. `record` and `intervention` are the one
+//! What is told about a run: the record and its faces. `record`, `intervention` and `suite` are the one
 //! schema, `merge` makes two of one target one, `evidence` fills it from what the policy saw, `text` keeps hostile names from speaking
 //! through it, `report` puts it on disk, `summary` and `live` show it to a person. Who gathers the
 //! facts is `agent`; who sends a record further is `export`.
@@ -16,6 +16,7 @@ mod sample;
 #[cfg(test)]
 mod schema;
 mod signal;
+pub mod suite;
 mod summary;
 mod takeover;
 mod text;
@@ -39,6 +40,7 @@ pub use report::{ReportError, ReportFile};
 #[cfg(test)]
 pub(crate) use schema::validate;
 pub use signal::{Signal, UnknownSignal};
+pub use suite::Suite;
 pub use summary::summary;
 pub use takeover::{Fault, Takeover};
 pub use text::{Comm, Text};

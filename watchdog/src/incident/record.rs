@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
-    BlockedTask, HungTask, Intervention, KernelOomVictim, KilledBy, Signal, Takeover, Text,
+    BlockedTask, HungTask, Intervention, KernelOomVictim, KilledBy, Signal, Suite, Takeover, Text,
     Timestamp, Victim,
 };
 use crate::watch::Rung;
@@ -84,6 +84,8 @@ pub struct Record {
     pub blocked_tasks: Vec<BlockedTask>,
     /// How it stands with systemd-oomd, if this is about what that was given to look after.
     pub takeover: Option<Takeover>,
+    /// The tests, if pytest ran with memwatch's plugin.
+    pub suite: Option<Suite>,
     /// What is missing from this record because it was lost.
     #[serde(default)]
     pub losses: Losses,
@@ -321,6 +323,7 @@ impl Record {
             hung_tasks: Vec::new(),
             blocked_tasks: Vec::new(),
             takeover: None,
+            suite: None,
             losses: Losses::default(),
             features_lost: Vec::new(),
             notes: Vec::new(),

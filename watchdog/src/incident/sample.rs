@@ -160,6 +160,7 @@ pub(super) fn grave() -> Record {
         units: vec!["user.slice".into()],
         kills: 1,
     });
+    record.suite = Some(tested());
     let mut second = record.interventions[0].clone();
     second.at_us = 60_000_000;
     second.rule = Rule::Stall;
@@ -217,4 +218,52 @@ pub(super) fn grave() -> Record {
     record.exit_code = Some(137);
     schema::validate(&record);
     record
+}
+
+/// Two tests: one that leaked, with a hostile name, and one in the process that was killed.
+pub(super) fn tested() -> Suite {
+    let clean = suite::Test {
+        id: Text::of_name(b"tests/test_a.py::test_open[\x1b[31m]"),
+        outcome: suite::Outcome::Passed,
+        worker: Some("gw0".into()),
+        pid: 4251,
+        at_us: 2_000_000,
+        wall_us: 1_500,
+        cpu_us: Some(1_400),
+        setup_us: Some(200),
+        call_us: Some(1_200),
+        teardown_us: Some(100),
+        rss_before_bytes: Some(200 * MIB),
+        rss_after_bytes: Some(203 * MIB),
+        peak_bytes: Some(206 * MIB),
+        children_peak_bytes: None,
+        minor_faults: Some(812),
+        major_faults: Some(0),
+        reclaim_us: Some(0),
+        leaks: vec![suite::Leak {
+            kind: suite::LeakKind::FileDescriptors,
+            count: 1,
+            names: vec!["/tmp/a.txt".into()],
+        }],
+        ended_by_memwatch: None,
+    };
+    let killed = suite::Test {
+        id: "tests/test_b.py::test_index".into(),
+        outcome: suite::Outcome::Killed,
+        worker: Some("gw1".into()),
+        pid: 4250,
+        peak_bytes: Some(1434 * MIB),
+        rss_after_bytes: None,
+        leaks: Vec::new(),
+        ended_by_memwatch: Some("exhaustion: limit full in 35ms".into()),
+        ..clean.clone()
+    };
+    Suite {
+        pytest_version: Some("9.2.0".into()),
+        python_version: Some("3.11.7".into()),
+        workers: 2,
+        selected: Some(589),
+        tests: vec![clean, killed],
+        lost: 0,
+    }
 }

@@ -1,0 +1,137 @@
+//! What a run's pytest told of its tests, and what memwatch measured of them: the part of the record that is
+//! about tests. It is what the processes of the target say of themselves, so it is evidence and never
+//! authority. Who reads it is `pytest`'s, who compares runs by it is `tests`'.
+
+use serde::{Deserialize, Serialize};
+
+use super::Text;
+
+/// The tests of one run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Suite {
+    /// The version of pytest.
+    pub pytest_version: Option<Text>,
+    /// The version of Python.
+    pub python_version: Option<Text>,
+    /// How many workers of pytest-xdist there were, replacements included; 0 without it.
+    pub workers: u32,
+    /// How many tests were chosen to run, if the collection came to its end.
+    pub selected: Option<u64>,
+    /// Each test that was begun, in the order in which they began. One that ran several times is there as
+    /// often.
+    pub tests: Vec<Test>,
+    /// Results that could not be read, and results beyond the most that are kept.
+    pub lost: u64,
+}
+
+/// One run of one test.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Test {
+    /// Its node id, as pytest shows it.
+    pub id: Text,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The worker of pytest-xdist that ran it; `None` without xdist.
+    pub worker: Option<Text>,
+    /// The process that ran it.
+    pub pid: u32,
+    /// When it began, from the start of the run.
+    pub at_us: u64,
+    /// How long it took, setup and teardown included.
+    pub wall_us: u64,
+    /// CPU time of its process meanwhile.
+    pub cpu_us: Option<u64>,
+    /// How long its setup took.
+    pub setup_us: Option<u64>,
+    /// How long the test itself took.
+    pub call_us: Option<u64>,
+    /// How long its teardown took.
+    pub teardown_us: Option<u64>,
+    /// What its process held resident when it began.
+    pub rss_before_bytes: Option<u64>,
+    /// And when it was over: what it retained is the difference.
+    pub rss_after_bytes: Option<u64>,
+    /// The most that its process held resident at once meanwhile.
+    pub peak_bytes: Option<u64>,
+    /// The most that processes which it started held resident together, as memwatch saw them.
+    pub children_peak_bytes: Option<u64>,
+    /// Page faults of its process that were answered from memory.
+    pub minor_faults: Option<u64>,
+    /// Page faults of its process that waited for a disk.
+    pub major_faults: Option<u64>,
+    /// Time that its process spent in reclaim, to the nearest look.
+    pub reclaim_us: Option<u64>,
+    /// What it left behind.
+    #[serde(default)]
+    pub leaks: Vec<Leak>,
+    /// Why memwatch failed it or killed its process; `None` if it did not.
+    pub ended_by_memwatch: Option<Text>,
+}
+
+/// How a test ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// As it should.
+    Passed,
+    /// The test itself failed.
+    Failed,
+    /// Its setup or teardown failed.
+    Error,
+    /// It was not run, on purpose.
+    Skipped,
+    /// It failed, as was expected.
+    Xfailed,
+    /// It passed, though it was expected to fail.
+    Xpassed,
+    /// Its process died under it.
+    Killed,
+    /// It had not ended when the run did, or nobody told how.
+    Unknown,
+}
+
+/// Something that a test left behind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leak {
+    /// What sort of thing.
+    pub kind: LeakKind,
+    /// How many; bytes, for memory.
+    pub count: u64,
+    /// Which, as far as they have names: the first few.
+    #[serde(default)]
+    pub names: Vec<Text>,
+}
+
+/// The sorts of things that a test can leave behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeakKind {
+    /// Open file descriptors.
+    FileDescriptors,
+    /// Threads that run on.
+    Threads,
+    /// Child processes that run on.
+    Children,
+    /// Files in /dev/shm.
+    SharedMemory,
+    /// Files in the directory for temporary files, outside of pytest's own.
+    TemporaryFiles,
+    /// Memory that its process did not give back.
+    Memory,
+}
+
+impl Test {
+    /// How far its process grew at most while it ran, with the processes that it started.
+    #[must_use]
+    pub fn growth_bytes(&self) -> Option<u64> {
+        let own = self.peak_bytes?.saturating_sub(self.rss_before_bytes?);
+        Some(own + self.children_peak_bytes.unwrap_or(0))
+    }
+
+    /// What its process held on to when it was over.
+    #[must_use]
+    pub fn retained_bytes(&self) -> Option<u64> {
+        Some(self.rss_after_bytes?.saturating_sub(self.rss_before_bytes?))
+    }
+}
