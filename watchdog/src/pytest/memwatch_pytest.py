@@ -337,6 +337,7 @@ class Watcher:
         self.slot.write(0, "", IDLE, time.monotonic_ns(), 0, 0, 0)
 
     def asked(self, _signum, frame):
+        __tracebackhide__ = True
         if os.getpid() != self.pid or self.slot is None:
             return
         try:
@@ -350,10 +351,10 @@ class Watcher:
             frame = frame.f_back
         if frame is None:
             return
-        self.serial_failed = self.serial
-        pytest.fail(request.get("why", "failed by memwatch"))
+        self.failed = self.serial, request.get("why", "failed by memwatch")
+        pytest.fail(self.failed[1])
 
-    serial_failed = 0
+    failed = 0, None  # the test that was failed here last, and why
 
     def give_back(self):
         """Takes a failed test apart: its frames hold what it allocated (pytest keeps the traceback)."""
@@ -392,22 +393,23 @@ class Watcher:
         for line in os.pread(self.ended_fd, size, 0).splitlines():
             try:
                 entry = json.loads(line)
-                self.ended[entry["id"]] = entry.get("why", "its process was killed")
+                self.ended[entry["id"]] = entry
             except (ValueError, KeyError, TypeError):  # the last line is not whole yet
                 continue
         self.ended_size = size
 
     def why_ended(self, node_id):
+        """Why the process that ran this was killed; None too if it was for another test's memory."""
         self.read_ended()
-        return self.ended.get(node_id)
+        entry = self.ended.get(node_id)
+        return None if entry is None or entry.get("bystander") else entry.get("why", "")
 
     # -- collection
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collectstart(self, collector):
         self.serial += 1
-        memory, timeout = self.limits
-        self.slot.write(self.serial, collector.nodeid, COLLECT, time.monotonic_ns(), self.gauge.rss(), memory, 0)
+        self.slot.write(self.serial, collector.nodeid, COLLECT, time.monotonic_ns(), self.gauge.rss(), 0, 0)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_make_collect_report(self, collector):
@@ -465,7 +467,7 @@ class Watcher:
         if test is None:
             return
         test["phases"][call.when] = test["phases"].get(call.when, 0) + call.duration
-        if self.serial_failed == self.serial and call.excinfo is not None:
+        if self.failed[0] == self.serial and call.excinfo is not None:
             self.wreck = call.excinfo.value
         if call.when == "teardown":
             self.measure(test)
@@ -514,20 +516,30 @@ class Watcher:
         for phase, seconds in test["phases"].items():
             line[phase + "_us"] = int(seconds * 1e6)
         line.update(test["figures"])
+        if self.failed[0] == test["serial"]:
+            line["failed_by_memwatch"] = self.failed[1]
         self.tell(line)
 
     # -- the controller of pytest-xdist
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_handlecrashitem(self, crashitem, report):
+    def pytest_handlecrashitem(self, crashitem, report, sched):
         # memwatch writes down whom it killed right after the kill, and xdist may be as fast.
         for _ in range(50):
-            why = self.why_ended(crashitem)
-            if why is not None:
-                report.longrepr = "%s\nmemwatch: %s" % (report.longrepr, why)
-                report.sections.append(("memwatch", why))
-                return
+            self.read_ended()
+            if crashitem in self.ended:
+                break
             time.sleep(0.005)
+        entry = self.ended.get(crashitem)
+        if entry is None:
+            return
+        report.longrepr = "%s\nmemwatch: %s" % (report.longrepr, entry.get("why", ""))
+        if entry.get("bystander"):
+            try:
+                sched.mark_test_pending(crashitem)
+            except NotImplementedError:  # this scheduler runs it again by itself
+                pass
+            report.outcome = "rerun"
 
     # -- the end
 
