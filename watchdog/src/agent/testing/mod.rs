@@ -43,8 +43,10 @@ pub(super) struct Testing {
     shared: Arc<Shared>,
     /// Tests that were asked to fail, by process.
     asked: BTreeMap<u32, Asked>,
-    /// How long the stacks of a process were when it was asked for more, by intervention.
+    /// From where in the stacks of a process those of an intervention are.
     stacks: BTreeMap<u32, (u32, usize)>,
+    /// How much of the stacks of a process is of tests that are over.
+    old_stacks: BTreeMap<u32, usize>,
     /// Tests whose process was killed.
     ended: Vec<EndedTest>,
     limits: u32,
@@ -74,6 +76,7 @@ impl Testing {
             shared: Arc::new(Shared::new(Home::make(terms)?)),
             asked: BTreeMap::new(),
             stacks: BTreeMap::new(),
+            old_stacks: BTreeMap::new(),
             ended: Vec::new(),
             limits: 0,
         })
@@ -169,6 +172,12 @@ impl Testing {
             .map(|(pid, _)| *pid)
             .collect();
         for pid in over {
+            let written = self
+                .shared
+                .home
+                .stacks(pid)
+                .map_or(0, |stacks| stacks.len());
+            self.old_stacks.insert(pid, written);
             if let Some(asked) = self.asked.remove(&pid)
                 && let Some(bytes) = current_bytes
             {
@@ -317,14 +326,8 @@ impl Testing {
     }
 
     fn expect_stack(&mut self, number: u32, pid: u32) {
-        let so_far = self
-            .shared
-            .home
-            .stacks(pid)
-            .map_or(0, |stacks| stacks.len());
-        // The deciding thread has asked already, and the process may have been as quick: a little too much is
-        // cut where it repeats itself.
-        self.stacks.entry(number).or_insert((pid, so_far));
+        let from = self.old_stacks.get(&pid).copied().unwrap_or(0);
+        self.stacks.entry(number).or_insert((pid, from));
     }
 
     /// A test was over a limit of its own.
