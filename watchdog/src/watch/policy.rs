@@ -30,6 +30,8 @@ pub enum Rung {
     Warn,
     /// Have the test fail that the victim runs; its process goes on.
     Abort,
+    /// Interrupt a run of pytest, which ends with its reports. Never the policy's.
+    Sigint,
     /// Ask the victim to end.
     Sigterm,
     /// End it.

@@ -12,19 +12,19 @@ mod suite;
 mod words;
 
 use super::channel::Notice;
-use super::story::{FIRST_TEST, Story};
+use super::story::{FIRST_TEST, NO_PROGRESS, Story};
 use crate::act::{Mode, Outcome, signal};
 use crate::host::place::Place;
 use crate::incident::{
-    BlamedTest, Culprit, Intervention, KilledBy, Process, RungTaken, Signal, Suite, TestPhase,
-    Text, Victim,
+    BlamedTest, Culprit, Intervention, KilledBy, Process, Rule, RungTaken, Signal, Suite,
+    TestPhase, Text, Victim,
 };
 use crate::pytest::home::Ended;
 use crate::pytest::results::Results;
 use crate::pytest::{Home, HomeError, Phase, Slot, Terms};
 use crate::watch::{Member, Rung};
 pub use board::Board;
-use eye::{Eye, Shared, Told, stat_of};
+use eye::{Eye, News, Shared, Told, stat_of};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
@@ -35,6 +35,8 @@ use std::time::Duration;
 
 /// A process that runs tests is at most so many generations above what it started.
 const GENERATIONS: usize = 32;
+/// How long pytest is given to end with its reports when it is interrupted.
+const INTERRUPTED: Duration = Duration::from_secs(10);
 /// The most lines of a stack that are kept.
 const STACK_LINES: usize = 200;
 
@@ -43,13 +45,15 @@ pub(super) struct Testing {
     shared: Arc<Shared>,
     /// Tests that were asked to fail, by process.
     asked: BTreeMap<u32, Asked>,
-    /// From where in the stacks of a process those of an intervention are.
-    stacks: BTreeMap<u32, (u32, usize)>,
+    /// From where in the stacks of a process those of an intervention are: by intervention and process.
+    stacks: BTreeMap<(u32, u32), usize>,
     /// How much of the stacks of a process is of tests that are over.
     old_stacks: BTreeMap<u32, usize>,
     /// Tests whose process was killed.
     ended: Vec<EndedTest>,
     limits: u32,
+    /// Until when a run that was interrupted may take to end.
+    interrupted_until: Option<Duration>,
 }
 
 struct Asked {
@@ -79,6 +83,7 @@ impl Testing {
             old_stacks: BTreeMap::new(),
             ended: Vec::new(),
             limits: 0,
+            interrupted_until: None,
         })
     }
 
@@ -156,10 +161,28 @@ impl Testing {
         }
     }
 
+    /// Everybody is about to be told to end: where are they?
+    pub(super) fn ask_for_stacks(&mut self, number: u32) {
+        for pid in self.shared.home.processes() {
+            let Some(slot) = self.shared.slot(pid) else {
+                continue;
+            };
+            self.expect_stack(number, pid);
+            poke(&slot);
+        }
+    }
+
     /// What the looking thread did by itself, and which of the tests that were asked to fail are over.
     pub(super) fn keep_up(&mut self, story: &mut Story, at: Duration, current_bytes: Option<u64>) {
-        while let Some(told) = self.shared.news.pop() {
-            self.take_in(&told, story);
+        while let Some(news) = self.shared.news.pop() {
+            match news {
+                News::Limit(told) => self.take_in(&told, story),
+                News::Stuck {
+                    at,
+                    idle,
+                    controllers,
+                } => self.interrupt(at, idle, &controllers, story),
+            }
         }
         let over: Vec<u32> = self
             .asked
@@ -189,7 +212,7 @@ impl Testing {
     /// The run is over: what was written to the end is read.
     pub(super) fn settle(&mut self, story: &mut Story) {
         self.shared.stop.store(true, Ordering::Release);
-        for (number, (pid, from)) in std::mem::take(&mut self.stacks) {
+        for ((number, pid), from) in std::mem::take(&mut self.stacks) {
             let stacks = self.shared.home.stacks(pid).unwrap_or_default();
             story.python_stack(number, stack_lines(stacks.get(from..).unwrap_or_default()));
         }
@@ -283,11 +306,7 @@ impl Testing {
             return;
         }
         // The deciding thread's signal may have come before there was anything to read.
-        if let Ok(pidfd) = signal::pidfd_open(slot.pid)
-            && stat_of(slot.pid).is_some_and(|stat| stat.start_ticks == slot.start_ticks)
-        {
-            signal::send(pidfd.as_fd(), libc::SIGURG, Mode::Real);
-        }
+        poke(slot);
         let serial = slot.serial;
         self.asked.insert(slot.pid, Asked { number, serial });
     }
@@ -327,7 +346,45 @@ impl Testing {
 
     fn expect_stack(&mut self, number: u32, pid: u32) {
         let from = self.old_stacks.get(&pid).copied().unwrap_or(0);
-        self.stacks.entry(number).or_insert((pid, from));
+        self.stacks.entry((number, pid)).or_insert(from);
+    }
+
+    /// Nothing goes on any more: pytest is interrupted, and so ends with its reports.
+    fn interrupt(&mut self, at: Duration, idle: Duration, controllers: &[Slot], story: &mut Story) {
+        self.interrupted_until = Some(at + INTERRUPTED);
+        let at_us = story.at_us(at);
+        let (observed, threshold) = words::no_progress(idle);
+        let rungs = controllers.iter().map(|slot| RungTaken {
+            rung: Rung::Sigint,
+            at_us,
+            pid: Some(slot.pid),
+            outcome: send(slot, libc::SIGINT),
+        });
+        let intervention = Intervention {
+            at_us,
+            rule: Rule::NoProgress,
+            observed,
+            threshold,
+            duration_us: Some(idle.as_micros() as u64),
+            rungs: rungs.collect(),
+            victim: None,
+            ground: None,
+            scope: None,
+            rivals: Vec::new(),
+            memory_before_bytes: None,
+            memory_after_bytes: None,
+            recovery_us: None,
+            test: None,
+            python_stack: Vec::new(),
+        };
+        story.test_limit(NO_PROGRESS, false, intervention, Vec::new());
+    }
+
+    /// Whether a run that was interrupted has not ended by itself. Told once.
+    pub(super) fn has_ignored_interrupt(&mut self, now: Duration) -> bool {
+        self.interrupted_until
+            .take_if(|until| now >= *until)
+            .is_some()
     }
 
     /// A test was over a limit of its own.
@@ -430,6 +487,21 @@ impl Testing {
 impl Drop for Testing {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
+    }
+}
+
+/// Has a process look for a request, and write its stacks down. Who does not listen takes no harm.
+fn poke(slot: &Slot) {
+    send(slot, libc::SIGURG);
+}
+
+/// Signals the process that the slot is of, or nobody.
+fn send(slot: &Slot, number: i32) -> Outcome {
+    match signal::pidfd_open(slot.pid) {
+        Ok(pidfd) if stat_of(slot.pid).is_some_and(|stat| stat.start_ticks == slot.start_ticks) => {
+            signal::send(pidfd.as_fd(), number, Mode::Real)
+        }
+        _ => Outcome::Gone,
     }
 }
 
