@@ -7,6 +7,7 @@
 
 mod blame;
 mod board;
+mod entrusted;
 mod eye;
 mod suite;
 mod words;
@@ -23,7 +24,7 @@ use crate::pytest::home::Ended;
 use crate::pytest::results::Results;
 use crate::pytest::{Home, HomeError, Phase, Slot, Terms};
 use crate::watch::{Member, Rung};
-pub use board::Board;
+pub use board::{Board, Notice as OnBoard};
 use eye::{Eye, News, Shared, Told, stat_of};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -57,6 +58,7 @@ pub(super) struct Testing {
     limits: u32,
     /// Until when a run that was interrupted may take to end.
     interrupted_until: Option<Duration>,
+    by_daemon: Vec<entrusted::ByDaemon>,
 }
 
 struct Asked {
@@ -87,6 +89,7 @@ impl Testing {
             ended: Vec::new(),
             limits: 0,
             interrupted_until: None,
+            by_daemon: Vec::new(),
         })
     }
 
