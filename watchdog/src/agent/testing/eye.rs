@@ -22,6 +22,8 @@ use std::time::Duration;
 
 /// How often it looks: a tenth of what a limit of memory may be overrun by at 1 GiB/s is 50 MiB.
 const PERIOD: Duration = Duration::from_millis(50);
+/// While there is no pytest in the run, if there will ever be one.
+const UNTIL_PYTEST: Duration = Duration::from_millis(250);
 /// A test that is over sooner is not worth telling the daemon of.
 const LONG: Duration = Duration::from_millis(200);
 /// The most that is told and not yet heard.
@@ -132,7 +134,8 @@ impl Eye {
     pub(super) fn run(mut self) {
         while !self.shared.stop.load(Ordering::Acquire) {
             self.look(clock::now());
-            std::thread::sleep(PERIOD);
+            let nobody = self.slots.is_empty();
+            std::thread::sleep(if nobody { UNTIL_PYTEST } else { PERIOD });
         }
     }
 

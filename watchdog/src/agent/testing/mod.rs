@@ -36,6 +36,8 @@ use std::time::Duration;
 
 /// A process that runs tests is at most so many generations above what it started.
 const GENERATIONS: usize = 32;
+/// Enough for two pages and what parses them; locked memory is counted by the size of stacks.
+const STACK_BYTES: usize = 128 << 10;
 /// How long pytest is given to end with its reports when it is interrupted.
 const INTERRUPTED: Duration = Duration::from_secs(10);
 /// Stacks are written in less than a millisecond by who is let run: looked for so often, so many times.
@@ -116,6 +118,7 @@ impl Testing {
         let eye = Eye::new(Arc::clone(&self.shared), place, mode, Box::new(wake));
         std::thread::Builder::new()
             .name("memwatch-tests".into())
+            .stack_size(STACK_BYTES)
             .spawn(move || eye.run())
             .map(drop)
     }
