@@ -27,6 +27,8 @@ pub mod incident;
 
 pub mod control;
 
+pub mod tests;
+
 pub mod agent;
 
 pub mod cli;
