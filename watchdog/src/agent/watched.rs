@@ -163,7 +163,7 @@ impl Watched {
                 grace_until: asked_until,
                 pardoned_at: Some(asked_until + self.settings.cooldown),
             }),
-            Rung::Warn | Rung::Freeze => self.condemned,
+            Rung::Warn | Rung::Abort | Rung::Freeze => self.condemned,
         };
     }
 

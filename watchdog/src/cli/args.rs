@@ -125,6 +125,10 @@ pub struct AttachArgs {
     #[arg(long, value_name = "PATH", default_value = control::SOCKET, help_heading = ACTION)]
     pub socket: PathBuf,
 
+    /// Do not give pytest memwatch's plugin
+    #[arg(long, help_heading = TESTS)]
+    pub no_pytest: bool,
+
     /// Write the incident record, JSON, to this file when the target has ended
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     report: Option<PathBuf>,
@@ -141,6 +145,7 @@ pub struct AttachArgs {
 
 const LIMITS: &str = "Limits";
 const ACTION: &str = "Under pressure";
+const TESTS: &str = "Tests of pytest";
 const OUTPUT: &str = "Output";
 
 /// Exactly one of these.

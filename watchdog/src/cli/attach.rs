@@ -6,6 +6,7 @@ use super::usage::OWN_FAILURE;
 use crate::agent::launch::{LaunchError, Program};
 use crate::agent::run::{self, Orders, Subject};
 use crate::config::Config;
+use crate::pytest::Terms;
 
 /// Runs it; the exit code. What went wrong before the command ran has been said.
 pub fn run(args: &AttachArgs, config: Config) -> u8 {
@@ -16,7 +17,11 @@ pub fn run(args: &AttachArgs, config: Config) -> u8 {
     };
     let subject = match target {
         Target::Shell(line) => Subject::Program(Program::shell(&line)),
-        Target::Program { program, arguments } => Subject::Program(Program { program, arguments }),
+        Target::Program { program, arguments } => Subject::Program(Program {
+            program,
+            arguments,
+            environment: Vec::new(),
+        }),
         Target::Pid(pid) => Subject::Pid(pid.unsigned_abs()),
         Target::Cgroup(path) => Subject::Cgroup(path),
     };
@@ -28,6 +33,7 @@ pub fn run(args: &AttachArgs, config: Config) -> u8 {
         with_arguments: args.with_arguments,
         record: args.record.clone(),
         daemon: args.socket.clone(),
+        tests: (!args.no_pytest).then(Terms::default),
     };
     run::run(orders).unwrap_or_else(|error| {
         failure::say(&*error);

@@ -84,6 +84,7 @@ pub(super) const POLICY: &[Key<Settings>] = keys! {
     foresight = "16", count();
     longest_foresight = "\"1s\"", DURATION;
     term_grace = "\"1s\"", DURATION;
+    abort_grace = "\"2s\"", DURATION;
     growth_window = "\"4s\"", DURATION;
     death_grace = "\"500ms\"", DURATION;
     settle = "\"100ms\"", DURATION;

@@ -28,6 +28,8 @@ pub enum Response {
 pub enum Rung {
     /// Say it.
     Warn,
+    /// Have the test fail that the victim runs; its process goes on.
+    Abort,
     /// Ask the victim to end.
     Sigterm,
     /// End it.
@@ -249,6 +251,13 @@ impl Policy {
         let rung = match (self.last_rung(now, &victim.member), time_to_ask) {
             // It is to blame and takes its time to die: nobody else is hit in its place.
             (Some(Rung::Sigkill), _) => return None,
+            (None, left) if victim.member.test != 0 => {
+                // At the last moment a look's time is left for its stacks, at other times half.
+                let half = left.map_or(self.settings.shortest_look, |left| left / 2);
+                let deadline = now + half.min(self.settings.abort_grace);
+                self.ladder = Ladder::Asked { deadline };
+                Rung::Abort
+            }
             (None, Some(left)) => {
                 // Half, so that the other half is there if asking does not help.
                 let deadline = now + (left / 2).min(self.settings.term_grace);
