@@ -68,7 +68,7 @@ struct Report {
     /// How many files were looked through.
     files: usize,
     findings: Vec<Found>,
-    /// Files that were not looked through, or not to the end.
+    /// Files that were not looked through, or that have a mistake so that something may be missed.
     unread: Vec<NotLookedAt>,
 }
 
@@ -84,7 +84,7 @@ struct Found {
 #[derive(Serialize)]
 struct NotLookedAt {
     file: String,
-    /// From which line on.
+    /// Where the mistake is.
     line: Option<usize>,
     why: String,
 }
@@ -147,7 +147,7 @@ fn look(path: &Path, text: &str, report: &mut Report) {
         }
     });
     report.findings.extend(found);
-    if let Some((line, why)) = looked.unread {
+    if let Some((line, why)) = looked.mistake {
         report.skip(path, Some(line), why);
     }
 }
@@ -166,9 +166,7 @@ impl Report {
         }
         for NotLookedAt { file, line, why } in &self.unread {
             match line {
-                Some(line) => note(&format!(
-                    "{file}:{line}: not looked through from here on: {why}"
-                )),
+                Some(line) => note(&format!("{file}:{line}: {why}; what follows may be missed")),
                 None if verbosity != Verbosity::Normal => note(&format!("{file}: {why}")),
                 None => {}
             }

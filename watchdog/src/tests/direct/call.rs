@@ -68,10 +68,9 @@ fn judge_below(words: &[&str], names: &Names, depth: usize) -> Verdict {
         return Verdict::Covered;
     }
     if name == "memwatch" {
-        return if rest.contains(&"attach") {
-            Verdict::Covered
-        } else {
-            Verdict::Other
+        return match below_memwatch(words, names, depth) {
+            Verdict::Direct(at) => Verdict::Direct(before + at),
+            other => other,
         };
     }
     let direct = |is: bool| {
@@ -108,6 +107,19 @@ fn judge_below(words: &[&str], names: &Names, depth: usize) -> Verdict {
         Verdict::Direct(at) if runners::is_elsewhere(name) => Verdict::Direct(before + at),
         Verdict::Direct(_) => Verdict::Direct(before),
         other => other,
+    }
+}
+
+/// What memwatch runs is covered, except in a container: that is its engine's child, not memwatch's.
+fn below_memwatch(words: &[&str], names: &Names, depth: usize) -> Verdict {
+    if !words.contains(&"attach") {
+        return Verdict::Other;
+    }
+    let command = words.iter().position(|word| *word == "--");
+    match command.map(|dashes| (dashes + 1, inner(words, dashes + 1, names, depth))) {
+        // Not before the command, but within it.
+        Some((first, Verdict::Direct(at))) if at > first => Verdict::Direct(at),
+        _ => Verdict::Covered,
     }
 }
 
@@ -266,6 +278,11 @@ fn prefixes(words: &[&str]) -> usize {
 /// The last part of a path; templates and variables in front do not matter.
 fn base_name(word: &str) -> &str {
     let name = word.rsplit(['/', '\\']).next().unwrap_or(word);
+    // `${PREFIX}pytest`
+    let name = match name.rfind(['}', ')']) {
+        Some(end) if name.starts_with('$') && end + 1 < name.len() => &name[end + 1..],
+        _ => name,
+    };
     name.strip_suffix(".exe").unwrap_or(name)
 }
 

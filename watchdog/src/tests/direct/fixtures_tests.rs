@@ -6,7 +6,7 @@ use super::*;
 fn found(path: &str, text: &str) -> Vec<String> {
     let kind = Kind::of(path, text).expect("a known kind");
     let looked = look(kind, text);
-    assert_eq!(looked.unread, None, "{path}");
+    assert_eq!(looked.mistake, None, "{path}");
     let shown = |finding: &Finding| {
         let Finding {
             line,
@@ -46,6 +46,8 @@ fn calls_in_shell_lines_are_found_through_whatever_runs_them() {
         "python -m coverage run -m pytest",
         "python -m cProfile -o x -m pytest",
         "python -c 'import pytest; pytest.main([\"-x\"])'",
+        "${PREFIX}coverage run -m pytest",
+        "$(VENV)/pytest -x",
         "uv run pytest",
         "uv run --with pytest-xdist --python 3.12 pytest -n 2",
         "uv run -m pytest tests",
@@ -794,12 +796,77 @@ CMD [\"memwatch\", \"attach\", \"--\", \"pytest\"]
     );
 }
 
+/// Each is no YAML to the parser, for another reason.
 #[test]
-fn a_file_with_a_mistake_is_read_as_far_as_it_goes() {
-    let looked = look(Kind::Yaml, "script: pytest\n{{ if x }}\na: b\n");
-    assert_eq!(looked.findings.len(), 1);
-    assert!(looked.unread.is_some());
+fn yaml_with_a_mistake_is_read_line_by_line() {
+    let helm = "\
+{{- if .Values.test }}
+spec:
+  containers:
+    - name: pytest
+      {{- with .Values.image }}
+      image: {{ . }}
+      {{- end }}
+      command: pytest -x
+      args: [pytest]
+{{- end }}
+";
+    let pre_commit = "\
+repos:
+- hooks:
+  - id: mypy
+    additional_dependencies: [
+      'pytest',
+    ]
+  - id: pytest
+    entry: 'pytest tests'
+    # entry: pytest
+  - run: |
+      pip install pytest
+
+      pytest a
+    name: pytest
+  - run: >
+      pytest
+      b
+test:
+  script:
+  - tox
+  # pytest
+  - pytest c
+  - |
+    pytest d
+  - memwatch attach -- pytest
+  tags:
+  - pytest
+";
+    let table: [(&str, &[(usize, &str)]); 2] = [
+        (helm, &[(8, "pytest -x")]),
+        (
+            pre_commit,
+            &[
+                (8, "pytest tests"),
+                (13, "pytest a"),
+                (16, "pytest b"),
+                (22, "pytest c"),
+                (24, "pytest d"),
+            ],
+        ),
+    ];
+    for (text, wanted) in table {
+        let looked = look(Kind::Yaml, text);
+        assert!(looked.mistake.is_some(), "{text}");
+        let found = looked.findings.iter();
+        let found: Vec<_> = found
+            .map(|finding| (finding.line, finding.found.as_str()))
+            .collect();
+        assert_eq!(found, wanted, "{text}");
+    }
+}
+
+#[test]
+fn toml_with_a_mistake_is_read_as_far_as_it_goes() {
     let looked = look(Kind::Toml, "[tasks]\na = \"pytest\"\nb = \n");
     assert_eq!(looked.findings.len(), 1);
-    assert_eq!(looked.unread.map(|(line, _)| line), Some(3));
+    assert_eq!(looked.mistake.map(|(line, _)| line), Some(3));
 }

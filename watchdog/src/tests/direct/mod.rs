@@ -15,6 +15,7 @@ mod shell;
 mod tables;
 mod tokens;
 mod yaml;
+mod yaml_lines;
 
 #[cfg(test)]
 mod fixtures_tests;
@@ -44,8 +45,9 @@ pub struct Finding {
 pub struct Looked {
     /// In the order of their lines.
     pub findings: Vec<Finding>,
-    /// From which line on the file could not be read, and why.
-    pub unread: Option<(usize, String)>,
+    /// Where the file is not as its format asks, and why. TOML is not read from there on, YAML as a whole line
+    /// by line, JSON not at all.
+    pub mistake: Option<(usize, String)>,
 }
 
 /// Looks through the text of a file.

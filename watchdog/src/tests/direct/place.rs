@@ -25,7 +25,7 @@ pub(super) struct Sink {
     pub(super) names: Names,
     line_starts: Vec<usize>,
     findings: Vec<(Finding, usize)>,
-    unread: Option<(usize, String)>,
+    mistake: Option<(usize, String)>,
 }
 
 impl Sink {
@@ -38,7 +38,7 @@ impl Sink {
             names: Names::of(text),
             line_starts,
             findings: Vec::new(),
-            unread: None,
+            mistake: None,
         }
     }
 
@@ -62,9 +62,15 @@ impl Sink {
         self.findings.push((finding, last));
     }
 
-    /// The file cannot be read from here on.
-    pub(super) fn unread(&mut self, line: usize, why: String) {
-        self.unread = Some((line, why));
+    /// The file is not as its format asks.
+    pub(super) fn mistake(&mut self, line: usize, why: String) {
+        self.mistake = Some((line, why));
+    }
+
+    /// The same, and what was found until there will be found again.
+    pub(super) fn begin_anew(&mut self, line: usize, why: String) {
+        self.findings.clear();
+        self.mistake(line, why);
     }
 
     /// Looks at shell text that starts in the line `first_line` and has the line ends of the file.
@@ -171,7 +177,7 @@ impl Sink {
                 .into_iter()
                 .map(|(finding, _)| finding)
                 .collect(),
-            unread: self.unread,
+            mistake: self.mistake,
         }
     }
 

@@ -26,7 +26,7 @@ pub(super) fn look(text: &str, sink: &mut Sink) {
     let (document, errors) = DeTable::parse_recoverable(text);
     if let Some(error) = errors.first() {
         let at = error.span().map_or(0, |span| span.start);
-        sink.unread(sink.line(at), error.message().to_owned());
+        sink.mistake(sink.line(at), error.message().to_owned());
     }
     table(
         text,

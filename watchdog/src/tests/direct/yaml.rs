@@ -6,6 +6,7 @@ use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 use super::kind::Kind;
 use super::place::{Sink, quoted};
 use super::shell::Dialect;
+use super::yaml_lines;
 
 /// Keys whose value is lines for a shell, beside those that end in `script`.
 const LINES: &[&str] = &[
@@ -41,7 +42,11 @@ pub(super) fn look(text: &str, kind: Kind, sink: &mut Sink) {
         let (event, span) = match event {
             Ok(event) => event,
             Err(error) => {
-                return sink.unread(error.marker().line(), error.info().to_owned());
+                sink.begin_anew(error.marker().line(), error.info().to_owned());
+                if kind == Kind::Yaml {
+                    yaml_lines::look(text, sink);
+                }
+                return;
             }
         };
         match event {
@@ -99,6 +104,11 @@ fn is_lines(open: &[Open], kind: Kind) -> bool {
     if kind == Kind::PackageJson {
         return keys.next() == Some("scripts");
     }
+    is_lines_key(key)
+}
+
+/// Whether the value of such a key is lines for a shell.
+pub(super) fn is_lines_key(key: &str) -> bool {
     LINES.contains(&key) || key.to_ascii_lowercase().ends_with("script")
 }
 
@@ -154,7 +164,7 @@ fn scalar(text: &str, value: &str, style: ScalarStyle, span: Span, sink: &mut Si
 }
 
 /// Folded lines are one; the shell's own mark for that keeps their numbers.
-fn fold(lines: &[&str]) -> String {
+pub(super) fn fold(lines: &[&str]) -> String {
     let mut folded = String::new();
     for line in lines {
         let continues = !folded.is_empty() && !folded.ends_with('\n');
