@@ -722,6 +722,9 @@ if __name__ == \"__main__\":
 raise pytest.UsageError(\"pytest -x\")
 print(\"pytest -x\")
 x = d[\"pytest\", \"-x\"]
+assert command == [\"pytest\", \"-x\"]
+Request(command=[\"pytest\", \"-x\"])
+def command(): return [\"pytest\", \"-x\"]
 ";
     finds(
         "scripts/test.py",
@@ -741,6 +744,7 @@ x = d[\"pytest\", \"-x\"]
             r#"17: pytest.main([__file__, "-x"]) => subprocess.call(["memwatch", "attach", "--", sys.executable, "-m", "pytest", __file__, "-x"])"#,
             r#"18: pytest.main() => subprocess.call(["memwatch", "attach", "--", sys.executable, "-m", "pytest"])"#,
             r#"19: pytest.main(args) => subprocess.call(["memwatch", "attach", "--", sys.executable, "-m", "pytest", *args])"#,
+            r#"25: ["pytest", "-x"] => ["memwatch", "attach", "--", "pytest", "-x"]"#,
         ],
     );
 }

@@ -66,14 +66,8 @@ pub(super) fn look(text: &str, sink: &mut Sink) {
                     seen = seen.max(call.last);
                 }
             }
-            What::Other(b'[') if at >= seen => {
-                let is_added = at > 0 && tokens[at - 1].is(b'+');
-                let is_index = at > 0
-                    && !matches!(tokens[at - 1].what, What::Other(_))
-                    && !matches!(tokens[at - 1].text(text), "return" | "in" | "yield");
-                if !is_added && !is_index {
-                    list_alone(text, &tokens, at, sink);
-                }
+            What::Other(b'[') if at >= seen && is_kept(text, &tokens[..at]) => {
+                list_alone(text, &tokens, at, sink);
             }
             _ => {}
         }
@@ -82,6 +76,19 @@ pub(super) fn look(text: &str, sink: &mut Sink) {
 
 fn last_part(name: &str) -> &str {
     name.rsplit('.').next().unwrap_or(name)
+}
+
+/// Whether what follows these tokens is put into a variable, or returned. In a test it is rather compared, or
+/// given to a function of which nothing is known.
+fn is_kept(text: &str, before: &[Token]) -> bool {
+    match before {
+        [.., token] if token.text(text) == "return" => true,
+        [.., other, name, equals] if equals.is(b'=') => {
+            name.what == What::Name && !other.is(b'(') && !other.is(b',')
+        }
+        [name, equals] => equals.is(b'=') && name.what == What::Name,
+        _ => false,
+    }
 }
 
 /// A list that is put into a variable first. `["pytest", "numpy"]` names packages, so one of its words must

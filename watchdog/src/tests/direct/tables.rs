@@ -6,7 +6,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::ini;
-use super::place::{Sink, quoted};
+use super::place::{Sink, one_line, quoted};
 use super::shell::Dialect;
 
 /// What a string below a key is.
@@ -114,7 +114,7 @@ fn word<'t>(text: &'t str, item: &'t Spanned<DeValue<'_>>) -> (&'t str, String) 
         Some(word) => quoted(word),
         None => {
             let written = &text[item.span()];
-            (written, written.to_owned())
+            (written, one_line(written))
         }
     }
 }
