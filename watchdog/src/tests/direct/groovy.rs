@@ -15,7 +15,7 @@ pub(super) fn look(text: &str, sink: &mut Sink) {
         let words: Vec<_> = before.map(|token| token.text(text)).collect();
         let is_step = match words[..] {
             [.., "sh"] | [.., "sh", "("] => true,
-            [.., "script", ":"] => words.iter().any(|word| *word == "sh"),
+            [.., "script", ":"] => words.contains(&"sh"),
             _ => false,
         };
         if is_step {

@@ -18,7 +18,7 @@ mod yaml;
 mod yaml_lines;
 
 #[cfg(test)]
-mod fixtures_tests;
+mod fixtures;
 #[cfg(test)]
 mod junk_tests;
 
