@@ -1,6 +1,8 @@
 //! Says of the words of one command whether they run pytest, through whatever stands before it, and where
 //! `memwatch attach --` belongs. Which programs run others is `runners`'s.
 
+use std::collections::HashSet;
+
 use super::runners::{self, Runner};
 use super::shell::{self, Dialect};
 
@@ -19,7 +21,7 @@ pub(super) enum Verdict {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Names {
     /// Variables and functions that hold memwatch.
-    covered: Vec<String>,
+    covered: HashSet<String>,
 }
 
 /// `sh -c "bash -c ..."`, deeper than anybody writes.
@@ -28,23 +30,26 @@ const DEEPEST: usize = 8;
 impl Names {
     /// Finds assignments, `X = memwatch attach --`, and functions, `pytest() { memwatch attach ...`.
     pub(super) fn of(text: &str) -> Self {
-        let mut covered = Vec::new();
+        let mut covered = HashSet::new();
         let is_name = |byte: char| byte.is_ascii_alphanumeric() || byte == '_';
         for line in text.lines().filter(|line| line.contains("memwatch")) {
-            let line = line.trim_start().trim_start_matches("export ");
+            let mut line = line.trim_start();
+            for word in ["export ", "alias ", "local ", "readonly ", "declare "] {
+                line = line.strip_prefix(word).unwrap_or(line);
+            }
             let end = line.find(|byte| !is_name(byte)).unwrap_or(line.len());
             let (name, rest) = line.split_at(end);
             let rest = rest.trim_start();
             let assigns = rest.starts_with(['=', ':', '?', '+']) && rest.contains('=');
             if !name.is_empty() && (assigns || rest.starts_with("()")) {
-                covered.push(name.to_owned());
+                covered.insert(name.to_owned());
             }
         }
         Self { covered }
     }
 
     fn covers(&self, name: &str) -> bool {
-        self.covered.iter().any(|covered| covered == name)
+        self.covered.contains(name)
     }
 }
 
@@ -121,6 +126,21 @@ fn below_memwatch(words: &[&str], names: &Names, depth: usize) -> Verdict {
         Some((first, Verdict::Direct(at))) if at > first => Verdict::Direct(at),
         _ => Verdict::Covered,
     }
+}
+
+/// Whether an assignment keeps a command that calls pytest, to be run later. `X="pytest numpy"` names packages, so one of its words must look like an argument; and what is kept in
+/// a variable of pytest's name counts where it is used.
+pub(super) fn keeps(word: &str, names: &Names) -> bool {
+    let Some((name, value)) = word.split_once('=').filter(|_| is_assignment(word)) else {
+        return false;
+    };
+    if names_pytest(name.trim_end_matches('+')) || names.covers(name) {
+        return false;
+    }
+    let words: Vec<_> = value.split_ascii_whitespace().collect();
+    let is_argument = |word: &&str| word.starts_with('-') || word.contains('/') && !is_pytest(word);
+    let direct = matches!(judge(&words, names), Verdict::Direct(_));
+    direct && words.iter().skip(1).any(is_argument)
 }
 
 /// The words from `from` on, with places in `words`.

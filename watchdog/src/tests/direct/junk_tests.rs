@@ -21,6 +21,8 @@ const KINDS: [Kind; 10] = [
 const PARTS: &[&str] = &[
     "pytest", "python -m ", "memwatch attach -- ", "# memwatch: allow", "\n", "\n  ", "\n\t", "\\\n", "\r\n", " ", "'", "\"",
     "\"\"\"", "'''", "`", "$(", "$((", "${", "${{ ", "{{", "}}", "}", "{", "(", ")", "[", "]", "<<EOF\n", "EOF\n", "<<<", ">", "|", "||",
+    "pytest\n", "\tpytest\n", " pytest\n", "x: [pytest, -x]\n", "X='pytest -x'\n", "- run: pytest\n", "run: >\n  a\n", "pytest.main()\n",
+    "x = ['pytest', '-x']\n", "sh 'pytest'\n", "RUN pytest\n", "x=memwatch\n", "# memwatch: allow\npytest\n", "cat <<E\nE\n",
     "&&", ";", ";;", "&", "case x in ", "esac", "run: ", "run: |", "run: >", "- ", "script:", "*a", "&a ", "!x ", "---\n", "[testenv]\n",
     "commands = ", "[scripts]\n", "x = ", "RUN ", "CMD ", "RUN <<A\n", "session.run(", "pytest.main(", "subprocess.run(", "os.execvp(", "sh(script: ",
     "sh ", "=", ":", ",", "é", "\u{2028}", "\0", "sh -c ", "-c", "eval ", "x=(", "f() {", "docker run ", "hatch run a:", "uv run ", "--",

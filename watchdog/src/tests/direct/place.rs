@@ -30,13 +30,9 @@ pub(super) struct Sink {
 
 impl Sink {
     pub(super) fn new(text: &str) -> Self {
-        let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
-        let line_starts = std::iter::once(0)
-            .chain(ends.map(|(at, _)| at + 1))
-            .collect();
         Self {
             names: Names::of(text),
-            line_starts,
+            line_starts: line_starts(text),
             findings: Vec::new(),
             mistake: None,
         }
@@ -44,7 +40,7 @@ impl Sink {
 
     /// The line of a byte of the file; the first is 1.
     pub(super) fn line(&self, at: usize) -> usize {
-        self.line_starts.partition_point(|start| *start <= at)
+        line_of(&self.line_starts, at)
     }
 
     /// The lines from `first` to the one before `end`; to the end of the text if that is its last, since then
@@ -81,8 +77,28 @@ impl Sink {
         dialect: Dialect,
         also: Option<&'static str>,
     ) {
-        let lines = |at: usize| code[..at].bytes().filter(|byte| *byte == b'\n').count();
+        let starts = line_starts(code);
+        let lines = |at: usize| line_of(&starts, at) - 1;
         for simple in shell::commands(code, dialect) {
+            for word in &simple.words {
+                let written = &code[word.start..word.end];
+                let Some((name, value)) = written.split_once('=') else {
+                    continue;
+                };
+                // What a substitution gives is not kept but run, and found there.
+                let is_run = dialect == Dialect::Plain && word.text.contains("=$(");
+                if is_run || !call::keeps(&word.text, &self.names) {
+                    continue;
+                }
+                let (quote, value) = value.split_at(usize::from(value.starts_with(['"', '\''])));
+                let finding = Finding {
+                    line: first_line + lines(word.start),
+                    found: one_line(written),
+                    instead: one_line(&format!("{name}={quote}{ATTACH}{value}")),
+                    also,
+                };
+                self.add(finding, first_line + lines(word.end));
+            }
             let words: Vec<_> = simple.words.iter().map(|word| word.text.as_str()).collect();
             let Some(before) = self.direct(&words) else {
                 continue;
@@ -133,6 +149,21 @@ impl Sink {
         };
         self.add(finding, self.line(end));
         true
+    }
+
+    /// Looks at a definition of make's that may keep a command.
+    pub(super) fn kept(&mut self, name: &str, value: &str, line: usize) {
+        let last = line + value.lines().count().saturating_sub(1);
+        let value = one_line(value);
+        if call::keeps(&format!("{name}={value}"), &self.names) {
+            let finding = Finding {
+                line,
+                found: format!("{name} = {value}"),
+                instead: format!("{name} = {ATTACH}{value}"),
+                also: None,
+            };
+            self.add(finding, last);
+        }
     }
 
     /// Where memwatch belongs among the words of a command, if they call pytest directly.
@@ -210,6 +241,18 @@ fn allowed(line: &str, kind: Kind) -> Option<bool> {
         .iter()
         .find(|mark| before.ends_with(**mark))?;
     Some(before[..before.len() - mark.len()].trim().is_empty())
+}
+
+fn line_starts(text: &str) -> Vec<usize> {
+    let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+    std::iter::once(0)
+        .chain(ends.map(|(at, _)| at + 1))
+        .collect()
+}
+
+/// The line of a byte; the first is 1.
+fn line_of(starts: &[usize], at: usize) -> usize {
+    starts.partition_point(|start| *start <= at)
 }
 
 /// A word with how JSON writes it; TOML and YAML know that form, too.

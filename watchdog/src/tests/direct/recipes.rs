@@ -8,6 +8,8 @@ pub(super) fn make(text: &str, sink: &mut Sink) {
     for (number, line) in logical_lines(text) {
         if let Some(recipe) = line.strip_prefix('\t') {
             sink.shell(without_marks(recipe), number, Dialect::Make, None);
+        } else if let Some((name, value)) = definition(line) {
+            sink.kept(name, value, number);
         } else if let Some((_, shell)) = line.split_once("$(shell ") {
             let end = shell.rfind(')').unwrap_or(shell.len());
             sink.shell(&shell[..end], number, Dialect::Make, None);
@@ -18,6 +20,15 @@ pub(super) fn make(text: &str, sink: &mut Sink) {
             sink.shell(without_marks(recipe), number, Dialect::Make, None);
         }
     }
+}
+
+/// `NAME = value`, without what make does when. What `$(shell ...)` gives is not kept but run.
+fn definition(line: &str) -> Option<(&str, &str)> {
+    let (name, value) = line.split_once('=')?;
+    let name = name.trim_end_matches([' ', '\t', ':', '?', '+']);
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    (!line.contains("$(shell ") && !name.is_empty() && name.bytes().all(is_name))
+        .then_some((name, value.trim()))
 }
 
 /// Looks through a justfile.
