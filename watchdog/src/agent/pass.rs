@@ -481,6 +481,7 @@ fn signal_of(rung: Rung) -> Option<i32> {
         // Ignored by who has no handler for it. The process writes its stacks down, and the slow side, which can
         // say why, asks again.
         Rung::Abort => Some(libc::SIGURG),
+        Rung::Sigint => Some(libc::SIGINT),
         Rung::Sigterm => Some(libc::SIGTERM),
         Rung::Sigkill => Some(libc::SIGKILL),
         // A freeze takes the kernel's cgroup lock: the slow side does it.

@@ -5,6 +5,7 @@ use super::channel::Rehearsal;
 use super::identity;
 use super::run::{Ended, Run, Running, TIMEOUT_GRACE};
 use super::signals::{self, Change, Reaction, Sender};
+use super::story::TIMEOUT;
 use super::watched::Heard;
 use crate::act::{self, Mode};
 use crate::host::clock;
@@ -154,6 +155,9 @@ impl Run {
     pub(super) fn time_is_up(&mut self, deadline: Option<Duration>) -> Option<Duration> {
         let limit = self.orders.attach.timeout?;
         if deadline == Some(limit) {
+            if let Some(testing) = &mut self.testing {
+                testing.ask_for_stacks(TIMEOUT);
+            }
             self.watched.ask_all(limit, TIMEOUT_GRACE, &self.helpers);
             return Some(limit + TIMEOUT_GRACE);
         }

@@ -34,12 +34,14 @@ pub struct Story {
 }
 
 /// Numbers of the interventions that no policy ordered: the timeout's, and the guard's from here on.
-const TIMEOUT: u32 = u32::MAX;
+pub(super) const TIMEOUT: u32 = u32::MAX;
 const FIRST_GUARD: u32 = 1 << 31;
 /// And the daemon's, from here on.
 const FIRST_DAEMON: u32 = 1 << 30;
 /// And those for the limits of single tests.
 pub(super) const FIRST_TEST: u32 = 1 << 29;
+/// That for a run in which nothing goes on any more.
+pub(super) const NO_PROGRESS: u32 = u32::MAX - 1;
 
 impl Story {
     /// Begins now.
@@ -193,10 +195,21 @@ impl Story {
         self.interventions.get(&number).map(reason)
     }
 
+    /// The first intervention in a process of which no test is known.
+    pub fn unblamed(&self, pid: u32) -> Option<u32> {
+        let of_it = |it: &Intervention| {
+            it.test.is_none() && it.rungs.iter().any(|taken| taken.pid == Some(pid))
+        };
+        self.interventions
+            .iter()
+            .find(|(_, it)| of_it(it))
+            .map(|(number, _)| *number)
+    }
+
     /// Where the victim's Python was.
     pub fn python_stack(&mut self, number: u32, lines: Vec<incident::Text>) {
         if let Some(it) = self.interventions.get_mut(&number) {
-            it.python_stack = lines;
+            it.python_stack.extend(lines);
         }
     }
 
@@ -213,6 +226,28 @@ impl Story {
             _ => drop(self.interventions.insert(number, told)),
         }
         self.victims.extend(victims);
+    }
+
+    /// The whole target was ended, or would have been, as a further step of an intervention.
+    pub fn end_all(&mut self, number: u32, leader: Option<Process>, outcome: Outcome) {
+        let at_us = self.since(clock::now());
+        let Some(it) = self.interventions.get_mut(&number) else {
+            return;
+        };
+        it.rungs.push(RungTaken {
+            rung: Rung::Sigkill,
+            at_us,
+            pid: None,
+            outcome,
+        });
+        let reason = reason(it);
+        self.victims.extend(leader.map(|process| Victim {
+            process,
+            signal: Signal::KILL,
+            reason: reason.into(),
+            killed_by: KilledBy::Memwatch,
+            at_us: Some(at_us),
+        }));
     }
 
     /// From the begin of the run, in µs.

@@ -38,6 +38,8 @@ pub fn order(order: &Order, dry_run: bool) -> String {
         (Rung::Warn, _) => "warning",
         (Rung::Abort, false) => "failing the test that runs",
         (Rung::Abort, true) => "would fail the test that runs",
+        (Rung::Sigint, false) => "SIGINT",
+        (Rung::Sigint, true) => "would send SIGINT",
         (Rung::Sigterm, false) => "SIGTERM",
         (Rung::Sigterm, true) => "would send SIGTERM",
         (Rung::Sigkill, false) => "SIGKILL",

@@ -217,6 +217,7 @@ fn rung_phrase(alike: &[RungTaken], met_at_us: u64) -> String {
         Rung::Warn => "warning",
         Rung::Abort => "test failed",
         Rung::Freeze => "freeze",
+        Rung::Sigint => "SIGINT",
         Rung::Sigterm => "SIGTERM",
         Rung::Sigkill => "SIGKILL",
     };

@@ -28,6 +28,8 @@ pub struct Terms {
     pub test_memory_bytes: Option<u64>,
     /// The longest that one test may take.
     pub test_timeout_us: Option<u64>,
+    /// The longest that one test may take, whatever its marker says.
+    pub longest_test_us: Option<u64>,
     /// The most workers of pytest-xdist.
     pub workers: Option<u64>,
     /// What a test may not leave behind.

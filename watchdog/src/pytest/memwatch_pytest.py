@@ -50,7 +50,7 @@ if FROM_CALL is None:  # before pytest 7
 
 
 def pytest_addoption(parser):
-    parser.addini("memwatch", "what a pytest without memwatch does: off, require or reexec", default="off")
+    parser.addini("memwatch", "what a pytest without memwatch does: off, require or reexec", default="")
     parser.addini("memwatch_test_memory", "the most by which one test may grow under memwatch: 500M", default="")
     parser.addini("memwatch_test_timeout", "the longest that one test may take under memwatch: 30s", default="")
 
@@ -74,6 +74,30 @@ def parse_span(text):
     return int(sum(float(n) * units[u] for n, _, u in re.findall(r"([0-9]+(\.[0-9]+)?)(ms|s|m|h)", text)))
 
 
+def project_says(config, key):
+    """A value of the project's: of pytest's own configuration, or of [tool.memwatch] in pyproject.toml."""
+    text = config.getini("memwatch_" + key if key != "pytest" else "memwatch")
+    if text:
+        return text
+    root = str(getattr(config, "rootpath", None) or config.rootdir)
+    try:
+        with open(os.path.join(root, "pyproject.toml"), "rb") as file:
+            content = file.read()
+    except OSError:
+        return None
+    if b"[tool.memwatch]" not in content:
+        return None
+    for reader in ("tomllib", "tomli", "toml"):  # of Python 3.11, or of pytest
+        try:
+            parsed = __import__(reader).loads(content.decode())
+        except ImportError:
+            continue
+        except ValueError as why:
+            raise pytest.UsageError("memwatch: pyproject.toml: %s" % why)
+        return parsed.get("tool", {}).get("memwatch", {}).get(key)
+    return None
+
+
 # ---------------------------------------------------------------- with memwatch or without
 
 
@@ -92,11 +116,11 @@ def is_test_of_another():
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config, args):
-    mode = early_config.getini("memwatch")
-    if mode in ("off", ""):
+    mode = project_says(early_config, "pytest")
+    if mode in ("off", "", None):
         return
     if mode not in ("require", "reexec"):
-        raise pytest.UsageError("memwatch = %r in the configuration: write off, require or reexec" % (mode,))
+        raise pytest.UsageError("memwatch: %r in the configuration: write off, require or reexec" % (mode,))
     if "MEMWATCH_ATTACHED" in os.environ or is_test_of_another():
         return
     command = ["memwatch", "attach", "--", sys.executable, "-m", "pytest"]
@@ -302,13 +326,15 @@ class Watcher:
     # -- limits
 
     def common_limits(self):
+        """The command line's, else the project's: pytest's configuration, then [tool.memwatch]."""
         memory, timeout = self.terms.get("test_memory_bytes") or 0, self.terms.get("test_timeout_us") or 0
         if not memory:
-            text = self.config.getini("memwatch_test_memory")
+            text = project_says(self.config, "test_memory")
             memory = parse_size(text) if text else 0
-        if not timeout:
-            text = self.config.getini("memwatch_test_timeout")
-            timeout = parse_span(text) if text else 0
+        if not timeout or self.terms.get("longest_test_us"):
+            text = project_says(self.config, "test_timeout")
+            said = parse_span(text) if text else 0
+            timeout = min(timeout, said) if timeout and said else timeout or said
         return memory, timeout
 
     def limits_of(self, item):
@@ -320,6 +346,9 @@ class Watcher:
             memory = parse_size(mark.kwargs["memory"])
         if mark.kwargs.get("timeout") is not None:
             timeout = parse_span(mark.kwargs["timeout"])
+        longest = self.terms.get("longest_test_us")
+        if longest and (not timeout or timeout > longest):
+            timeout = longest
         return memory, timeout
 
     # -- being asked to fail a test

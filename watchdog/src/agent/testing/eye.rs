@@ -22,10 +22,28 @@ use std::time::Duration;
 
 /// How often it looks: a tenth of what a limit of memory may be overrun by at 1 GiB/s is 50 MiB.
 const PERIOD: Duration = Duration::from_millis(50);
+/// A test that is over sooner is not worth telling the daemon of.
+const LONG: Duration = Duration::from_millis(200);
 /// The most that is told and not yet heard.
 const NEWS: usize = 64;
 
-/// Something that the thread did.
+/// Something that the thread saw or did.
+#[derive(Clone, Debug)]
+pub(in crate::agent) enum News {
+    /// A test was over a limit.
+    Limit(Box<Told>),
+    /// A process of the run has died, and since then nothing goes on any more.
+    Stuck {
+        /// When.
+        at: Duration,
+        /// For how long.
+        idle: Duration,
+        /// The processes that hand out the tests.
+        controllers: Vec<Slot>,
+    },
+}
+
+/// A test that was over a limit, and what was done.
 #[derive(Clone, Debug)]
 pub(in crate::agent) struct Told {
     /// When.
@@ -45,7 +63,9 @@ pub(in crate::agent) struct Told {
 pub(super) struct Shared {
     pub(super) home: Home,
     pub(super) board: Arc<Board>,
-    pub(super) news: ArrayQueue<Told>,
+    pub(super) news: ArrayQueue<News>,
+    /// Tests that have run for a while and can be asked to fail.
+    pub(super) long: Mutex<Vec<Notice>>,
     /// The most that the children of a test held, by pid and serial.
     pub(super) children: Mutex<BTreeMap<(u32, u64), u64>>,
     pub(super) stop: AtomicBool,
@@ -57,6 +77,7 @@ impl Shared {
             home,
             board: Arc::default(),
             news: ArrayQueue::new(NEWS),
+            long: Mutex::default(),
             children: Mutex::default(),
             stop: AtomicBool::new(false),
         }
@@ -75,6 +96,7 @@ pub(super) struct Eye {
     mode: Mode,
     wake: Box<dyn Fn() + Send>,
     slots: BTreeMap<u32, Known>,
+    progress: Progress,
     page_bytes: u64,
 }
 
@@ -82,8 +104,8 @@ pub(super) struct Eye {
 struct Known {
     file: File,
     rule: TestRule,
-    /// Whether it has been seen to be who the slot says.
-    is_who_it_says: bool,
+    /// Whether it was in the target.
+    was_seen: bool,
 }
 
 impl Eye {
@@ -100,6 +122,7 @@ impl Eye {
             mode,
             wake,
             slots: BTreeMap::new(),
+            progress: Progress::default(),
             // SAFETY: sysconf reads no memory of ours.
             page_bytes: unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u64,
         }
@@ -121,7 +144,7 @@ impl Eye {
                 place.insert(Known {
                     file,
                     rule: TestRule::default(),
-                    is_who_it_says: false,
+                    was_seen: false,
                 });
             }
         }
@@ -130,26 +153,54 @@ impl Eye {
         }
         let tree = Processes::read(&self.place, self.page_bytes);
         let mut running = Vec::new();
+        let mut idle = Vec::new();
         for (&pid, known) in &mut self.slots {
-            let Some(stat) = tree.stats.get(&pid) else {
-                continue;
-            };
             let Some(slot) = read(&known.file) else {
                 continue;
             };
-            known.is_who_it_says = slot.pid == pid && slot.start_ticks == stat.start_ticks;
-            if known.is_who_it_says && slot.runs() {
+            let stat = tree.stats.get(&pid);
+            if stat.is_none_or(|stat| stat.start_ticks != slot.start_ticks) || slot.pid != pid {
+                // What ends in good order says so.
+                self.progress.has_lost |= slot.phase != Phase::Over && known.was_seen;
+                continue;
+            }
+            known.was_seen = true;
+            if slot.runs() {
                 running.push((pid, slot));
+            } else {
+                idle.push(slot);
             }
         }
-        let can_abort = |(_, slot): &&(u32, Slot)| slot.can_abort;
-        let put_up = running.iter().filter(can_abort).map(|(pid, slot)| Notice {
+        if let Some(idle_for) = self
+            .progress
+            .step(now, running.is_empty(), tree.cpu_ticks())
+        {
+            let controllers = idle.into_iter().filter(|slot| slot.worker.is_empty());
+            let stuck = News::Stuck {
+                at: now,
+                idle: idle_for,
+                controllers: controllers.collect(),
+            };
+            let _ = self.shared.news.push(stuck);
+            (self.wake)();
+        }
+        let listening = running.iter().filter(|(_, slot)| slot.can_abort);
+        let on_board = |(pid, slot): &(u32, Slot)| Notice {
             pid: *pid,
             start_ticks: slot.start_ticks,
             // A serial that wrapped to nothing would read as no test.
             serial: (slot.serial as u32).max(1),
-        });
-        self.shared.board.put_up(put_up);
+        };
+        self.shared.board.put_up(listening.clone().map(on_board));
+        let ran = |slot: &Slot| now.saturating_sub(Duration::from_nanos(slot.began_ns));
+        let long = listening
+            .filter(|(_, slot)| ran(slot) >= LONG)
+            .map(on_board);
+        *self
+            .shared
+            .long
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = long.collect();
         for (pid, slot) in running {
             self.judge(now, pid, slot, &tree);
         }
@@ -208,7 +259,7 @@ impl Eye {
             hit: hit.collect(),
             slot,
         };
-        let _ = self.shared.news.push(told);
+        let _ = self.shared.news.push(News::Limit(Box::new(told)));
         (self.wake)();
     }
 
@@ -223,6 +274,41 @@ impl Eye {
             }
             _ => Outcome::Gone,
         }
+    }
+}
+
+/// Whether the run goes on: pytest-xdist can wait for ever when one of its workers was killed.
+#[derive(Debug, Default)]
+struct Progress {
+    /// A process of pytest died.
+    has_lost: bool,
+    idle_since: Option<(Duration, u64)>,
+    told: bool,
+}
+
+/// Nobody runs a test, collects, or computes for so long. A worker is there again in a third of a second.
+const NO_PROGRESS: Duration = Duration::from_secs(30);
+/// Less CPU time than this in that time, in clock ticks, is waiting: one part in a hundred.
+const NO_WORK_TICKS: u64 = 30;
+
+impl Progress {
+    /// For how long nothing goes on, told once.
+    fn step(&mut self, now: Duration, nobody_runs: bool, cpu_ticks: u64) -> Option<Duration> {
+        if !self.has_lost || !nobody_runs || self.told {
+            self.idle_since = None;
+            return None;
+        }
+        let (since, ticks) = *self.idle_since.get_or_insert((now, cpu_ticks));
+        let idle = now.saturating_sub(since);
+        if idle < NO_PROGRESS {
+            return None;
+        }
+        if cpu_ticks.saturating_sub(ticks) > NO_WORK_TICKS {
+            self.idle_since = Some((now, cpu_ticks));
+            return None;
+        }
+        self.told = true;
+        Some(idle)
     }
 }
 
@@ -263,6 +349,13 @@ impl Processes {
         found
     }
 
+    fn cpu_ticks(&self) -> u64 {
+        self.stats
+            .values()
+            .map(|stat| stat.user_ticks + stat.system_ticks)
+            .sum()
+    }
+
     fn rss_bytes(&self, pid: u32) -> u64 {
         let statm = std::fs::read(format!("/proc/{pid}/statm")).ok();
         let resident = statm.and_then(|text| process::parse_statm(&text, self.page_bytes));
@@ -288,4 +381,42 @@ fn read(file: &File) -> Option<Slot> {
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn s(s: u64) -> Duration {
+        Duration::from_secs(s)
+    }
+
+    #[test]
+    fn waiting_counts_only_after_a_loss_and_is_told_once() {
+        let mut progress = Progress::default();
+        assert_eq!(progress.step(s(0), true, 0), None);
+        assert_eq!(
+            progress.step(s(100), true, 0),
+            None,
+            "a slow start is no hang"
+        );
+        progress.has_lost = true;
+        assert_eq!(progress.step(s(100), true, 0), None);
+        assert_eq!(progress.step(s(131), true, 10), Some(s(31)));
+        assert_eq!(progress.step(s(200), true, 10), None);
+    }
+
+    #[test]
+    fn a_test_that_runs_and_work_between_tests_are_progress() {
+        let mut progress = Progress {
+            has_lost: true,
+            ..Progress::default()
+        };
+        progress.step(s(0), true, 0);
+        assert_eq!(progress.step(s(20), false, 0), None);
+        assert_eq!(progress.step(s(40), true, 0), None);
+        assert_eq!(progress.step(s(70), true, 500), None, "it computes");
+        assert_eq!(progress.step(s(99), true, 510), None);
+        assert_eq!(progress.step(s(100), true, 510), Some(s(30)));
+    }
 }

@@ -7,24 +7,25 @@
 
 mod blame;
 mod board;
+mod entrusted;
 mod eye;
 mod suite;
 mod words;
 
 use super::channel::Notice;
-use super::story::{FIRST_TEST, Story};
+use super::story::{FIRST_TEST, NO_PROGRESS, Story};
 use crate::act::{Mode, Outcome, signal};
 use crate::host::place::Place;
 use crate::incident::{
-    BlamedTest, Culprit, Intervention, KilledBy, Process, RungTaken, Signal, Suite, TestPhase,
-    Text, Victim,
+    BlamedTest, Culprit, Intervention, KilledBy, Process, Rule, RungTaken, Signal, Suite,
+    TestPhase, Text, Victim,
 };
 use crate::pytest::home::Ended;
 use crate::pytest::results::Results;
 use crate::pytest::{Home, HomeError, Phase, Slot, Terms};
 use crate::watch::{Member, Rung};
-pub use board::Board;
-use eye::{Eye, Shared, Told, stat_of};
+pub use board::{Board, Notice as OnBoard};
+use eye::{Eye, News, Shared, Told, stat_of};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
@@ -35,6 +36,11 @@ use std::time::Duration;
 
 /// A process that runs tests is at most so many generations above what it started.
 const GENERATIONS: usize = 32;
+/// How long pytest is given to end with its reports when it is interrupted.
+const INTERRUPTED: Duration = Duration::from_secs(10);
+/// Stacks are written in less than a millisecond by who is let run: looked for so often, so many times.
+const STACK_LOOK: Duration = Duration::from_millis(2);
+const STACK_LOOKS: usize = 50;
 /// The most lines of a stack that are kept.
 const STACK_LINES: usize = 200;
 
@@ -43,11 +49,16 @@ pub(super) struct Testing {
     shared: Arc<Shared>,
     /// Tests that were asked to fail, by process.
     asked: BTreeMap<u32, Asked>,
-    /// How long the stacks of a process were when it was asked for more, by intervention.
-    stacks: BTreeMap<u32, (u32, usize)>,
+    /// From where in the stacks of a process those of an intervention are: by intervention and process.
+    stacks: BTreeMap<(u32, u32), usize>,
+    /// How much of the stacks of a process is of tests that are over.
+    old_stacks: BTreeMap<u32, usize>,
     /// Tests whose process was killed.
     ended: Vec<EndedTest>,
     limits: u32,
+    /// Until when a run that was interrupted may take to end.
+    interrupted_until: Option<Duration>,
+    by_daemon: Vec<entrusted::ByDaemon>,
 }
 
 struct Asked {
@@ -74,8 +85,11 @@ impl Testing {
             shared: Arc::new(Shared::new(Home::make(terms)?)),
             asked: BTreeMap::new(),
             stacks: BTreeMap::new(),
+            old_stacks: BTreeMap::new(),
             ended: Vec::new(),
             limits: 0,
+            interrupted_until: None,
+            by_daemon: Vec::new(),
         })
     }
 
@@ -122,26 +136,17 @@ impl Testing {
         let Some((slot, own)) = self.owner(member.pid, member.ppid) else {
             return;
         };
-        story.blame(
-            *number,
-            self.blamed(&slot, own.then_some(rss_bytes), member, *at),
-        );
-        match rung {
-            Rung::Abort => {
-                self.expect_stack(*number, slot.pid);
-                let why = story.reason(*number).unwrap_or_default();
-                self.fail(&slot, *number, &why);
-            }
-            Rung::Sigterm | Rung::Sigkill if own => {
-                let why = story.reason(*number).unwrap_or_default();
-                self.end(
-                    slot,
-                    *at,
-                    rss_bytes,
-                    &format!("memwatch killed its process: {why}"),
-                );
-            }
-            _ => {}
+        let why = story.reason(*number).unwrap_or_default();
+        if *rung == Rung::Abort {
+            // Before anything else: it goes on filling meanwhile.
+            self.fail(&slot, *number, &why);
+            self.expect_stack(*number, slot.pid);
+        }
+        let rss_bytes = own.then_some(rss_bytes);
+        story.blame(*number, self.blamed(&slot, rss_bytes, member, *at));
+        if let (Rung::Sigterm | Rung::Sigkill, Some(rss_bytes)) = (rung, rss_bytes) {
+            let why = format!("memwatch killed its process: {why}");
+            self.end(slot, *at, rss_bytes, &why);
         }
     }
 
@@ -153,10 +158,41 @@ impl Testing {
         }
     }
 
+    /// Everybody is about to be told to end: where are they? Waits for them to write it down, for as long as that
+    /// can matter.
+    pub(super) fn ask_for_stacks(&mut self, number: u32) {
+        let home = &self.shared.home;
+        let written = |pid| home.stacks(pid).map_or(0, |stacks| stacks.len());
+        let slots = home
+            .processes()
+            .into_iter()
+            .filter_map(|pid| self.shared.slot(pid));
+        let asked: Vec<(u32, usize)> = slots
+            .filter(|slot| slot.can_abort && poke(slot) == Outcome::Delivered)
+            .map(|slot| (slot.pid, written(slot.pid)))
+            .collect();
+        for _ in 0..STACK_LOOKS {
+            if asked.iter().all(|&(pid, before)| written(pid) > before) {
+                break;
+            }
+            std::thread::sleep(STACK_LOOK);
+        }
+        for (pid, _) in asked {
+            self.expect_stack(number, pid);
+        }
+    }
+
     /// What the looking thread did by itself, and which of the tests that were asked to fail are over.
     pub(super) fn keep_up(&mut self, story: &mut Story, at: Duration, current_bytes: Option<u64>) {
-        while let Some(told) = self.shared.news.pop() {
-            self.take_in(&told, story);
+        while let Some(news) = self.shared.news.pop() {
+            match news {
+                News::Limit(told) => self.take_in(&told, story),
+                News::Stuck {
+                    at,
+                    idle,
+                    controllers,
+                } => self.interrupt(at, idle, &controllers, story),
+            }
         }
         let over: Vec<u32> = self
             .asked
@@ -169,6 +205,12 @@ impl Testing {
             .map(|(pid, _)| *pid)
             .collect();
         for pid in over {
+            let written = self
+                .shared
+                .home
+                .stacks(pid)
+                .map_or(0, |stacks| stacks.len());
+            self.old_stacks.insert(pid, written);
             if let Some(asked) = self.asked.remove(&pid)
                 && let Some(bytes) = current_bytes
             {
@@ -180,7 +222,7 @@ impl Testing {
     /// The run is over: what was written to the end is read.
     pub(super) fn settle(&mut self, story: &mut Story) {
         self.shared.stop.store(true, Ordering::Release);
-        for (number, (pid, from)) in std::mem::take(&mut self.stacks) {
+        for ((number, pid), from) in std::mem::take(&mut self.stacks) {
             let stacks = self.shared.home.stacks(pid).unwrap_or_default();
             story.python_stack(number, stack_lines(stacks.get(from..).unwrap_or_default()));
         }
@@ -274,11 +316,7 @@ impl Testing {
             return;
         }
         // The deciding thread's signal may have come before there was anything to read.
-        if let Ok(pidfd) = signal::pidfd_open(slot.pid)
-            && stat_of(slot.pid).is_some_and(|stat| stat.start_ticks == slot.start_ticks)
-        {
-            signal::send(pidfd.as_fd(), libc::SIGURG, Mode::Real);
-        }
+        poke(slot);
         let serial = slot.serial;
         self.asked.insert(slot.pid, Asked { number, serial });
     }
@@ -317,14 +355,46 @@ impl Testing {
     }
 
     fn expect_stack(&mut self, number: u32, pid: u32) {
-        let so_far = self
-            .shared
-            .home
-            .stacks(pid)
-            .map_or(0, |stacks| stacks.len());
-        // The deciding thread has asked already, and the process may have been as quick: a little too much is
-        // cut where it repeats itself.
-        self.stacks.entry(number).or_insert((pid, so_far));
+        let from = self.old_stacks.get(&pid).copied().unwrap_or(0);
+        self.stacks.entry((number, pid)).or_insert(from);
+    }
+
+    /// Nothing goes on any more: pytest is interrupted, and so ends with its reports.
+    fn interrupt(&mut self, at: Duration, idle: Duration, controllers: &[Slot], story: &mut Story) {
+        self.interrupted_until = Some(at + INTERRUPTED);
+        let at_us = story.at_us(at);
+        let (observed, threshold) = words::no_progress(idle);
+        let rungs = controllers.iter().map(|slot| RungTaken {
+            rung: Rung::Sigint,
+            at_us,
+            pid: Some(slot.pid),
+            outcome: send(slot, libc::SIGINT),
+        });
+        let intervention = Intervention {
+            at_us,
+            rule: Rule::NoProgress,
+            observed,
+            threshold,
+            duration_us: Some(idle.as_micros() as u64),
+            rungs: rungs.collect(),
+            victim: None,
+            ground: None,
+            scope: None,
+            rivals: Vec::new(),
+            memory_before_bytes: None,
+            memory_after_bytes: None,
+            recovery_us: None,
+            test: None,
+            python_stack: Vec::new(),
+        };
+        story.test_limit(NO_PROGRESS, false, intervention, Vec::new());
+    }
+
+    /// Whether a run that was interrupted has not ended by itself. Told once.
+    pub(super) fn has_ignored_interrupt(&mut self, now: Duration) -> bool {
+        self.interrupted_until
+            .take_if(|until| now >= *until)
+            .is_some()
     }
 
     /// A test was over a limit of its own.
@@ -427,6 +497,21 @@ impl Testing {
 impl Drop for Testing {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
+    }
+}
+
+/// Has a process look for a request, and write its stacks down. Who does not listen takes no harm.
+fn poke(slot: &Slot) -> Outcome {
+    send(slot, libc::SIGURG)
+}
+
+/// Signals the process that the slot is of, or nobody.
+fn send(slot: &Slot, number: i32) -> Outcome {
+    match signal::pidfd_open(slot.pid) {
+        Ok(pidfd) if stat_of(slot.pid).is_some_and(|stat| stat.start_ticks == slot.start_ticks) => {
+            signal::send(pidfd.as_fd(), number, Mode::Real)
+        }
+        _ => Outcome::Gone,
     }
 }
 

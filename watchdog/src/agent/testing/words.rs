@@ -2,6 +2,7 @@
 
 use crate::incident::{Quantity, Rule, Unit, bytes, duration};
 use crate::watch::Excess;
+use std::time::Duration;
 
 /// Over which limit, and by how much: `grew by 812 MiB, and may by 500 MiB`.
 pub(super) fn excess(excess: &Excess) -> String {
@@ -64,4 +65,22 @@ pub(super) fn quantities(excess: &Excess) -> (Rule, Quantity, Quantity) {
             )
         }
     }
+}
+
+/// The same for a run in which nothing goes on any more.
+pub(super) fn no_progress(idle: Duration) -> (Quantity, Quantity) {
+    let idle_us = idle.as_micros() as u64;
+    let observed = format!(
+        "no test ran and nothing was computed for {} after a process of pytest had died",
+        duration(idle_us)
+    );
+    let quantity = |value: u64, text: String| Quantity {
+        value,
+        unit: Unit::Us,
+        text: text.into(),
+    };
+    (
+        quantity(idle_us, observed),
+        quantity(30_000_000, "30s or less".to_owned()),
+    )
 }
