@@ -25,6 +25,8 @@ pub mod act;
 
 pub mod incident;
 
+pub mod tests;
+
 pub mod control;
 
 pub mod agent;

@@ -1,0 +1,111 @@
+//! Which tests are slow, which take much memory, and which are neither.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::noise::lower_median;
+use super::run::Run;
+use crate::incident::Text;
+
+/// What a test can be marked with, by the name that pytest's `-m` takes. A test with none of them is fast.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Marker {
+    /// It takes long.
+    Slow,
+    /// It takes much memory.
+    MemoryIntensive,
+}
+
+/// From where on a test is marked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Wall-clock time.
+    pub slow: Duration,
+    /// Growth of its process while it runs.
+    pub memory_bytes: u64,
+}
+
+/// A test, what it takes, and what it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Classified {
+    /// The test.
+    pub id: Text,
+    /// The middle of its runs.
+    pub wall_us: u64,
+    /// The middle of its runs; `None` if none of them knows it.
+    pub memory_bytes: Option<u64>,
+    /// What it is marked with.
+    pub markers: Vec<Marker>,
+}
+
+impl Bounds {
+    /// A second is what a person waits without losing the thread; a suite of a thousand such tests takes a
+    /// quarter of an hour, so whoever leaves the slow ones out has the answer before that.
+    pub const SLOW: Duration = Duration::from_secs(1);
+    /// A worker of pytest with its imports holds 50 to 100 MiB. A test that takes as much again is what decides
+    /// how many workers fit.
+    pub const MEMORY_BYTES: u64 = 100 << 20;
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            slow: Self::SLOW,
+            memory_bytes: Self::MEMORY_BYTES,
+        }
+    }
+}
+
+impl Marker {
+    /// As pytest knows it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Slow => "slow",
+            Self::MemoryIntensive => "memory_intensive",
+        }
+    }
+}
+
+/// All tests of `runs`, by their names. What failed half-way, was skipped or killed counts only where nothing
+/// else is known of a test: a test that is killed for its memory is memory-intensive.
+#[must_use]
+pub fn classify(runs: &[Run], bounds: Bounds) -> Vec<Classified> {
+    let mut tests: BTreeMap<&Text, Vec<_>> = BTreeMap::new();
+    for run in runs {
+        for (id, test) in &run.tests {
+            tests.entry(id).or_default().push(test);
+        }
+    }
+    let classified = tests.into_iter().map(|(id, mut runs)| {
+        if runs.iter().any(|test| test.is_whole()) {
+            runs.retain(|test| test.is_whole());
+        }
+        // The first test of a process pays for what others find ready.
+        let later = runs.iter().filter(|test| !test.is_first);
+        let memory = match middle(later.filter_map(|test| test.memory_bytes).collect()) {
+            None => middle(runs.iter().filter_map(|test| test.memory_bytes).collect()),
+            memory => memory,
+        };
+        let wall_us = middle(runs.iter().map(|test| test.wall_us).collect()).unwrap_or(0);
+        let is_slow = u128::from(wall_us) >= bounds.slow.as_micros();
+        let is_large = memory.is_some_and(|bytes| bytes >= bounds.memory_bytes);
+        let markers = [(is_slow, Marker::Slow), (is_large, Marker::MemoryIntensive)];
+        let markers = markers.into_iter().filter_map(|(is, marker)| is.then_some(marker));
+        Classified {
+            id: id.clone(),
+            wall_us,
+            memory_bytes: memory,
+            markers: markers.collect(),
+        }
+    });
+    classified.collect()
+}
+
+fn middle(mut values: Vec<u64>) -> Option<u64> {
+    values.sort_unstable();
+    (!values.is_empty()).then(|| lower_median(&values))
+}

@@ -1,0 +1,243 @@
+//! Made-up suites and their runs, with the noise of real machines: for the promise that noise is no regression
+//! and a doubling is one.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, UNIX_EPOCH};
+
+use super::compare::compare;
+use super::limit::{Figure, Limit};
+use super::run::{Measured, Run};
+use crate::incident::suite::{Outcome, Suite, Test};
+use crate::incident::{Record, Text, Verdict};
+
+const MIB: f64 = 1048576.0;
+
+/// A record with these tests, all of one process: name and memory in MiB.
+pub(crate) fn record(tests: &[(&str, u64)]) -> Record {
+    let mut record = Record::new(UNIX_EPOCH, UNIX_EPOCH, 1_000_000, Verdict::Finished);
+    record.suite = Some(Suite {
+        tests: tests.iter().map(|(id, mib)| test(id, mib << 20, 100_000)).collect(),
+        ..Suite::default()
+    });
+    record
+}
+
+/// A test that passed, of process 1.
+pub(crate) fn test(id: &str, memory_bytes: u64, wall_us: u64) -> Test {
+    Test {
+        id: id.into(),
+        outcome: Outcome::Passed,
+        worker: None,
+        pid: 1,
+        at_us: 0,
+        wall_us,
+        cpu_us: Some(wall_us),
+        setup_us: None,
+        call_us: None,
+        teardown_us: None,
+        rss_before_bytes: Some(50 << 20),
+        rss_after_bytes: Some(50 << 20),
+        peak_bytes: Some((50 << 20) + memory_bytes),
+        children_peak_bytes: None,
+        minor_faults: None,
+        major_faults: None,
+        reclaim_us: None,
+        leaks: Vec::new(),
+        ended_by_memwatch: None,
+    }
+}
+
+/// What a test takes where nothing disturbs it.
+#[derive(Clone, Debug)]
+struct Truth {
+    id: Text,
+    cpu_us: f64,
+    waited_us: f64,
+    memory: f64,
+}
+
+/// 589 tests, most of them small and short, a few large and long; a quarter of them mostly wait.
+fn suite(random: &mut Random) -> Vec<Truth> {
+    (0..589)
+        .map(|n| {
+            let wall = 80_000.0 * (1.5 * random.normal()).exp();
+            let waits = if random.chance(0.25) { random.between(0.5, 0.9) } else { random.between(0.0, 0.1) };
+            let memory = if random.chance(0.2) { 0.0 } else { 3.0 * MIB * (1.8 * random.normal()).exp() };
+            Truth {
+                id: format!("tests/test_{}.py::test_{n}", n / 20).into(),
+                cpu_us: wall * (1.0 - waits),
+                waited_us: wall * waits,
+                memory: memory.min(4096.0 * MIB),
+            }
+        })
+        .collect()
+}
+
+/// One run of it by four workers. The machine is slower by up to a half or so in each; one test of fifty waits
+/// for something that has nothing to do with it, for a time without a typical length; allocators take and keep
+/// arenas.
+fn run(suite: &[Truth], random: &mut Random) -> Run {
+    let slow = (0.25 * random.normal().abs()).exp();
+    let mut started = [false; 4];
+    let tests: BTreeMap<_, _> = suite
+        .iter()
+        .map(|truth| {
+            let mut cpu = truth.cpu_us * slow * (0.04 * random.normal()).exp();
+            if random.chance(0.01) {
+                cpu *= (0.15 * random.normal().abs()).exp();
+            }
+            let mut waited = truth.waited_us * slow * (0.1 * random.heavy_tailed()).exp();
+            if random.chance(0.02) {
+                waited += (20_000.0 / random.uniform().powf(1.0 / 1.2)).min(5_000_000.0);
+            }
+            let mut memory = truth.memory * (0.01 * random.normal()).exp();
+            memory += (random.uniform() * 64.0).floor() * 4096.0;
+            if random.chance(0.15) {
+                memory += if random.chance(0.5) { MIB } else { -MIB };
+            }
+            if random.chance(0.03) {
+                memory += random.between(1.0, 3.0) * MIB;
+            }
+            let worker = random.below(started.len());
+            let is_first = !std::mem::replace(&mut started[worker], true);
+            if is_first {
+                memory += 60.0 * MIB;
+            }
+            let measured = Measured {
+                outcome: Outcome::Passed,
+                memory_bytes: Some((memory.max(0.0) / 4096.0) as u64 * 4096),
+                wall_us: (cpu + waited) as u64,
+                cpu_us: Some(cpu as u64),
+                is_first,
+            };
+            (truth.id.clone(), measured)
+        })
+        .collect();
+    Run {
+        id: uuid::Uuid::now_v7(),
+        started_at: (UNIX_EPOCH + Duration::from_secs(1)).into(),
+        peak_bytes: Some(1 << 30),
+        tests,
+    }
+}
+
+/// Runs of both sides: how many, and the truths behind them.
+fn sides(counts: [usize; 2], base: &[Truth], new: &[Truth], random: &mut Random) -> [Vec<Run>; 2] {
+    let runs = |count, suite: &[Truth], random: &mut Random| (0..count).map(|_| run(suite, random)).collect();
+    let first = runs(counts[0], base, random);
+    [first, runs(counts[1], new, random)]
+}
+
+/// Of 200 histories: those in which something was taken for a regression though nothing had changed; doublings
+/// of one test's memory that were missed, and of its time.
+fn outcome_of_200(counts: [usize; 2]) -> [usize; 3] {
+    let few = counts.into_iter().min().unwrap_or(0) < 3;
+    let mut outcome = [0; 3];
+    for seed in 0..200 {
+        let mut random = Random(seed * 1000 + counts[0] as u64);
+        let suite = suite(&mut random);
+        let [base, new] = sides(counts, &suite, &suite, &mut random);
+        let found = compare(&base, &new, &Limit::DEFAULT);
+        outcome[0] += usize::from(found.is_regression());
+
+        let is_large = |truth: &Truth| truth.memory >= 8.0 * MIB;
+        let is_long = |truth: &Truth| {
+            let waits_little = truth.waited_us <= truth.cpu_us;
+            truth.cpu_us + truth.waited_us >= 100_000.0 && (waits_little || !few)
+        };
+        let mut worse = suite.clone();
+        let large = random.one_of(&suite, is_large);
+        worse[large].memory *= 2.0;
+        let long = random.one_of(&suite, is_long);
+        worse[long].cpu_us *= 2.0;
+        worse[long].waited_us *= 2.0;
+        let [base, new] = sides(counts, &suite, &worse, &mut random);
+        let found = compare(&base, &new, &Limit::DEFAULT);
+        let has = |at: usize, figure| {
+            let mut changes = found.regressions.iter();
+            changes.any(|it| it.id == suite[at].id && it.figure == figure)
+        };
+        let firsts = base.iter().chain(&new).any(|run| run.tests[&suite[large].id].is_first);
+        outcome[1] += usize::from(!has(large, Figure::Memory) && !firsts);
+        outcome[2] += usize::from(!has(long, Figure::Time));
+    }
+    outcome
+}
+
+fn assert_promise(counts: [usize; 2]) {
+    let [alarms, memory, time] = outcome_of_200(counts);
+    println!("{counts:?}: {alarms} {memory} {time}");
+    assert!(alarms <= 2, "{alarms} false alarms of 200 with {counts:?} runs");
+    assert_eq!((memory, time), (0, 0), "doublings missed of 200 with {counts:?} runs");
+}
+
+#[test]
+fn of_200_histories_no_noise_is_a_regression_and_no_doubling_is_missed_with_one_run_a_side() {
+    assert_promise([1, 1]);
+}
+
+#[test]
+fn of_200_histories_no_noise_is_a_regression_and_no_doubling_is_missed_with_three_runs_a_side() {
+    assert_promise([3, 3]);
+}
+
+#[test]
+fn of_200_histories_no_noise_is_a_regression_and_no_doubling_is_missed_with_ten_runs_before_one() {
+    assert_promise([10, 1]);
+}
+
+#[test]
+fn of_200_histories_no_noise_is_a_regression_and_no_doubling_is_missed_with_five_runs_a_side() {
+    assert_promise([5, 5]);
+}
+
+/// Steele, Lea and Flood's generator: the same histories in every run of the tests.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Above 0, up to 1.
+    fn uniform(&mut self) -> f64 {
+        ((self.next() >> 11) + 1) as f64 / (1_u64 << 53) as f64
+    }
+
+    fn between(&mut self, low: f64, high: f64) -> f64 {
+        low + (high - low) * self.uniform()
+    }
+
+    fn chance(&mut self, of: f64) -> bool {
+        self.uniform() <= of
+    }
+
+    fn below(&mut self, count: usize) -> usize {
+        (self.next() % count as u64) as usize
+    }
+
+    /// Box and Muller's.
+    fn normal(&mut self) -> f64 {
+        let (u, v) = (self.uniform(), self.uniform());
+        (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
+    }
+
+    /// Student's with three degrees of freedom.
+    fn heavy_tailed(&mut self) -> f64 {
+        let squares: f64 = (0..3).map(|_| self.normal().powi(2)).sum();
+        self.normal() / (squares / 3.0).sqrt()
+    }
+
+    fn one_of<T>(&mut self, all: &[T], fits: impl Fn(&T) -> bool) -> usize {
+        loop {
+            let at = self.below(all.len());
+            if fits(&all[at]) {
+                return at;
+            }
+        }
+    }
+}
