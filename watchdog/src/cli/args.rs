@@ -13,6 +13,7 @@ use super::doctor::{self, DoctorArgs};
 use super::guard::{self, GuardArgs};
 use super::replay::{self, ReplayArgs};
 use super::status::{self, StatusArgs};
+use super::tests::{self, TestsArgs};
 use super::{complete, help, usage};
 use crate::config::{
     Config, ConfigError, Environment, Flags, Layer, Limit, Live, OnPressure, OrNone, Origin, Span,
@@ -79,6 +80,9 @@ pub enum Command {
     /// Say how the daemon and what it guards are
     #[command(long_about = status::ABOUT, after_long_help = status::ABOUT_MORE)]
     Status(StatusArgs),
+    /// Sort tests by what they take, and compare runs of them
+    #[command(long_about = tests::ABOUT)]
+    Tests(Box<TestsArgs>),
 }
 
 /// `memwatch attach`.
@@ -210,7 +214,8 @@ impl Cli {
             | Command::Guard(_)
             | Command::Config(_)
             | Command::Daemon(_)
-            | Command::Status(_) => Layer::default(),
+            | Command::Status(_)
+            | Command::Tests(_) => Layer::default(),
         };
         Flags {
             config: self.common.config.clone(),
@@ -271,4 +276,4 @@ impl AttachArgs {
 
 #[cfg(test)]
 #[path = "args_tests.rs"]
-mod tests;
+mod args_tests;

@@ -26,6 +26,9 @@ pub(super) fn explain(error: clap::Error) -> clap::Error {
         Some(ContextValue::String(argument)) => Some(argument.as_str()),
         _ => None,
     };
+    if !is_of_attach(&error) {
+        return error;
+    }
     let message = match (error.kind(), argument) {
         (ErrorKind::MissingRequiredArgument, _) => {
             "nothing to guard; write for example: memwatch attach -- pytest tests/".to_owned()
@@ -44,12 +47,21 @@ pub(super) fn explain(error: clap::Error) -> clap::Error {
     attach_command().error(error.kind(), message)
 }
 
+/// Whether it is about `memwatch attach`, or about no subcommand at all; the others' own words do.
+fn is_of_attach(error: &clap::Error) -> bool {
+    let usage = match error.get(ContextKind::Usage) {
+        Some(ContextValue::StyledStr(usage)) => usage.to_string(),
+        _ => return true,
+    };
+    usage.contains("memwatch attach")
+}
+
 fn is_negative(word: &str) -> bool {
     word.strip_prefix('-')
         .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
-/// The only subcommand with required or free-standing arguments, ready to print its usage.
+/// The subcommand that the words above are about, ready to print its usage.
 fn attach_command() -> Command {
     let mut root = Cli::command();
     root.build();

@@ -94,7 +94,9 @@ pub fn classify(runs: &[Run], bounds: Bounds) -> Vec<Classified> {
         let is_slow = u128::from(wall_us) >= bounds.slow.as_micros();
         let is_large = memory.is_some_and(|bytes| bytes >= bounds.memory_bytes);
         let markers = [(is_slow, Marker::Slow), (is_large, Marker::MemoryIntensive)];
-        let markers = markers.into_iter().filter_map(|(is, marker)| is.then_some(marker));
+        let markers = markers
+            .into_iter()
+            .filter_map(|(is, marker)| is.then_some(marker));
         Classified {
             id: id.clone(),
             wall_us,

@@ -101,7 +101,11 @@ pub fn compare(base: &[Run], new: &[Run], limits: &[Limit]) -> Comparison {
 
     let memory = worse(&memory, Figure::Memory, limits);
     let time = worse(&time, Figure::Time, limits);
-    let mut unsure = if many { Vec::new() } else { worse(&wall, Figure::Time, limits) };
+    let mut unsure = if many {
+        Vec::new()
+    } else {
+        worse(&wall, Figure::Time, limits)
+    };
     unsure.retain(|change| !time.iter().any(|it| it.change.id == change.change.id));
 
     let mut crossed = Vec::new();
@@ -177,9 +181,10 @@ fn worse(pairs: &[Pair<'_>], figure: Figure, limits: &[Limit]) -> Vec<Worse> {
     };
     let shifts: Vec<_> = pairs.iter().map(|pair| pair.shift).collect();
     let found = beyond(&shifts, prior);
-    let found = pairs.iter().zip(found).filter(|(pair, is_beyond)| {
-        *is_beyond && pair.stands_out && pair.new - pair.base >= floor
-    });
+    let found = pairs
+        .iter()
+        .zip(found)
+        .filter(|(pair, is_beyond)| *is_beyond && pair.stands_out && pair.new - pair.base >= floor);
     let mut worse: Vec<_> = found
         .map(|(pair, _)| Worse {
             change: Change {
@@ -237,7 +242,10 @@ fn totals(ids: &[&Text], base: &[Run], new: &[Run]) -> Vec<Apart> {
         })
     };
     let memory = of(Figure::Memory, &|run| run.peak_bytes);
-    [memory, of(Figure::Time, &time)].into_iter().flatten().collect()
+    [memory, of(Figure::Time, &time)]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn is_bad(outcome: Outcome) -> bool {
@@ -273,7 +281,9 @@ fn outcomes(runs: &[Run]) -> BTreeMap<&Text, Outcome> {
         // The last of several equal ones.
         outcomes.iter().copied().max_by_key(count)
     };
-    let most = all.into_iter().filter_map(|(id, outcomes)| Some((id, most(outcomes)?)));
+    let most = all
+        .into_iter()
+        .filter_map(|(id, outcomes)| Some((id, most(outcomes)?)));
     most.collect()
 }
 

@@ -35,8 +35,22 @@ pub(super) struct Shift {
     pub(super) level: f64,
     /// The logarithm of new over base.
     pub(super) change: f64,
-    /// The standard deviation of `change` as the test's own runs tell it; zero where they are too few.
-    pub(super) own: f64,
+    /// The standard deviation of `change` as the test's own runs tell it, and of how many values they tell it;
+    /// of none where there are too few runs.
+    pub(super) own: (f64, usize),
+}
+
+impl Shift {
+    /// The standard deviation of the change: what the others show, moved towards what the test itself shows as
+    /// far as its own runs are many; never below what the others show, since a few runs agree by chance.
+    fn scale(&self, of_others: f64) -> f64 {
+        /// What the others show counts as so many values of the test's own.
+        const OTHERS: f64 = 4.0;
+
+        let (own, count) = (self.own.0, self.own.1 as f64);
+        let joined = (OTHERS * of_others.powi(2) + count * own.powi(2)) / (OTHERS + count);
+        joined.sqrt().max(of_others)
+    }
 }
 
 /// Which of `shifts` are upwards and beyond the noise, all of them being looked at: Benjamini and Hochberg's
@@ -46,7 +60,7 @@ pub(super) fn beyond(shifts: &[Shift], prior: Prior) -> Vec<bool> {
     let chances: Vec<f64> = shifts
         .iter()
         .zip(&scales)
-        .map(|(shift, scale)| upper_tail(shift.change / scale.max(shift.own)))
+        .map(|(shift, scale)| upper_tail(shift.change / shift.scale(*scale)))
         .collect();
     let cut = largest_rejected(&chances, FALSE_ALARMS);
     chances.iter().map(|chance| *chance <= cut).collect()
@@ -94,28 +108,40 @@ pub(super) fn lower_median<T: Copy>(sorted: &[T]) -> T {
     sorted[(sorted.len() - 1) / 2]
 }
 
-/// The standard deviation of the difference of two sides' medians, from each side's deviations around its own.
-pub(super) fn own_deviation(sides: [&[f64]; 2]) -> f64 {
+/// The standard deviation of the difference of two sides' medians, as each side's deviations around its own
+/// tell it, and of how many values that is told. A side that scatters wide is taken for what it is, however
+/// quiet the other.
+pub(super) fn own_deviation(sides: [&[f64]; 2]) -> (f64, usize) {
     /// Of fewer there is no telling which of them is out of line.
     const FEWEST_RUNS: usize = 3;
     /// A median scatters by so much more than a mean.
     const OF_A_MEDIAN: f64 = 1.25;
 
-    let mut deviations = Vec::new();
-    for side in sides.into_iter().filter(|side| side.len() >= FEWEST_RUNS) {
-        let mut sorted = side.to_vec();
-        sorted.sort_by(f64::total_cmp);
-        let middle = lower_median(&sorted);
-        deviations.extend(sorted.iter().map(|it| (it - middle).abs()));
+    let mut told = sides.map(|side| {
+        let deviation = deviation(side);
+        (side.len() >= FEWEST_RUNS).then_some((deviation, side.len() - 1))
+    });
+    // A side of too few runs is as noisy as the other.
+    if let [Some((deviation, _)), None] | [None, Some((deviation, _))] = told {
+        told = told.map(|it| it.or(Some((deviation, 0))));
     }
-    if deviations.is_empty() {
-        return 0.0;
-    }
+    let variances = told.iter().zip(sides).filter_map(|(told, side)| {
+        let (deviation, freedom) = (*told)?;
+        Some((deviation * deviation / side.len() as f64, freedom))
+    });
+    let (variance, freedom) = variances.fold((0.0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1));
+    (variance.sqrt() * OF_A_MEDIAN, freedom)
+}
+
+/// The standard deviation of values, by the middle of how far they are from their own middle.
+fn deviation(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = lower_median(&sorted);
+    let mut deviations: Vec<f64> = sorted.iter().map(|it| (it - middle).abs()).collect();
     deviations.sort_by(f64::total_cmp);
-    // The middle of each side is a deviation of zero that nothing was measured by.
-    let deviation = deviations[deviations.len() / 2] * TO_DEVIATION;
-    let parts: f64 = sides.iter().map(|side| 1.0 / side.len() as f64).sum();
-    deviation * OF_A_MEDIAN * parts.sqrt()
+    // The middle itself is a deviation of zero that nothing was measured by.
+    deviations[deviations.len() / 2] * TO_DEVIATION
 }
 
 /// The chance of a value beyond `t` in Student's distribution with [`FREEDOM`] degrees, which are even: then it
@@ -139,7 +165,9 @@ fn largest_rejected(chances: &[f64], rate: f64) -> f64 {
     sorted.sort_by(f64::total_cmp);
     let count = sorted.len() as f64;
     let bound = |rank: usize| rate * (rank + 1) as f64 / count;
-    let last = (0..sorted.len()).rev().find(|&rank| sorted[rank] <= bound(rank));
+    let last = (0..sorted.len())
+        .rev()
+        .find(|&rank| sorted[rank] <= bound(rank));
     last.map_or(-1.0, |rank| sorted[rank])
 }
 
@@ -149,8 +177,18 @@ mod tests {
 
     #[test]
     fn students_distribution_is_that_of_the_tables() {
-        for (t, chance) in [(0.0, 0.5), (1.310, 0.1), (2.042, 0.025), (2.750, 0.005), (3.646, 0.0005)] {
-            assert!((upper_tail(t) - chance).abs() < 1e-4, "{t}: {}", upper_tail(t));
+        for (t, chance) in [
+            (0.0, 0.5),
+            (1.310, 0.1),
+            (2.042, 0.025),
+            (2.750, 0.005),
+            (3.646, 0.0005),
+        ] {
+            assert!(
+                (upper_tail(t) - chance).abs() < 1e-4,
+                "{t}: {}",
+                upper_tail(t)
+            );
             assert!((upper_tail(-t) - (1.0 - chance)).abs() < 1e-4, "{t}");
         }
         assert!(upper_tail(1e6) < 1e-12);
@@ -169,11 +207,19 @@ mod tests {
 
     #[test]
     fn what_many_did_upwards_does_not_pass_for_noise() {
-        let prior = Prior { least: 0.02, guess: 0.05, most_by_tail: 0.12 };
+        let prior = Prior {
+            least: 0.02,
+            guess: 0.05,
+            most_by_tail: 0.12,
+        };
         let shift = |n: usize| Shift {
             level: n as f64,
-            change: if n.is_multiple_of(5) { 0.69 } else { 0.01 * (n % 3) as f64 },
-            own: 0.0,
+            change: if n.is_multiple_of(5) {
+                0.69
+            } else {
+                0.01 * (n % 3) as f64
+            },
+            own: (0.0, 0),
         };
         let shifts: Vec<_> = (0..500).map(shift).collect();
         let found = beyond(&shifts, prior);
@@ -183,9 +229,25 @@ mod tests {
     #[test]
     fn a_test_that_is_noisy_by_itself_is_not_judged_by_its_quiet_neighbours() {
         let quiet = [1.0, 1.01, 0.99];
-        assert!(own_deviation([&quiet, &quiet]) < 0.02);
-        assert!(own_deviation([&[1.0, 1.6, 0.5], &quiet]) > 0.005);
-        assert!(own_deviation([&[1.0, 1.6, 0.5], &[1.9, 1.0, 1.5]]) > 0.3);
-        assert_eq!(own_deviation([&[1.0], &[9.0, 1.0]]), 0.0, "too few to tell");
+        let wide = [1.0, 1.6, 0.5];
+        assert!(own_deviation([&quiet, &quiet]).0 < 0.02);
+        assert!(own_deviation([&quiet, &wide]).0 > 0.4);
+        assert_eq!(own_deviation([&wide, &wide]).1, 4);
+        assert!(
+            own_deviation([&wide, &[1.0]]).0 > 0.8,
+            "one run is as noisy as the others"
+        );
+        assert_eq!(
+            own_deviation([&[1.0], &[9.0, 1.0]]),
+            (0.0, 0),
+            "too few to tell"
+        );
+        let shift = |own| Shift {
+            level: 1.0,
+            change: 0.69,
+            own,
+        };
+        assert_eq!(shift((0.0, 4)).scale(0.1), 0.1);
+        assert!(shift((0.4, 4)).scale(0.1) > 0.25);
     }
 }

@@ -39,7 +39,9 @@ pub struct Measured {
 
 /// The record is of a run without tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the record has no tests; run pytest under memwatch with its plugin: memwatch attach --report FILE -- pytest")]
+#[error(
+    "the record has no tests; run pytest under memwatch with its plugin: memwatch attach --report FILE -- pytest"
+)]
 pub struct NoTests;
 
 impl Run {
@@ -48,7 +50,10 @@ impl Run {
     /// # Errors
     /// The record has no tests.
     pub fn of(record: &Record) -> Result<Self, NoTests> {
-        let suite = record.suite.as_ref().filter(|suite| !suite.tests.is_empty());
+        let suite = record
+            .suite
+            .as_ref()
+            .filter(|suite| !suite.tests.is_empty());
         let suite = suite.ok_or(NoTests)?;
         let mut processes = HashSet::new();
         let tests = suite.tests.iter().map(|test| {

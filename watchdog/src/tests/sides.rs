@@ -11,9 +11,8 @@ use crate::incident::Text;
 /// test waiting doubles its time in one run of fifty; in two runs of three, about never.
 pub(super) const RUNS_FOR_WALL: usize = 3;
 
-/// Memory by which a test of any size may move: allocators take arenas of up to a MiB, and give them back or
-/// not.
-pub(super) const MEMORY_FLOOR: f64 = (4 << 20) as f64;
+/// Memory by which a test of any size may move: allocators take arenas of a MiB each, and keep some or none.
+pub(super) const MEMORY_FLOOR: f64 = (8 << 20) as f64;
 /// Time by which a test of any length may move: a collection of garbage, a slice that somebody else ran in.
 pub(super) const TIME_FLOOR_US: f64 = 50_000.0;
 /// Added to both sides' times, so that what is a few milliseconds long has no large changes.
@@ -39,8 +38,8 @@ pub(super) struct Pair<'r> {
     pub(super) base: f64,
     pub(super) new: f64,
     pub(super) shift: Shift,
-    /// Whether it is more than nearly all of the base's runs had. A test that at times takes thrice as long did
-    /// so there, too.
+    /// Whether nearly all new runs are above nearly all of the base's. A test that at times takes thrice as long
+    /// does so on both sides.
     pub(super) stands_out: bool,
 }
 
@@ -60,11 +59,14 @@ pub(super) fn memory<'r>(ids: &[&'r Text], base: &'r [Run], new: &'r [Run]) -> V
             let of = |runs: &'r [Run], is_first: bool| -> Vec<f64> {
                 let tests = whole(runs, id).map(|(_, test)| test);
                 let tests = tests.filter(|test| test.is_first == is_first);
-                tests.filter_map(|test| test.memory_bytes).map(|bytes| bytes as f64).collect()
+                tests
+                    .filter_map(|test| test.memory_bytes)
+                    .map(|bytes| bytes as f64)
+                    .collect()
             };
-            [false, true].into_iter().find_map(|is_first| {
-                pair(id, of(base, is_first), of(new, is_first), MEMORY_FLOOR)
-            })
+            [false, true]
+                .into_iter()
+                .find_map(|is_first| pair(id, of(base, is_first), of(new, is_first), MEMORY_FLOOR))
         })
         .collect()
 }
@@ -74,21 +76,32 @@ pub(super) fn wall<'r>(ids: &[&'r Text], base: &'r [Run], new: &'r [Run]) -> (Ve
     let of = |test: &Measured| Some(test.wall_us as f64);
     let pace = Pace::of(ids, [base, new], of);
     let pairs = ids.iter().filter_map(|id| {
-        pair(id, pace.values(base, id, 0, of), pace.values(new, id, base.len(), of), SOFT_US)
+        pair(
+            id,
+            pace.values(base, id, 0, of),
+            pace.values(new, id, base.len(), of),
+            SOFT_US,
+        )
     });
     (pairs.collect(), pace.slowdown(base.len()))
 }
 
 /// Time as few runs tell it: CPU time, and what the test waited in that run, of either side, in which it waited
 /// least. What was waited once more or longer may have been anybody's doing.
-pub(super) fn steady<'r>(ids: &[&'r Text], base: &'r [Run], new: &'r [Run]) -> (Vec<Pair<'r>>, f64) {
+pub(super) fn steady<'r>(
+    ids: &[&'r Text],
+    base: &'r [Run],
+    new: &'r [Run],
+) -> (Vec<Pair<'r>>, f64) {
     let of = |test: &Measured| test.cpu_us.map(|us| us as f64);
     let pace = Pace::of(ids, [base, new], of);
     let pairs = ids.iter().filter_map(|id| {
-        let waits = whole(base, id).chain(whole(new, id)).filter_map(|(_, test)| {
-            let waited = test.wall_us.saturating_sub(test.cpu_us?);
-            Some(waited as f64)
-        });
+        let waits = whole(base, id)
+            .chain(whole(new, id))
+            .filter_map(|(_, test)| {
+                let waited = test.wall_us.saturating_sub(test.cpu_us?);
+                Some(waited as f64)
+            });
         let waited = waits.min_by(f64::total_cmp)?;
         let with_wait = |runs: &'r [Run], first: usize| -> Vec<f64> {
             let values = pace.values(runs, id, first, of);
@@ -112,7 +125,8 @@ fn pair(id: &Text, mut base: Vec<f64>, mut new: Vec<f64>, soft: f64) -> Option<P
     }
     base.sort_by(f64::total_cmp);
     new.sort_by(f64::total_cmp);
-    let logarithms = |side: &[f64]| -> Vec<f64> { side.iter().map(|it| (it + soft).ln()).collect() };
+    let logarithms =
+        |side: &[f64]| -> Vec<f64> { side.iter().map(|it| (it + soft).ln()).collect() };
     let own = own_deviation([&logarithms(&base), &logarithms(&new)]);
     let (was, is) = (lower_median(&base), lower_median(&new));
     let shift = Shift {
@@ -125,7 +139,7 @@ fn pair(id: &Text, mut base: Vec<f64>, mut new: Vec<f64>, soft: f64) -> Option<P
         base: was,
         new: is,
         shift,
-        stands_out: is > base[(base.len() - 1) * 4 / 5],
+        stands_out: new[(new.len() - 1) / 5] > base[(base.len() - 1) * 4 / 5],
     })
 }
 
@@ -158,7 +172,11 @@ impl Pace {
             let mut times: Vec<f64> = times.collect();
             times.sort_by(f64::total_cmp);
             // A few tests tell as much of themselves as of the machine.
-            if times.len() < FEWEST { 1.0 } else { lower_median(&times) }
+            if times.len() < FEWEST {
+                1.0
+            } else {
+                lower_median(&times)
+            }
         };
         Self(runs().map(pace).collect())
     }

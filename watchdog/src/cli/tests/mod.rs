@@ -1,0 +1,104 @@
+//! `memwatch tests`: the words around what runs tell of their tests. What is judged is `crate::tests`'s, where
+//! runs are kept is `crate::history`'s; here records are read and answers printed.
+
+mod classify;
+mod compare;
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+
+use crate::host::file_error::FileError;
+use crate::incident::{Record, Text};
+use crate::tests::Run;
+
+use classify::ClassifyArgs;
+use compare::CompareArgs;
+
+/// The long help.
+pub const ABOUT: &str = "\
+Sort tests by what they take, and compare runs of them.
+
+RUN is the record of a run of pytest under memwatch: what `memwatch attach --report FILE -- pytest` writes.";
+
+/// `memwatch tests`.
+#[derive(Clone, Debug, Args)]
+pub struct TestsArgs {
+    /// What to do.
+    #[command(subcommand)]
+    command: TestsCommand,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum TestsCommand {
+    /// Say which tests are slow or take much memory, and mark them for pytest
+    #[command(long_about = classify::ABOUT, after_long_help = classify::ABOUT_MORE)]
+    Classify(ClassifyArgs),
+    /// Say which tests got worse since the runs of a base
+    #[command(
+        long_about = compare::ABOUT,
+        override_usage = compare::USAGE,
+        after_long_help = compare::ABOUT_MORE
+    )]
+    Compare(CompareArgs),
+}
+
+/// Runs it; the exit code.
+///
+/// # Errors
+/// A record cannot be read or has no tests, or what comes out cannot be written.
+pub fn run(args: &TestsArgs) -> anyhow::Result<ExitCode> {
+    match &args.command {
+        TestsCommand::Classify(args) => classify::run(args),
+        TestsCommand::Compare(args) => compare::run(args),
+    }
+}
+
+fn read_records(files: &[PathBuf]) -> anyhow::Result<Vec<(Record, Run)>> {
+    files.iter().map(|file| read_record(file)).collect()
+}
+
+fn read_runs(files: &[PathBuf]) -> anyhow::Result<Vec<Run>> {
+    let records = read_records(files)?.into_iter();
+    Ok(records.map(|(_, run)| run).collect())
+}
+
+fn read_record(file: &Path) -> anyhow::Result<(Record, Run)> {
+    let bytes = std::fs::read(file).map_err(FileError::at("read", file))?;
+    let shown = || Text::of_name(file.as_os_str().as_encoded_bytes());
+    let record = Record::from_json(&bytes).with_context(|| format!("cannot use {}", shown()))?;
+    let run = Run::of(&record).with_context(|| format!("cannot use {}", shown()))?;
+    Ok((record, run))
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .context("cannot print the tests")
+}
+
+/// Columns of figures, right-aligned, and what stands last as it is.
+fn table<const N: usize>(heads: [&str; N], last: &str, rows: &[([String; N], String)]) -> String {
+    let widths: [usize; N] = std::array::from_fn(|n| {
+        let cells = rows.iter().map(|(cells, _)| cells[n].chars().count());
+        cells.chain([heads[n].len()]).max().unwrap_or(0)
+    });
+    let line = |cells: &[String], last: &str| {
+        let cells = cells.iter().zip(widths);
+        let cells = cells.map(|(cell, width)| format!("{cell:>width$}  "));
+        format!("{}{last}\n", cells.collect::<String>())
+    };
+    let mut table = line(&heads.map(str::to_owned), last);
+    table.extend(rows.iter().map(|(cells, last)| line(cells, last)));
+    table
+}
+
+/// `1 test`, `2 tests`.
+fn counted(count: usize, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
+}
