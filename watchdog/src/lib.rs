@@ -27,6 +27,8 @@ pub mod incident;
 
 pub mod tests;
 
+pub mod history;
+
 pub mod control;
 
 pub mod agent;

@@ -127,7 +127,8 @@ pub fn compare(base: &[Run], new: &[Run], limits: &[Limit]) -> Comparison {
                 .any(|total| total.total.figure == *figure && total.is_worse(*excess)),
             Limit::Failed(count) => {
                 let failed = ended_differently.iter();
-                let failed = failed.filter(|it| is_bad(it.new) && !it.base.is_some_and(is_bad));
+                let failed = failed
+                    .filter(|it| it.new.is_failure() && !it.base.is_some_and(Outcome::is_failure));
                 failed.count() as u64 >= *count
             }
         };
@@ -248,17 +249,13 @@ fn totals(ids: &[&Text], base: &[Run], new: &[Run]) -> Vec<Apart> {
         .collect()
 }
 
-fn is_bad(outcome: Outcome) -> bool {
-    matches!(outcome, Outcome::Failed | Outcome::Error | Outcome::Killed)
-}
-
 /// Tests whose most frequent outcome is another, and new ones that fail.
 fn ended_differently(base: &[Run], new: &[Run]) -> Vec<Ended> {
     let was = outcomes(base);
     let is = outcomes(new).into_iter();
     is.filter_map(|(id, outcome)| {
         let before = was.get(id).copied();
-        let differs = before.map_or(is_bad(outcome), |before| before != outcome);
+        let differs = before.map_or(outcome.is_failure(), |before| before != outcome);
         differs.then(|| Ended {
             id: id.clone(),
             base: before,

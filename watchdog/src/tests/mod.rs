@@ -14,8 +14,10 @@ mod run;
 mod sides;
 #[cfg(test)]
 pub(crate) mod simulated;
+mod trend;
 
 pub use classify::{Bounds, Classified, Marker, classify};
 pub use compare::{Basis, Change, Comparison, Ended, Total, compare};
 pub use limit::{Excess, Figure, Limit, LimitError};
 pub use run::{Measured, NoTests, Run};
+pub use trend::{Worse, worsenings};

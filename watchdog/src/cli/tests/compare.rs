@@ -6,7 +6,6 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::Args;
-use serde_json::Value;
 
 use crate::incident::suite::Outcome;
 use crate::incident::{Text, bytes, duration};
@@ -194,18 +193,10 @@ fn shown(figure: Figure, value: u64) -> String {
 
 fn ended(ended: &[Ended]) -> Vec<String> {
     let line = |it: &Ended| {
-        let base = it.base.map_or("new".to_owned(), outcome);
-        format!("{base} -> {}  {}", outcome(it.new), it.id)
+        let base = it.base.map_or("new", Outcome::name);
+        format!("{base} -> {}  {}", it.new.name(), it.id)
     };
     ended.iter().map(line).collect()
-}
-
-/// As the record has it.
-fn outcome(outcome: Outcome) -> String {
-    match serde_json::to_value(outcome) {
-        Ok(Value::String(name)) => name,
-        _ => unreachable!("an outcome is a word"),
-    }
 }
 
 fn names(names: &[Text]) -> Vec<String> {
