@@ -38,8 +38,8 @@ pub(super) struct Pair<'r> {
     pub(super) base: f64,
     pub(super) new: f64,
     pub(super) shift: Shift,
-    /// Whether nearly all new runs are above nearly all of the base's. A test that at times takes thrice as long
-    /// does so on both sides.
+    /// Whether nearly all new runs tell of it: they are above nearly all of the base's, and by a third of the
+    /// change at least. A test that at times takes thrice as long does so on both sides.
     pub(super) stands_out: bool,
 }
 
@@ -129,6 +129,7 @@ fn pair(id: &Text, mut base: Vec<f64>, mut new: Vec<f64>, soft: f64) -> Option<P
         |side: &[f64]| -> Vec<f64> { side.iter().map(|it| (it + soft).ln()).collect() };
     let own = own_deviation([&logarithms(&base), &logarithms(&new)]);
     let (was, is) = (lower_median(&base), lower_median(&new));
+    let low = new[(new.len() - 1) / 5];
     let shift = Shift {
         level: was + soft,
         change: ((is + soft) / (was + soft)).ln(),
@@ -139,7 +140,7 @@ fn pair(id: &Text, mut base: Vec<f64>, mut new: Vec<f64>, soft: f64) -> Option<P
         base: was,
         new: is,
         shift,
-        stands_out: new[(new.len() - 1) / 5] > base[(base.len() - 1) * 4 / 5],
+        stands_out: low > base[(base.len() - 1) * 4 / 5] && low - was >= (is - was) / 3.0,
     })
 }
 

@@ -7,6 +7,8 @@ use std::process::ExitCode;
 use anyhow::bail;
 use clap::Args;
 
+use super::history::Place;
+use crate::history::History;
 use crate::incident::suite::Outcome;
 use crate::incident::{Text, bytes, duration};
 use crate::tests::{Change, Comparison, Ended, Figure, Limit, Run, compare};
@@ -23,7 +25,8 @@ wall-clock time. docs/TESTS.md has the numbers.";
 /// The forms.
 pub(super) const USAGE: &str = "\
 memwatch tests compare [OPTIONS] BASE RUN...
-       memwatch tests compare [OPTIONS] --base BASE [--base BASE]... RUN...";
+       memwatch tests compare [OPTIONS] --base BASE [--base BASE]... RUN...
+       memwatch tests compare [OPTIONS] --base-history N RUN...";
 
 /// Below the long help.
 pub(super) const ABOUT_MORE: &str = "\
@@ -63,6 +66,12 @@ pub(super) struct CompareArgs {
     /// A record of the base; repeat it for several
     #[arg(long, value_name = "BASE")]
     base: Vec<PathBuf>,
+    /// Take the last N runs of the project's history for the base
+    #[arg(long, value_name = "N", conflicts_with = "base", value_parser = clap::value_parser!(u32).range(1..))]
+    base_history: Option<u32>,
+    /// Where and whose the history is.
+    #[command(flatten)]
+    place: Place,
     /// What is too much; repeat it for several
     #[arg(long, value_name = "LIMIT")]
     fail_on: Vec<Limit>,
@@ -87,15 +96,41 @@ pub(super) fn run(args: &CompareArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(u8::from(found.is_regression())))
 }
 
+/// The runs of the base, and the new ones.
 fn sides(args: &CompareArgs) -> anyhow::Result<(Vec<Run>, Vec<Run>)> {
     let (base, new) = match (&args.base[..], &args.runs[..]) {
+        (_, new) if args.base_history.is_some() => (&[][..], new),
         ([], [_]) => {
             bail!("nothing to compare with; name the base first: memwatch tests compare BASE RUN")
         }
         ([], [base, new @ ..]) => (std::slice::from_ref(base), new),
         (base, new) => (base, new),
     };
-    Ok((super::read_runs(base)?, super::read_runs(new)?))
+    let new = super::read_runs(new)?;
+    let base = match args.base_history {
+        Some(count) => kept(&args.place, count as usize, &new)?,
+        None => super::read_runs(base)?,
+    };
+    if let Some(run) = new.iter().find(|run| base.iter().any(|it| it.id == run.id)) {
+        bail!(
+            "run {} is on both sides; compare it with others than itself",
+            run.id
+        );
+    }
+    Ok((base, new))
+}
+
+/// The last `count` runs that are kept, without those that they are compared with.
+fn kept(place: &Place, count: usize, new: &[Run]) -> anyhow::Result<Vec<Run>> {
+    let project = place.project()?;
+    let except: Vec<_> = new.iter().map(|run| run.id).collect();
+    let runs = History::open(&place.file()?)?.last(&project, count, &except)?;
+    if runs.is_empty() {
+        bail!(
+            "the history has no runs of {project} to compare with; keep some first: memwatch tests history add RUN"
+        );
+    }
+    Ok(runs)
 }
 
 fn page(found: &Comparison) -> String {

@@ -3,6 +3,7 @@
 
 mod classify;
 mod compare;
+mod history;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use crate::tests::Run;
 
 use classify::ClassifyArgs;
 use compare::CompareArgs;
+use history::HistoryArgs;
 
 /// The long help.
 pub const ABOUT: &str = "\
@@ -44,6 +46,9 @@ enum TestsCommand {
         after_long_help = compare::ABOUT_MORE
     )]
     Compare(CompareArgs),
+    /// Keep runs, and show what became of their tests
+    #[command(long_about = history::ABOUT, after_long_help = history::ABOUT_MORE)]
+    History(HistoryArgs),
 }
 
 /// Runs it; the exit code.
@@ -54,24 +59,30 @@ pub fn run(args: &TestsArgs) -> anyhow::Result<ExitCode> {
     match &args.command {
         TestsCommand::Classify(args) => classify::run(args),
         TestsCommand::Compare(args) => compare::run(args),
+        TestsCommand::History(args) => history::run(args),
     }
 }
 
-fn read_records(files: &[PathBuf]) -> anyhow::Result<Vec<(Record, Run)>> {
-    files.iter().map(|file| read_record(file)).collect()
-}
-
+/// The runs in `files`. One that is named twice counts once: what it measured is no second time.
 fn read_runs(files: &[PathBuf]) -> anyhow::Result<Vec<Run>> {
-    let records = read_records(files)?.into_iter();
-    Ok(records.map(|(_, run)| run).collect())
+    let mut runs: Vec<Run> = Vec::new();
+    for file in files {
+        let run = read_run(file)?;
+        if !runs.iter().any(|known| known.id == run.id) {
+            runs.push(run);
+        }
+    }
+    Ok(runs)
 }
 
-fn read_record(file: &Path) -> anyhow::Result<(Record, Run)> {
+fn read_run(file: &Path) -> anyhow::Result<Run> {
     let bytes = std::fs::read(file).map_err(FileError::at("read", file))?;
-    let shown = || Text::of_name(file.as_os_str().as_encoded_bytes());
-    let record = Record::from_json(&bytes).with_context(|| format!("cannot use {}", shown()))?;
-    let run = Run::of(&record).with_context(|| format!("cannot use {}", shown()))?;
-    Ok((record, run))
+    let cannot = || {
+        let file = Text::of_name(file.as_os_str().as_encoded_bytes());
+        format!("cannot use {file}")
+    };
+    let record = Record::from_json(&bytes).with_context(cannot)?;
+    Run::of(&record).with_context(cannot)
 }
 
 fn print(text: &str) -> anyhow::Result<()> {

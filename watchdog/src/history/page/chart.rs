@@ -17,8 +17,8 @@ pub(super) struct Point {
 pub(super) struct Chart {
     width: f64,
     height: f64,
-    /// Whether its largest value is written to it.
-    is_labelled: bool,
+    /// Whether zero is drawn.
+    has_axis: bool,
 }
 
 /// Around the curve, so that a dot on its edge is whole.
@@ -29,13 +29,13 @@ impl Chart {
     pub(super) const SMALL: Self = Self {
         width: 160.0,
         height: 32.0,
-        is_labelled: false,
+        has_axis: false,
     };
     /// Of the runs as wholes.
     pub(super) const LARGE: Self = Self {
         width: 560.0,
         height: 120.0,
-        is_labelled: true,
+        has_axis: true,
     };
 
     /// Draws `points`, one for each run; where there is none the curve has a gap.
@@ -67,9 +67,8 @@ impl Chart {
         html! {
             svg viewBox={ "0 0 " (self.width) " " (self.height) } role="img" aria-label=(label) {
                 title { (label) }
-                @if self.is_labelled {
+                @if self.has_axis {
                     line.axis x1="0" x2=(self.width) y1=(self.height - MARGIN) y2=(self.height - MARGIN) {}
-                    text x="0" y="11" { (shown(most)) }
                 }
                 path d=(self.curve(points, most)) {}
                 @for (n, point) in marked {
@@ -92,12 +91,9 @@ impl Chart {
     fn place(self, n: usize, count: usize, value: u64, most: u64) -> (f64, f64) {
         let steps = count.saturating_sub(1).max(1) as f64;
         let x = MARGIN + (self.width - 2.0 * MARGIN) * n as f64 / steps;
-        let top = if self.is_labelled { 16.0 } else { MARGIN };
         let share = value as f64 / most.max(1) as f64;
-        (
-            x,
-            self.height - MARGIN - (self.height - MARGIN - top) * share,
-        )
+        let room = self.height - 2.0 * MARGIN;
+        (x, self.height - MARGIN - room * share)
     }
 
     /// The path, begun anew after each gap.

@@ -147,13 +147,12 @@ fn whole(runs: &[Run], figure: Figure, title: &str, value: impl Fn(&Run) -> Opti
         })
     };
     let points: Vec<_> = runs.iter().map(point).collect();
-    let last = points.iter().rev().find_map(|point| point.as_ref());
+    let values = || points.iter().flatten().map(|point| point.value);
+    let said =
+        |value: Option<u64>| value.map_or("not known".to_owned(), |value| shown(figure, value));
     html! {
         figure {
-            figcaption {
-                (title) ": "
-                strong { (last.map_or("not known".to_owned(), |point| shown(figure, point.value))) }
-            }
+            figcaption { (title) ": " strong { (said(values().last())) } ", at most " (said(values().max())) }
             (Chart::LARGE.draw(&points, title, |value| shown(figure, value)))
         }
     }

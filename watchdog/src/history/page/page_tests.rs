@@ -42,12 +42,7 @@ fn hostile_names_stay_names() {
         "t.py::test[</title></style>\u{202e}]",
     ];
     let tests = |mib: u64| names.map(|name| (name, mib));
-    let runs: Vec<_> = [[("t.py::first", 1)].as_slice(), &tests(50)]
-        .concat()
-        .into_iter()
-        .map(|it| it)
-        .collect::<Vec<_>>();
-    let base = run(&runs);
+    let base = run(&[[("t.py::first", 1)].as_slice(), &tests(50)].concat());
     let worse = run(&[[("t.py::first", 1)].as_slice(), &tests(500)].concat());
     let page = page(&"</title><script>x</script>".into(), &[base, worse]);
     for evil in ["<script", "<img", "</title></style>", "\u{202e}"] {
