@@ -47,6 +47,7 @@ fn not_one_allocation_from_the_first_pass_to_the_kill() {
         arguments: ["fork-tree", "--rate", "100M", "--seconds", "30"]
             .map(Into::into)
             .to_vec(),
+        environment: Vec::new(),
     };
     let entrances = guarded.target.entrances().expect("entrances");
     let mut child = launch::launch(&program, &entrances, &inheritance).expect("the workload");
@@ -64,6 +65,7 @@ fn not_one_allocation_from_the_first_pass_to_the_kill() {
         mode: Mode::Real,
         status: Arc::clone(&status),
         recorder: None,
+        tests: None,
     };
     let eyes = guarded.eyes().expect("the target's files");
     let policy = Policy::new(settings, Response::Kill);

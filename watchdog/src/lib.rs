@@ -19,6 +19,8 @@ pub mod host;
 
 pub mod bpf;
 
+pub mod pytest;
+
 pub mod watch;
 
 pub mod act;

@@ -183,6 +183,11 @@ impl Channel {
         self.rehearsal.pop()
     }
 
+    /// Has the slow side look for what others than the deciding thread have for it.
+    pub fn wake_slow_side(&self) {
+        let _ = self.slow_side.write(1);
+    }
+
     /// Hands over a process that was killed, for its memory to be released.
     pub fn hand_over_dying(&self, pidfd: OwnedFd) {
         // Full: it will have to exit by itself.

@@ -376,6 +376,7 @@ mod tests {
             mode: Mode::DryRun,
             status: Arc::clone(&status),
             recorder: None,
+            tests: None,
         };
         let eyes = TargetEyes {
             memory: None,

@@ -57,6 +57,9 @@ impl Run {
                 self.watched.notes.push(lack);
             }
         }
+        if let Some(testing) = &mut self.testing {
+            testing.settle(&mut self.watched.story);
+        }
         let let_go = matches!(ended, Ended::Detached);
         self.watched.see_off(let_go);
         if let Some(bytes) = self.watched.guarded.current_bytes() {
@@ -110,6 +113,10 @@ impl Run {
         record.losses.hung_helpers += lost.stuck;
         record.losses.dropped_jobs = lost.dropped + self.terminal.dropped();
         record.losses.blocked_tasks = self.blocked.as_ref().map_or(0, blocked::Watch::missed);
+        record.suite = self
+            .testing
+            .as_ref()
+            .and_then(|testing| testing.suite(self.watched.began.0));
         record.rehearsal_us = self.rehearsal.map(|took| took.as_micros() as u64);
         if !by_daemon {
             let lost = identity::refused(&self.refused);

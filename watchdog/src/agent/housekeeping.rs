@@ -3,7 +3,9 @@
 
 use super::blocked;
 use super::run::{Ended, Run, Running};
+use super::story::NO_PROGRESS;
 use super::watched::Watched;
+use crate::bpf;
 use crate::host::clock;
 use crate::incident::LiveStatus;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,6 +32,12 @@ impl Run {
         self.way.inbox.sweep();
         self.take_events();
         self.take_guard_kills();
+        self.keep_up_with_tests();
+        let testing = self.testing.as_mut();
+        if testing.is_some_and(|testing| testing.has_ignored_interrupt(clock::now())) {
+            let leader = self.leader();
+            self.watched.end_stuck(NO_PROGRESS, leader, &self.helpers);
+        }
         self.watched.find_nested(&self.way);
         for found in self.blocked.iter().flat_map(blocked::Watch::news) {
             self.watched.story.blocked(&found);
@@ -84,6 +92,14 @@ impl Run {
         for (name, kill) in self.kernel.guard_kills() {
             let settings = &self.watched.settings;
             self.watched.story.guard_kill(name, &kill, settings);
+            if let Some(testing) = &mut self.testing {
+                let at = Duration::from_nanos(kill.time_ns);
+                testing.was_killed(
+                    name.tgid,
+                    at,
+                    "memwatch's guard in the kernel killed its process",
+                );
+            }
         }
     }
 
@@ -91,6 +107,14 @@ impl Run {
         self.kernel.flush_logs();
         while let Some((_, event)) = self.way.channel.next_event() {
             self.watched.witness(&event);
+            if let (bpf::Event::OomVictim { pid, .. }, Some(testing)) = (&event, &mut self.testing)
+            {
+                testing.was_killed(
+                    *pid,
+                    clock::now(),
+                    "the kernel's OOM killer took its process",
+                );
+            }
         }
     }
 }

@@ -22,6 +22,8 @@ pub struct Program {
     pub program: OsString,
     /// After the name.
     pub arguments: Vec<OsString>,
+    /// What its environment holds beside what memwatch's own does.
+    pub environment: Vec<(&'static str, OsString)>,
 }
 
 impl Program {
@@ -31,6 +33,7 @@ impl Program {
         Self {
             program: shell.unwrap_or_else(|| "/bin/sh".into()),
             arguments: vec!["-c".into(), line.to_owned()],
+            environment: Vec::new(),
         }
     }
 }
@@ -128,6 +131,12 @@ pub fn launch(
     let inheritance = inheritance.clone();
     let mut command = Command::new(&program.program);
     command.args(&program.arguments);
+    command.envs(
+        program
+            .environment
+            .iter()
+            .map(|(name, value)| (*name, value)),
+    );
     // SAFETY: between fork and exec only system calls are made: no allocation, no lock.
     unsafe {
         command.pre_exec(move || {

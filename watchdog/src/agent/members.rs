@@ -11,6 +11,7 @@
 //! is killed by somebody else, or ends by itself, leaves that moment open. Taking in a new process opens a
 //! pidfd and two files, which takes memory of the kernel's and may have to reclaim some first.
 
+use super::testing::Board;
 use crate::act::{may_signal, signal};
 use crate::host::process::{self, Resident, Stat};
 use crate::host::reread::Reread;
@@ -188,6 +189,11 @@ impl Members {
             }
         }
         &self.views
+    }
+
+    /// Marks those that run a test which can be asked to fail.
+    pub fn mark_tests(&mut self, board: &Board) {
+        board.mark(&mut self.views);
     }
 
     /// The processes as the last look saw them.
@@ -384,6 +390,7 @@ impl Tracked {
             stall_ns: last.stall_ns.saturating_sub(first.stall_ns),
             major_faults: last.major_faults.saturating_sub(first.major_faults),
             system_ticks: last.system_ticks.saturating_sub(first.system_ticks),
+            test: 0,
         }
     }
 }

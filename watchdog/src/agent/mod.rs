@@ -34,4 +34,5 @@ pub mod stir;
 pub mod story;
 pub mod takeover;
 pub mod terminal;
+pub mod testing;
 mod watched;

@@ -8,6 +8,7 @@ use super::channel::{Channel, Notice, RIVALS, Status, TargetId};
 use super::eyes::{Eyes, KernelEyes, TargetEyes};
 use super::members::Members;
 use super::recorder::Recorder;
+use super::testing::Board;
 use crate::act::{Mode, Outcome, may_signal, signal};
 use crate::bpf;
 use crate::host::reread::Reread;
@@ -34,6 +35,8 @@ pub struct Charge {
     pub status: Arc<Status>,
     /// Where looks are recorded.
     pub recorder: Option<Recorder>,
+    /// Which of its processes run a test that can be asked to fail, if that is known.
+    pub tests: Option<Arc<Board>>,
 }
 
 /// Everything one pass works on.
@@ -296,6 +299,9 @@ impl Pass {
         };
         let left_out = self.eyes.list_processes(eyes)?;
         members.look(now, eyes.listed(), |pid| eyes.stall_ns_of(pid));
+        if let Some(board) = &self.charge.tests {
+            members.mark_tests(board);
+        }
         let unseen = members.unseen();
         let status = &self.charge.status;
         let untracked = unseen.untracked + left_out;
@@ -338,10 +344,12 @@ impl Pass {
         };
         let views = members.views();
         let mut survivors = views.len();
-        for member in views
-            .iter()
-            .filter(|m| victim::in_scope(m, &choice.member, choice.scope, views))
-        {
+        // To fail a test is a matter for the process that runs it.
+        let goes_with = |m: &&Member| match order.rung {
+            Rung::Abort => m.pid == choice.member.pid,
+            _ => victim::in_scope(m, &choice.member, choice.scope, views),
+        };
+        for member in views.iter().filter(goes_with) {
             let outcome = members.pidfd(member).map_or(Outcome::Gone, |pidfd| {
                 let Charge { uid, mode, .. } = self.charge;
                 if uid.is_some_and(|uid| !may_signal(uid, member.pid, pidfd)) {
@@ -365,7 +373,9 @@ impl Pass {
                 outcome,
             });
         }
-        self.tell(Notice::Struck { survivors });
+        if order.rung != Rung::Abort {
+            self.tell(Notice::Struck { survivors });
+        }
         if !follows
             && let Some(pidfd) = members.pidfd(&choice.member)
             && let Ok(pidfd) = pidfd.try_clone_to_owned()
@@ -468,6 +478,10 @@ fn is_gone(error: &io::Error) -> bool {
 
 fn signal_of(rung: Rung) -> Option<i32> {
     match rung {
+        // Ignored by who has no handler for it. The process writes its stacks down, and the slow side, which can
+        // say why, asks again.
+        Rung::Abort => Some(libc::SIGURG),
+        Rung::Sigint => Some(libc::SIGINT),
         Rung::Sigterm => Some(libc::SIGTERM),
         Rung::Sigkill => Some(libc::SIGKILL),
         // A freeze takes the kernel's cgroup lock: the slow side does it.

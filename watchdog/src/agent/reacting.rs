@@ -5,8 +5,10 @@ use super::channel::Rehearsal;
 use super::identity;
 use super::run::{Ended, Run, Running, TIMEOUT_GRACE};
 use super::signals::{self, Change, Reaction, Sender};
+use super::story::TIMEOUT;
 use super::watched::Heard;
 use crate::act::{self, Mode};
+use crate::host::clock;
 use crate::host::place::Place;
 use crate::host::tree;
 use nix::sys::signal::Signal;
@@ -88,7 +90,11 @@ impl Run {
         }
         let mut ended = None;
         while let Some((_, notice)) = channel.next() {
-            match self.watched.hear(&notice, &self.helpers) {
+            let heard = self.watched.hear(&notice, &self.helpers);
+            if let Some(testing) = &mut self.testing {
+                testing.hear(&notice, &mut self.watched.story);
+            }
+            match heard {
                 Heard::Noted => {}
                 Heard::Ordered(order) => self.terminal.ordered(&order, self.orders.attach.dry_run),
                 Heard::Frozen(order, outcome) => {
@@ -99,7 +105,15 @@ impl Run {
                 Heard::Gone => ended = self.target_is_gone(),
             }
         }
+        self.keep_up_with_tests();
         ended
+    }
+
+    pub(super) fn keep_up_with_tests(&mut self) {
+        if let Some(testing) = &mut self.testing {
+            let current_bytes = self.watched.guarded.current_bytes();
+            testing.keep_up(&mut self.watched.story, clock::now(), current_bytes);
+        }
     }
 
     pub(super) fn target_is_gone(&mut self) -> Option<Ended> {
@@ -141,6 +155,9 @@ impl Run {
     pub(super) fn time_is_up(&mut self, deadline: Option<Duration>) -> Option<Duration> {
         let limit = self.orders.attach.timeout?;
         if deadline == Some(limit) {
+            if let Some(testing) = &mut self.testing {
+                testing.ask_for_stacks(TIMEOUT);
+            }
             self.watched.ask_all(limit, TIMEOUT_GRACE, &self.helpers);
             return Some(limit + TIMEOUT_GRACE);
         }

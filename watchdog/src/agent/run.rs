@@ -25,6 +25,7 @@ use super::starting::{
     guard_terms, make_ready, open_files, open_recording, response, safe_cpus, start, undo,
 };
 use super::terminal::Terminal;
+use super::testing::Testing;
 use super::watched::Watched;
 use crate::act::Mode;
 use crate::config::Attach;
@@ -32,6 +33,7 @@ use crate::host::cgroup::Shelter;
 use crate::host::clock;
 use crate::host::layout::Layout;
 use crate::incident::{FeatureLost, ReportFile};
+use crate::pytest::Terms;
 use crate::watch::{Policy, Settings};
 use anyhow::Context;
 use nix::sys::signalfd::SignalFd;
@@ -70,6 +72,8 @@ pub struct Orders {
     pub record: Option<PathBuf>,
     /// Where the daemon listens that may guard in a user's stead.
     pub daemon: PathBuf,
+    /// On what terms pytest is given memwatch's plugin, if it is.
+    pub tests: Option<Terms>,
 }
 
 /// How long a run whose time is up is given to end by itself.
@@ -126,6 +130,8 @@ pub(super) struct Run {
     /// How long it took.
     pub(super) rehearsal: Option<Duration>,
     pub(super) terminal: Terminal,
+    /// Where pytest may be what runs.
+    pub(super) testing: Option<Testing>,
 }
 
 /// What runs in the target.
@@ -143,7 +149,11 @@ pub(super) enum Ended {
 }
 
 impl Run {
-    fn begin(orders: Orders, layout: &Layout, inheritance: &Inheritance) -> anyhow::Result<Self> {
+    fn begin(
+        mut orders: Orders,
+        layout: &Layout,
+        inheritance: &Inheritance,
+    ) -> anyhow::Result<Self> {
         let began = (clock::now(), SystemTime::now());
         let recording = orders.record.as_deref().map(open_recording).transpose()?;
         let (recorder, recording) = recording.unzip();
@@ -156,6 +166,7 @@ impl Run {
         let target_eyes = guarded.eyes()?;
         let machine_eyes = guarded::machine_eyes()?;
         let refused = awake::protect_process();
+        let testing = give_plugin(&mut orders)?;
         let subject = start(&orders, &guarded, layout, inheritance)?;
         // After the command, which must not wait for it, nor find itself in it.
         let shelter = Shelter::enter(layout);
@@ -208,7 +219,9 @@ impl Run {
             blocked: blocked::Watch::start(blocked::LONG).ok(),
             rehearsal: None,
             terminal,
+            testing,
         };
+        run.look_at_tests();
         run.decide_with(target_eyes, recorder);
         run.entrust();
         Ok(run)
@@ -223,11 +236,29 @@ impl Run {
             mode: self.watched.mode,
             status: Arc::clone(&self.watched.status),
             recorder,
+            tests: self.testing.as_ref().map(Testing::board),
         };
         let response = response(self.orders.attach.on_pressure);
         let policy = Policy::new(self.orders.settings, response);
         let pass = Pass::new(charge, eyes, policy, Arc::clone(&self.way.channel));
         self.way.send(Arrival::Target(Box::new(pass)));
+    }
+
+    /// Has the tests looked at that run in the target. Without a thread for it they run as any command does.
+    fn look_at_tests(&mut self) {
+        let Some(testing) = &self.testing else {
+            return;
+        };
+        let channel = Arc::clone(&self.way.channel);
+        let place = self.watched.guarded.target.place.clone();
+        if testing
+            .start(place, self.watched.mode, move || channel.wake_slow_side())
+            .is_err()
+        {
+            self.watched
+                .notes
+                .push("single tests are not looked at: no thread can be started".into());
+        }
     }
 
     /// The same again, after a while in which somebody else did.
@@ -287,6 +318,22 @@ impl Run {
             }
         }
     }
+}
+
+/// Makes the place for pytest's plugin, and puts it into the command's environment.
+fn give_plugin(orders: &mut Orders) -> anyhow::Result<Option<Testing>> {
+    let Subject::Program(program) = &mut orders.subject else {
+        return Ok(None);
+    };
+    program
+        .environment
+        .push(("MEMWATCH_ATTACHED", std::process::id().to_string().into()));
+    let Some(terms) = &orders.tests else {
+        return Ok(None);
+    };
+    let testing = Testing::make(terms)?;
+    program.environment.extend(testing.environment());
+    Ok(Some(testing))
 }
 
 /// The user who runs memwatch, if it is not root: `cgroup.kill` would end those of others, too, whom this user

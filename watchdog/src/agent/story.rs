@@ -34,10 +34,14 @@ pub struct Story {
 }
 
 /// Numbers of the interventions that no policy ordered: the timeout's, and the guard's from here on.
-const TIMEOUT: u32 = u32::MAX;
+pub(super) const TIMEOUT: u32 = u32::MAX;
 const FIRST_GUARD: u32 = 1 << 31;
 /// And the daemon's, from here on.
 const FIRST_DAEMON: u32 = 1 << 30;
+/// And those for the limits of single tests.
+pub(super) const FIRST_TEST: u32 = 1 << 29;
+/// That for a run in which nothing goes on any more.
+pub(super) const NO_PROGRESS: u32 = u32::MAX - 1;
 
 impl Story {
     /// Begins now.
@@ -83,15 +87,7 @@ impl Story {
                 at,
                 current_bytes,
             } => {
-                let at_us = self.since(*at);
-                if let Some(intervention) = self.interventions.get_mut(number) {
-                    let last = intervention
-                        .rungs
-                        .last()
-                        .map_or(intervention.at_us, |rung| rung.at_us);
-                    intervention.memory_after_bytes = Some(*current_bytes);
-                    intervention.recovery_us = Some(at_us.saturating_sub(last));
-                }
+                self.recovered(*number, *at, *current_bytes);
             }
             Notice::Struck { survivors } => self.survivors = Some(*survivors),
             Notice::TargetGone | Notice::Departed => {}
@@ -128,6 +124,8 @@ impl Story {
                 memory_before_bytes: Some(current_bytes),
                 memory_after_bytes: None,
                 recovery_us: None,
+                test: None,
+                python_stack: Vec::new(),
             });
         if matches!(order.rung, Rung::Warn | Rung::Freeze) {
             let outcome = Outcome::Delivered;
@@ -151,7 +149,8 @@ impl Story {
             pid: Some(member.pid),
             outcome,
         });
-        if outcome != Outcome::Delivered {
+        // Who is asked to fail a test does not end of it.
+        if outcome != Outcome::Delivered || rung == Rung::Abort {
             return;
         }
         let process = Process::from(member);
@@ -171,6 +170,78 @@ impl Story {
                 at_us: Some(at_us),
             }),
         }
+    }
+
+    /// The memory is back: of a process that ended, or of a test that failed. Told once.
+    pub fn recovered(&mut self, number: u32, at: Duration, current_bytes: u64) {
+        let at_us = self.since(at);
+        let told = self.interventions.get_mut(&number);
+        if let Some(it) = told.filter(|it| it.memory_after_bytes.is_none()) {
+            let last = it.rungs.last().map_or(it.at_us, |rung| rung.at_us);
+            it.memory_after_bytes = Some(current_bytes);
+            it.recovery_us = Some(at_us.saturating_sub(last));
+        }
+    }
+
+    /// Which test the victim of an intervention ran, and which is to blame.
+    pub fn blame(&mut self, number: u32, test: incident::BlamedTest) {
+        if let Some(it) = self.interventions.get_mut(&number) {
+            it.test.get_or_insert(test);
+        }
+    }
+
+    /// Why memwatch stepped in, in a phrase.
+    pub fn reason(&self, number: u32) -> Option<String> {
+        self.interventions.get(&number).map(reason)
+    }
+
+    /// Where the victim's Python was.
+    pub fn python_stack(&mut self, number: u32, lines: Vec<incident::Text>) {
+        if let Some(it) = self.interventions.get_mut(&number) {
+            it.python_stack.extend(lines);
+        }
+    }
+
+    /// Something that no policy ordered: a test was over a limit of its own. What follows on it is `again`.
+    pub fn test_limit(
+        &mut self,
+        number: u32,
+        again: bool,
+        told: Intervention,
+        victims: Vec<Victim>,
+    ) {
+        match self.interventions.get_mut(&number) {
+            Some(it) if again => it.rungs.extend(told.rungs),
+            _ => drop(self.interventions.insert(number, told)),
+        }
+        self.victims.extend(victims);
+    }
+
+    /// The whole target was ended, or would have been, as a further step of an intervention.
+    pub fn end_all(&mut self, number: u32, leader: Option<Process>, outcome: Outcome) {
+        let at_us = self.since(clock::now());
+        let Some(it) = self.interventions.get_mut(&number) else {
+            return;
+        };
+        it.rungs.push(RungTaken {
+            rung: Rung::Sigkill,
+            at_us,
+            pid: None,
+            outcome,
+        });
+        let reason = reason(it);
+        self.victims.extend(leader.map(|process| Victim {
+            process,
+            signal: Signal::KILL,
+            reason: reason.into(),
+            killed_by: KilledBy::Memwatch,
+            at_us: Some(at_us),
+        }));
+    }
+
+    /// From the begin of the run, in µs.
+    pub fn at_us(&self, at: Duration) -> u64 {
+        self.since(at)
     }
 
     /// The rung of a freeze was the slow side's to take.
@@ -208,6 +279,8 @@ impl Story {
                 memory_before_bytes: None,
                 memory_after_bytes: None,
                 recovery_us: None,
+                test: None,
+                python_stack: Vec::new(),
             });
         intervention.rungs.push(RungTaken {
             rung,
@@ -265,6 +338,8 @@ impl Story {
             memory_before_bytes: None,
             memory_after_bytes: None,
             recovery_us: None,
+            test: None,
+            python_stack: Vec::new(),
         };
         self.victims.push(Victim {
             process,

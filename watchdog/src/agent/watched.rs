@@ -16,7 +16,7 @@ use crate::host::cgroup::{self, Held};
 use crate::host::clock;
 use crate::host::place::Place;
 use crate::host::reread::Reread;
-use crate::incident::Record;
+use crate::incident::{self, Record};
 use crate::watch::victim::Scope;
 use crate::watch::{Order, Rung, Settings};
 use std::collections::{BTreeMap, BTreeSet};
@@ -163,7 +163,7 @@ impl Watched {
                 grace_until: asked_until,
                 pardoned_at: Some(asked_until + self.settings.cooldown),
             }),
-            Rung::Warn | Rung::Freeze => self.condemned,
+            Rung::Warn | Rung::Abort | Rung::Sigint | Rung::Freeze => self.condemned,
         };
     }
 
@@ -229,6 +229,17 @@ impl Watched {
         let outcome = self.signal_all(libc::SIGKILL);
         self.beside(helpers, self.kill(), self.mode);
         self.story.timeout(limit, Rung::Sigkill, outcome);
+    }
+
+    /// The same where a run does not go on and was not to be interrupted.
+    pub(super) fn end_stuck(&mut self, number: u32, leader: Option<u32>, helpers: &Helpers) {
+        let outcome = self.signal_all(libc::SIGKILL);
+        self.beside(helpers, self.kill(), self.mode);
+        let leader = leader.map(|pid| incident::Process {
+            pid,
+            ..incident::Process::default()
+        });
+        self.story.end_all(number, leader, outcome);
     }
 
     /// Everybody who is there now; waits for nothing.

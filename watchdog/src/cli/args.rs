@@ -16,8 +16,8 @@ use super::status::{self, StatusArgs};
 use super::tests::{self, TestsArgs};
 use super::{complete, help, usage};
 use crate::config::{
-    Config, ConfigError, Environment, Flags, Layer, Limit, Live, OnPressure, OrNone, Origin, Span,
-    UseDaemon, Verbosity,
+    Config, ConfigError, Environment, Flags, Layer, Limit, Live, OnPressure, OrNone, Origin, Size,
+    Span, UseDaemon, Verbosity,
 };
 use crate::control;
 
@@ -102,7 +102,7 @@ pub struct AttachArgs {
     /// Time for the whole run: 300s, 5m, 1h30m; or none
     #[arg(long, value_name = "DURATION", help_heading = LIMITS, long_help = help::TIMEOUT)]
     timeout: Option<OrNone<Span>>,
-    /// Safe mode: 2 GiB, 300 s in total, at most two CPUs
+    /// Safe mode: 2 GiB, 300 s in total, 120 s for a test, at most two CPUs
     #[arg(
         long, help_heading = LIMITS, long_help = help::SAFE, value_name = "BOOL", hide_possible_values = true,
         num_args = 0..=1, require_equals = true, default_missing_value = "true"
@@ -125,6 +125,16 @@ pub struct AttachArgs {
     #[arg(long, value_name = "PATH", default_value = control::SOCKET, help_heading = ACTION)]
     pub socket: PathBuf,
 
+    /// The most by which one test may grow, with what it starts: 500M; or none
+    #[arg(long, value_name = "SIZE", help_heading = TESTS, long_help = help::TEST_MEMORY)]
+    test_memory: Option<OrNone<Size>>,
+    /// Time for one test: 30s, 2m; or none
+    #[arg(long, value_name = "DURATION", help_heading = TESTS, long_help = help::TEST_TIMEOUT)]
+    test_timeout: Option<OrNone<Span>>,
+    /// Do not give pytest memwatch's plugin
+    #[arg(long, help_heading = TESTS)]
+    no_pytest: bool,
+
     /// Write the incident record, JSON, to this file when the target has ended
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     report: Option<PathBuf>,
@@ -141,6 +151,7 @@ pub struct AttachArgs {
 
 const LIMITS: &str = "Limits";
 const ACTION: &str = "Under pressure";
+const TESTS: &str = "Tests of pytest";
 const OUTPUT: &str = "Output";
 
 /// Exactly one of these.
@@ -264,6 +275,9 @@ impl AttachArgs {
             memory_max: self.memory_max,
             memory_high: self.memory_high,
             timeout: self.timeout,
+            test_memory: self.test_memory,
+            test_timeout: self.test_timeout,
+            pytest: self.no_pytest.then_some(false),
             on_pressure: self.on_pressure,
             safe: self.safe,
             dry_run: self.dry_run,

@@ -5,7 +5,9 @@ use super::failure;
 use super::usage::OWN_FAILURE;
 use crate::agent::launch::{LaunchError, Program};
 use crate::agent::run::{self, Orders, Subject};
-use crate::config::Config;
+use crate::config::{Attach, Config, Limit};
+use crate::pytest::Terms;
+use std::time::Duration;
 
 /// Runs it; the exit code. What went wrong before the command ran has been said.
 pub fn run(args: &AttachArgs, config: Config) -> u8 {
@@ -16,10 +18,15 @@ pub fn run(args: &AttachArgs, config: Config) -> u8 {
     };
     let subject = match target {
         Target::Shell(line) => Subject::Program(Program::shell(&line)),
-        Target::Program { program, arguments } => Subject::Program(Program { program, arguments }),
+        Target::Program { program, arguments } => Subject::Program(Program {
+            program,
+            arguments,
+            environment: Vec::new(),
+        }),
         Target::Pid(pid) => Subject::Pid(pid.unsigned_abs()),
         Target::Cgroup(path) => Subject::Cgroup(path),
     };
+    let tests = config.attach.pytest.then(|| terms(&config.attach));
     let orders = Orders {
         subject,
         line,
@@ -28,6 +35,7 @@ pub fn run(args: &AttachArgs, config: Config) -> u8 {
         with_arguments: args.with_arguments,
         record: args.record.clone(),
         daemon: args.socket.clone(),
+        tests,
     };
     run::run(orders).unwrap_or_else(|error| {
         failure::say(&*error);
@@ -36,3 +44,25 @@ pub fn run(args: &AttachArgs, config: Config) -> u8 {
             .map_or(OWN_FAILURE, LaunchError::exit_code)
     })
 }
+
+/// What pytest's plugin is told.
+fn terms(attach: &Attach) -> Terms {
+    let us = |time: Duration| time.as_micros() as u64;
+    let memory_bytes = match attach.memory_max {
+        Limit::Bytes(bytes) => Some(bytes),
+        Limit::Auto | Limit::None => None,
+    };
+    Terms {
+        test_memory_bytes: attach.test_memory,
+        test_timeout_us: attach.test_timeout.map(us),
+        longest_test_us: attach.test_timeout.filter(|_| attach.safe).map(us),
+        workers: memory_bytes
+            .filter(|_| attach.safe)
+            .map(|bytes| (bytes / WORKER_BYTES).max(1)),
+        ..Terms::default()
+    }
+}
+
+/// What a worker of pytest-xdist is reckoned to need in safe mode: an interpreter with numpy, an index and its
+/// vectors took 200 to 400 MiB.
+const WORKER_BYTES: u64 = 512 << 20;

@@ -93,8 +93,22 @@ pub(super) const TIMEOUT: &str = "\
 Time for the whole run, for example 300s, 5m or 1h30m; a bare number is seconds. The exit code is \
 then 124. `none` (the default) sets no bound.";
 
+/// `--test-memory`.
+pub(super) const TEST_MEMORY: &str = "\
+The most by which one test of pytest may grow, with the processes that it starts: what they hold \
+beyond what its process held when it began. A test that is over it is failed with a message, and \
+the suite goes on; if it does not answer, its process is killed. A test's own marker \
+@pytest.mark.memwatch(memory=\"500M\") counts more.";
+
+/// `--test-timeout`.
+pub(super) const TEST_TIMEOUT: &str = "\
+The longest that one test of pytest may take, setup and teardown included, also while it is in C \
+code. As with --test-memory, the test is failed and not the run; a test's own marker \
+@pytest.mark.memwatch(timeout=\"30s\") counts more, but with --safe only if it says less.";
+
 /// `--safe`.
 pub(super) const SAFE: &str = "\
-Safe mode, for what has frozen the machine before: at most 2 GiB, 300 s in total, and two CPUs. \
-Tighter values of --memory-max and --timeout are kept, looser ones are an error. --safe=false turns \
+Safe mode, for what has frozen the machine before: at most 2 GiB, 300 s in total, 120 s for a test of \
+pytest, two CPUs, and as many workers of pytest-xdist as have room. Tighter values of --memory-max, \
+--timeout and --test-timeout are kept, looser ones are an error. --safe=false turns \
 off what a configuration file turned on.";

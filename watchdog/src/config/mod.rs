@@ -35,7 +35,7 @@ pub use daemon::{Daemon, Oomd, Users, Watch};
 pub use error::{ConfigError, Contradiction, Mistrust, Problem, Setting, ValueError};
 pub use gather::Reading;
 pub use pattern::{Pattern, PatternError};
-pub use resolve::{Layer, Origin, SAFE_MEMORY_MAX, SAFE_TIMEOUT};
+pub use resolve::{Layer, Origin, SAFE_MEMORY_MAX, SAFE_TEST_TIMEOUT, SAFE_TIMEOUT};
 pub use search::{Environment, NamedBy};
 pub use size::{Size, SizeError};
 pub use span::{Span, SpanError};
@@ -63,6 +63,14 @@ pub struct Attach {
     pub memory_high: Limit,
     /// The whole run's time; `None` for as long as it takes.
     pub timeout: Option<Duration>,
+    /// The most by which one test of pytest may grow, in bytes; `None` for no limit. A test's own marker counts
+    /// more.
+    pub test_memory: Option<u64>,
+    /// The longest that one test of pytest may take; `None` for as long as it takes. As above, but in safe mode
+    /// a marker may only say less.
+    pub test_timeout: Option<Duration>,
+    /// Whether pytest is given memwatch's plugin.
+    pub pytest: bool,
     /// What is done to a target under pressure.
     pub on_pressure: OnPressure,
     /// Decide and report, but touch no process.

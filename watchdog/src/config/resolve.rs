@@ -12,6 +12,8 @@ use crate::watch::Settings;
 pub const SAFE_MEMORY_MAX: u64 = 2 << 30;
 /// Safe mode's time for the whole run.
 pub const SAFE_TIMEOUT: Duration = Duration::from_secs(300);
+/// Safe mode's time for one test.
+pub const SAFE_TEST_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The least limit in bytes that is believed. A static `true` starts in less, but `--memory-max 2`
 /// is a forgotten unit, and obeying it would kill the command at once.
@@ -28,6 +30,12 @@ pub struct Layer {
     pub memory_high: Option<Limit>,
     /// See [`Attach::timeout`].
     pub timeout: Option<OrNone<Span>>,
+    /// See [`Attach::test_memory`].
+    pub test_memory: Option<OrNone<Size>>,
+    /// See [`Attach::test_timeout`].
+    pub test_timeout: Option<OrNone<Span>>,
+    /// See [`Attach::pytest`].
+    pub pytest: Option<bool>,
     /// See [`Attach::on_pressure`].
     pub on_pressure: Option<OnPressure>,
     /// See [`Attach::safe`].
@@ -84,7 +92,22 @@ pub(super) fn attach(layers: &[Layer], verbosity: Verbosity) -> Result<Attach, B
     Ok(Attach {
         memory_max,
         memory_high: memory_high(layers, memory_max, safe.as_ref())?,
-        timeout: timeout(layers, safe.as_ref())?,
+        timeout: at_most(
+            layers,
+            safe.as_ref(),
+            "timeout",
+            |layer| layer.timeout,
+            SAFE_TIMEOUT,
+        )?,
+        test_memory: test_memory(layers)?,
+        test_timeout: at_most(
+            layers,
+            safe.as_ref(),
+            "test_timeout",
+            |layer| layer.test_timeout,
+            SAFE_TEST_TIMEOUT,
+        )?,
+        pytest: layers.value(|layer| layer.pytest).unwrap_or(true),
         on_pressure: layers.value(|layer| layer.on_pressure).unwrap_or_default(),
         dry_run: layers.value(|layer| layer.dry_run).unwrap_or_default(),
         daemon: layers.value(|layer| layer.daemon).unwrap_or_default(),
@@ -164,27 +187,43 @@ fn memory_high(
     }
 }
 
-fn timeout(
+/// A time that safe mode caps.
+fn at_most(
     layers: Layers<'_>,
     safe: Option<&Said<bool>>,
+    key: &'static str,
+    get: fn(&Layer) -> Option<OrNone<Span>>,
+    cap: Duration,
 ) -> Result<Option<Duration>, Box<Contradiction>> {
-    let said = layers.strongest("timeout", |layer| layer.timeout);
+    let said = layers.strongest(key, get);
     let (Some(safe), Some(said)) = (safe, &said) else {
-        let unsaid = safe.map(|_| SAFE_TIMEOUT);
+        let unsaid = safe.map(|_| cap);
         return Ok(said.map_or(unsaid, |said| said.value.0.map(Span::duration)));
     };
     match said.value.0.map(Span::duration) {
-        Some(timeout) if timeout <= SAFE_TIMEOUT => Ok(Some(timeout)),
-        _ if safe.outranks(said) => Ok(Some(SAFE_TIMEOUT)),
+        Some(time) if time <= cap => Ok(Some(time)),
+        _ if safe.outranks(said) => Ok(Some(cap)),
         _ => Err(Box::new(Contradiction::LooserThanSafe {
             setting: said.setting.clone(),
             value: said.value.to_string(),
-            cap: Span::new(SAFE_TIMEOUT)
-                .expect("not zero, not a year")
-                .to_string(),
+            cap: Span::new(cap).expect("not zero, not a year").to_string(),
             safe: safe.setting.clone(),
         })),
     }
+}
+
+fn test_memory(layers: Layers<'_>) -> Result<Option<u64>, Box<Contradiction>> {
+    let said = layers.strongest("test_memory", |layer| layer.test_memory);
+    let Some(Said {
+        value: OrNone(Some(size)),
+        setting,
+        ..
+    }) = said
+    else {
+        return Ok(None);
+    };
+    check_least(size.bytes(), &setting)?;
+    Ok(Some(size.bytes()))
 }
 
 fn check_least(bytes: u64, setting: &Setting) -> Result<(), Box<Contradiction>> {

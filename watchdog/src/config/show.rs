@@ -2,7 +2,7 @@
 
 use super::keys::{self, show};
 use super::resolve::{Layer, Origin};
-use super::{Attach, Config, Daemon, OrNone, Span};
+use super::{Attach, Config, Daemon, OrNone, Size, Span};
 
 impl Config {
     /// `[attach]` and `[policy]` as TOML.
@@ -33,6 +33,9 @@ impl From<&Attach> for Layer {
             memory_max: Some(attach.memory_max),
             memory_high: Some(attach.memory_high),
             timeout: Some(OrNone(attach.timeout.and_then(Span::new))),
+            test_memory: Some(OrNone(attach.test_memory.and_then(Size::new))),
+            test_timeout: Some(OrNone(attach.test_timeout.and_then(Span::new))),
+            pytest: Some(attach.pytest),
             on_pressure: Some(attach.on_pressure),
             safe: Some(attach.safe),
             dry_run: Some(attach.dry_run),

@@ -21,6 +21,8 @@ pub struct Stat {
     pub major_faults: u64,
     /// Minor faults of the process itself.
     pub minor_faults: u64,
+    /// Time in programs, in clock ticks (1/100 s).
+    pub user_ticks: u64,
     /// Time in the kernel, in clock ticks (1/100 s).
     pub system_ticks: u64,
     /// Threads of the process.
@@ -60,6 +62,7 @@ pub fn parse_stat(bytes: &[u8]) -> Option<Stat> {
         pgid: field(5)? as u32,
         minor_faults: field(10)?,
         major_faults: field(12)?,
+        user_ticks: field(14)?,
         system_ticks: field(15)?,
         threads: field(20)? as u32,
         start_ticks: field(22)?,
@@ -147,7 +150,8 @@ mod tests {
         assert_eq!(&stat.comm[..8], b"python3\0");
         assert_eq!((stat.state, stat.ppid, stat.pgid), (b'D', 7, 41));
         assert_eq!((stat.minor_faults, stat.major_faults), (100, 20));
-        assert_eq!((stat.system_ticks, stat.start_ticks), (22, 9876));
+        assert_eq!((stat.user_ticks, stat.system_ticks), (11, 22));
+        assert_eq!(stat.start_ticks, 9876);
         assert_eq!(stat.threads, 1);
     }
 

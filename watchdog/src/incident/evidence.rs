@@ -36,6 +36,10 @@ pub fn quantities(cause: &Cause) -> (Quantity, Quantity) {
 pub fn order(order: &Order, dry_run: bool) -> String {
     let what = match (order.rung, dry_run) {
         (Rung::Warn, _) => "warning",
+        (Rung::Abort, false) => "failing the test that runs",
+        (Rung::Abort, true) => "would fail the test that runs",
+        (Rung::Sigint, false) => "SIGINT",
+        (Rung::Sigint, true) => "would send SIGINT",
         (Rung::Sigterm, false) => "SIGTERM",
         (Rung::Sigterm, true) => "would send SIGTERM",
         (Rung::Sigkill, false) => "SIGKILL",
@@ -45,7 +49,12 @@ pub fn order(order: &Order, dry_run: bool) -> String {
     };
     let who = order.victim.map_or(String::new(), |victim| {
         let Member { comm, pid, .. } = victim.member;
-        format!(" to {} ({pid})", Comm::new(&comm))
+        let to = if order.rung == Rung::Abort {
+            "in"
+        } else {
+            "to"
+        };
+        format!(" {to} {} ({pid})", Comm::new(&comm))
     });
     let (observed, threshold) = quantities(&order.cause);
     format!(

@@ -42,6 +42,53 @@ pub struct Intervention {
     pub memory_after_bytes: Option<u64>,
     /// From the last rung until the memory was back.
     pub recovery_us: Option<u64>,
+    /// The test of pytest that the victim ran, or that a victim's parent ran, and the one to blame.
+    pub test: Option<BlamedTest>,
+    /// Where the victim's Python was, all threads, innermost call first.
+    #[serde(default)]
+    pub python_stack: Vec<Text>,
+}
+
+/// A test whose process memwatch stepped in on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlamedTest {
+    /// Node id of the test that ran.
+    pub id: Text,
+    /// Its worker of pytest-xdist.
+    pub worker: Option<Text>,
+    /// Where it was.
+    pub phase: TestPhase,
+    /// How long it had run.
+    pub elapsed_us: Option<u64>,
+    /// By how much its process had grown in it.
+    pub growth_bytes: Option<u64>,
+    /// The test in which the process grew the most; `None` if it grew in none.
+    pub culprit: Option<Culprit>,
+}
+
+/// The test that is to blame, by growth. It need not be the one that ran.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Culprit {
+    /// Its node id.
+    pub id: Text,
+    /// By how much the process grew in it.
+    pub growth_bytes: u64,
+    /// What share that is of all that the process grew in its tests: how sure this is.
+    pub sure_permille: u32,
+}
+
+/// Where a test is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TestPhase {
+    /// Its module is being imported.
+    Collect,
+    /// In fixtures, before the test.
+    Setup,
+    /// In the test itself.
+    Call,
+    /// In fixtures, after it.
+    Teardown,
 }
 
 /// Why memwatch steps in: the policy's rules, and those that need no policy.
@@ -58,6 +105,12 @@ pub enum Rule {
     MachineStall,
     /// The run took longer than it was given.
     Timeout,
+    /// A test grew by more than it may.
+    TestMemory,
+    /// A test took longer than it may.
+    TestTimeout,
+    /// The run made no progress any more after one of its processes had been killed.
+    NoProgress,
     /// The agent had gone silent, and the kernel side acted on its stall budget.
     Guard,
     /// systemd-oomd's rule for the pressure of a unit, in its place.

@@ -26,8 +26,8 @@ pub use crate::act::Outcome;
 pub use evidence::{order, quantities, rivals};
 pub use human::{bytes, count, duration, percent};
 pub use intervention::{
-    BlockedTask, HungTask, Intervention, KernelOomVictim, KilledBy, Process, Quantity, Rival, Rule,
-    RungTaken, Unit, Victim,
+    BlamedTest, BlockedTask, Culprit, HungTask, Intervention, KernelOomVictim, KilledBy, Process,
+    Quantity, Rival, Rule, RungTaken, TestPhase, Unit, Victim,
 };
 pub use live::{LiveStatus, live_line};
 pub use paragraph::Style;

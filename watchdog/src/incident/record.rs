@@ -115,6 +115,8 @@ pub enum Kind {
     Hang,
     /// The target was frozen.
     Freeze,
+    /// A test was failed.
+    Abort,
     /// The kernel's OOM killer ended somebody.
     KernelOom,
     /// memwatch or its guard ended somebody.
@@ -380,6 +382,8 @@ impl Record {
             Kind::Kill
         } else if !self.kernel_oom.is_empty() || self.unnamed_kills() > 0 {
             Kind::KernelOom
+        } else if took(Rung::Abort) {
+            Kind::Abort
         } else if took(Rung::Freeze) {
             Kind::Freeze
         } else if !self.hung_tasks.is_empty() || !self.blocked_tasks.is_empty() {

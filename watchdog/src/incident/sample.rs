@@ -106,6 +106,8 @@ pub(super) fn killed() -> Record {
         memory_before_bytes: Some(2000 * MIB),
         memory_after_bytes: Some(566 * MIB),
         recovery_us: Some(24_100),
+        test: None,
+        python_stack: Vec::new(),
     });
     record.victims.push(Victim {
         process: worker(4250, 1434, 800),
@@ -161,6 +163,19 @@ pub(super) fn grave() -> Record {
         kills: 1,
     });
     record.suite = Some(tested());
+    record.interventions[0].test = Some(BlamedTest {
+        id: "tests/test_b.py::test_index".into(),
+        worker: Some("gw1".into()),
+        phase: TestPhase::Call,
+        elapsed_us: Some(4_200_000),
+        growth_bytes: Some(12 * MIB),
+        culprit: Some(Culprit {
+            id: "tests/test_b.py::test_load".into(),
+            growth_bytes: 900 * MIB,
+            sure_permille: 970,
+        }),
+    });
+    record.interventions[0].python_stack = vec!["  File \"t.py\", line 3 in test_index".into()];
     let mut second = record.interventions[0].clone();
     second.at_us = 60_000_000;
     second.rule = Rule::Stall;

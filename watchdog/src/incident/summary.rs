@@ -5,8 +5,8 @@
 use nix::errno::Errno;
 
 use super::{
-    BlockedTask, Intervention, KilledBy, Losses, Outcome, Process, Record, Rule, RungTaken, Style,
-    Verdict, human,
+    BlamedTest, BlockedTask, Culprit, Intervention, KilledBy, Losses, Outcome, Process, Record,
+    Rule, RungTaken, Style, TestPhase, Verdict, human,
     paragraph::{Paragraph, Tone},
 };
 use crate::watch::{
@@ -105,6 +105,16 @@ fn tell_intervention(page: &mut Paragraph, it: &Intervention) {
         };
         page.row("victim", &format!("{}{about}", described(victim)));
     }
+    if let Some(test) = &it.test {
+        page.row("test", &test_phrase(test));
+        if let Some(culprit) = test
+            .culprit
+            .as_ref()
+            .filter(|culprit| culprit.id != test.id)
+        {
+            page.row("culprit", &culprit_phrase(culprit));
+        }
+    }
     for (n, rival) in it.rivals.iter().take(TOLD).enumerate() {
         let label = if n == 0 { "rivals" } else { "" };
         page.row(
@@ -131,6 +141,34 @@ fn tell_intervention(page: &mut Paragraph, it: &Intervention) {
     }
 }
 
+/// `tests/test_b.py::test_index (gw1), in its call for 4.2s, grew 12 MiB`
+fn test_phrase(test: &BlamedTest) -> String {
+    let worker = optional(test.worker.as_ref(), |it| format!(" ({it})"));
+    let phase = match test.phase {
+        TestPhase::Collect => "collected",
+        TestPhase::Setup => "in its setup",
+        TestPhase::Call => "running",
+        TestPhase::Teardown => "in its teardown",
+    };
+    let elapsed = optional(test.elapsed_us, |us| {
+        format!(" for {}", human::duration(us))
+    });
+    let grew = optional(test.growth_bytes, |bytes| {
+        format!(", grew {}", human::bytes(bytes))
+    });
+    format!("{}{worker}, {phase}{elapsed}{grew}", test.id)
+}
+
+/// `tests/test_b.py::test_load grew 900 MiB, 97% of what its process grew in its tests`
+fn culprit_phrase(culprit: &Culprit) -> String {
+    let grew = human::bytes(culprit.growth_bytes);
+    let sure = optional(
+        human::percent(u64::from(culprit.sure_permille), 1000),
+        |share| format!(", {share} of what its process grew in its tests"),
+    );
+    format!("{} grew {grew}{sure}", culprit.id)
+}
+
 fn rule_name(rule: Rule) -> &'static str {
     match rule {
         Rule::Exhaustion => "exhaustion",
@@ -138,6 +176,9 @@ fn rule_name(rule: Rule) -> &'static str {
         Rule::Stall => "stall",
         Rule::MachineStall => "stall with the machine short of memory",
         Rule::Timeout => "timeout",
+        Rule::TestMemory => "memory limit of a test",
+        Rule::TestTimeout => "time limit of a test",
+        Rule::NoProgress => "no progress",
         Rule::Guard => "stall with the agent silent",
         Rule::OomdPressure => "pressure, by systemd-oomd's rule",
         Rule::OomdSwap => "memory and swap used up, by systemd-oomd's rule",
@@ -174,7 +215,9 @@ fn rung_phrase(alike: &[RungTaken], met_at_us: u64) -> String {
     };
     let rung = match taken.rung {
         Rung::Warn => "warning",
+        Rung::Abort => "test failed",
         Rung::Freeze => "freeze",
+        Rung::Sigint => "SIGINT",
         Rung::Sigterm => "SIGTERM",
         Rung::Sigkill => "SIGKILL",
     };

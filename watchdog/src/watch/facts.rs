@@ -101,4 +101,7 @@ pub struct Member {
     pub major_faults: u64,
     /// Time in the kernel over the window, in clock ticks.
     pub system_ticks: u64,
+    /// The test of pytest that it runs, as its process counts them, if that can be asked to fail; 0 for none.
+    #[serde(default)]
+    pub test: u32,
 }

@@ -62,6 +62,10 @@ pub struct Settings {
     pub longest_foresight: Duration,
     /// How long SIGTERM is given at most before SIGKILL.
     pub term_grace: Duration,
+    /// How long a test that was asked to fail is given at most before its process is killed. Code in C
+    /// answers when it returns: the calls that were measured and return by themselves take up to a fifth of a
+    /// second, and ten times that under reclaim.
+    pub abort_grace: Duration,
 
     /// The window over which a process's growth is measured: long enough for a slow leak to stand out
     /// from its neighbours, short enough to forget how a program started.
@@ -105,6 +109,7 @@ impl Default for Settings {
             foresight: 16,
             longest_foresight: Duration::from_secs(1),
             term_grace: Duration::from_secs(1),
+            abort_grace: Duration::from_secs(2),
             growth_window: Duration::from_secs(4),
             death_grace: Duration::from_millis(500),
             settle: Duration::from_millis(100),

@@ -98,6 +98,9 @@ fn scope_of(victim: &Member, members: &[Member]) -> Scope {
     let leaders_group = members.iter().find(|m| m.leader).map(|m| m.pgid);
     if victim.leader {
         Scope::Target
+    } else if victim.test != 0 {
+        // Workers have the group of their controller, whatever that is started by: the run is not to end.
+        Scope::Process
     } else if leaders_group.is_some_and(|pgid| pgid != victim.pgid) {
         Scope::Group
     } else {

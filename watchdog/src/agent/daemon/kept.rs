@@ -113,6 +113,7 @@ impl Kept {
             mode: watched.mode,
             status: Arc::clone(&watched.status),
             recorder: None,
+            tests: None,
         };
         let mut policy = Policy::new(watched.settings, response(on_pressure));
         policy.one_of_many();

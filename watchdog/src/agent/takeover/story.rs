@@ -140,6 +140,8 @@ impl Story {
                     memory_before_bytes: Some(held_bytes),
                     memory_after_bytes: None,
                     recovery_us: None,
+                    test: None,
+                    python_stack: Vec::new(),
                 };
                 self.ending = Some(Ending {
                     at,

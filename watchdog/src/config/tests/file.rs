@@ -26,7 +26,8 @@ fn a_wrong_line_is_named_with_a_right_one() {
         (
             "[attach]\ncolour = 1",
             "system.toml:2:1: there is no key \"colour\" in [attach]; there are memory_max, \
-             memory_high, timeout, on_pressure, safe, dry_run, daemon, live, report",
+             memory_high, timeout, test_memory, test_timeout, pytest, on_pressure, safe, dry_run, \
+             daemon, live, report",
         ),
         (
             "[polciy]",

@@ -10,8 +10,10 @@ fn safe_mode_caps_what_is_silent_or_weaker_and_keeps_what_is_tighter() {
     assert!(capped.safe);
     assert_eq!(capped.memory_max, Limit::Bytes(SAFE_MEMORY_MAX));
     assert_eq!(capped.timeout, Some(SAFE_TIMEOUT));
+    assert_eq!(capped.test_timeout, Some(SAFE_TEST_TIMEOUT));
 
-    let loose = "[attach]\nmemory_max = '8G'\nmemory_high = '6G'\ntimeout = 'none'";
+    let loose =
+        "[attach]\nmemory_max = '8G'\nmemory_high = '6G'\ntimeout = 'none'\ntest_timeout = '5m'";
     let weaker = Home::new()
         .system(loose)
         .load(safe())
@@ -19,7 +21,8 @@ fn safe_mode_caps_what_is_silent_or_weaker_and_keeps_what_is_tighter() {
         .attach;
     assert_eq!(weaker, capped);
 
-    let tight = "[attach]\nmemory_max = '1G'\nmemory_high = '900M'\ntimeout = '1m'";
+    let tight =
+        "[attach]\nmemory_max = '1G'\nmemory_high = '900M'\ntimeout = '1m'\ntest_timeout = '5s'";
     let kept = Home::new()
         .system(tight)
         .load(safe())
@@ -28,6 +31,7 @@ fn safe_mode_caps_what_is_silent_or_weaker_and_keeps_what_is_tighter() {
     assert_eq!(kept.memory_max, Limit::Bytes(1 << 30));
     assert_eq!(kept.memory_high, Limit::Bytes(900 << 20));
     assert_eq!(kept.timeout, Some(Duration::from_secs(60)));
+    assert_eq!(kept.test_timeout, Some(Duration::from_secs(5)));
 
     let auto = Layer {
         memory_max: Some(Limit::Auto),

@@ -67,12 +67,16 @@ fn everything_at_once_is_told_and_no_name_speaks_for_itself() {
 memwatch:   why      exhaustion at 12.3s: limit full in 35ms (48 MiB left, filling at 1.3 GiB/s)
 memwatch:   rule     50ms or less; it held for 250ms
 memwatch:   victim   python3 (pid 4250), 1.4 GiB, grew 800 MiB; it grew the most, taken with its children
+memwatch:   test     tests/test_b.py::test_index (gw1), running for 4.2s, grew 12 MiB
+memwatch:   culprit  tests/test_b.py::test_load grew 900 MiB, 97% of what its process grew in its tests
 memwatch:   rivals   python3 (pid 4251): grew 1.0 MiB, the victim 800 MiB
 memwatch:   rungs    SIGTERM after 400us, SIGKILL after 18ms
 memwatch:   freed    1.4 GiB in 24ms, from 2.0 GiB to 566 MiB
 memwatch:
 memwatch:   why      stall at 1m 00s: stalled for 41% of 3.0s, 2.0 MiB from the limit
 memwatch:   rule     25% or more; it held for 3.0s
+memwatch:   test     tests/test_b.py::test_index (gw1), running for 4.2s, grew 12 MiB
+memwatch:   culprit  tests/test_b.py::test_load grew 900 MiB, 97% of what its process grew in its tests
 memwatch:   rivals   python3 (pid 4251): grew 1.0 MiB, the victim 800 MiB
 memwatch:   rungs    warning after 100us (dry run), freeze after 100us (refused: Operation not permitted)
 memwatch:

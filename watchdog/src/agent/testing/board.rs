@@ -1,0 +1,107 @@
+//! Which processes run a test that can be asked to fail: put up by the slow thread that reads the slots, read
+//! by the deciding thread at its looks. A few atomics; nobody waits.
+
+use crate::watch::Member;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The most processes of pytest at a time.
+const PLACES: usize = 64;
+
+/// The board.
+#[derive(Debug)]
+pub struct Board([Place; PLACES]);
+
+#[derive(Debug, Default)]
+struct Place {
+    /// Pid above, the test's serial below; 0 while it is free.
+    who: AtomicU64,
+    start_ticks: AtomicU64,
+}
+
+/// A process and its test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// The process.
+    pub pid: u32,
+    /// With the pid its identity.
+    pub start_ticks: u64,
+    /// The test.
+    pub serial: u32,
+}
+
+impl Default for Board {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Place::default()))
+    }
+}
+
+impl Board {
+    /// Puts up these and no others.
+    pub fn put_up(&self, notices: impl Iterator<Item = Notice>) {
+        let mut places = self.0.iter();
+        for (place, notice) in places.by_ref().zip(notices) {
+            // A reader between the two takes the pid for somebody who started at another time: nobody.
+            place
+                .start_ticks
+                .store(notice.start_ticks, Ordering::Release);
+            let who = u64::from(notice.pid) << 32 | u64::from(notice.serial);
+            place.who.store(who, Ordering::Release);
+        }
+        for place in places {
+            place.who.store(0, Ordering::Release);
+        }
+    }
+
+    /// Marks those of `members` that run such a test with its serial.
+    pub fn mark(&self, members: &mut [Member]) {
+        for place in &self.0 {
+            let who = place.who.load(Ordering::Acquire);
+            if who == 0 {
+                return;
+            }
+            let (pid, serial) = ((who >> 32) as u32, who as u32);
+            let start_ticks = place.start_ticks.load(Ordering::Acquire);
+            let named = members
+                .iter_mut()
+                .find(|m| m.pid == pid && m.start_ticks == start_ticks);
+            if let Some(member) = named {
+                member.test = serial;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(pid: u32, start_ticks: u64) -> Member {
+        Member {
+            pid,
+            start_ticks,
+            ..Member::default()
+        }
+    }
+
+    #[test]
+    fn who_is_put_up_is_marked_and_nobody_else() {
+        let board = Board::default();
+        let notice = |pid, serial| Notice {
+            pid,
+            start_ticks: 5,
+            serial,
+        };
+        board.put_up([notice(7, 3), notice(8, 4)].into_iter());
+        let mut members = [member(7, 5), member(8, 6), member(9, 5)];
+        board.mark(&mut members);
+        assert_eq!(
+            members.map(|m| m.test),
+            [3, 0, 0],
+            "8 is another process of that number"
+        );
+        board.put_up([notice(9, 1)].into_iter());
+        let mut members = [member(7, 5), member(9, 5)];
+        board.mark(&mut members);
+        assert_eq!(members.map(|m| m.test), [0, 1]);
+    }
+}

@@ -1,0 +1,543 @@
+//! The tests of a run: gives the command its plugin, says which test a victim ran and which is to blame, has
+//! tests fail, and keeps those from being tried again whose process was killed.
+//!
+//! This is the slow side's. [`eye`] is the thread that reads what processes of pytest say; [`board`] is what the
+//! deciding thread sees of it; [`blame`] lays growth to a test; [`suite`] is the part of the record. Only the
+//! command line does any of this, as the user who runs the tests: the daemon reads no file of a user's.
+
+mod blame;
+mod board;
+mod eye;
+mod suite;
+mod words;
+
+use super::channel::Notice;
+use super::story::{FIRST_TEST, NO_PROGRESS, Story};
+use crate::act::{Mode, Outcome, signal};
+use crate::host::place::Place;
+use crate::incident::{
+    BlamedTest, Culprit, Intervention, KilledBy, Process, Rule, RungTaken, Signal, Suite,
+    TestPhase, Text, Victim,
+};
+use crate::pytest::home::Ended;
+use crate::pytest::results::Results;
+use crate::pytest::{Home, HomeError, Phase, Slot, Terms};
+use crate::watch::{Member, Rung};
+pub use board::Board;
+use eye::{Eye, News, Shared, Told, stat_of};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// A process that runs tests is at most so many generations above what it started.
+const GENERATIONS: usize = 32;
+/// How long pytest is given to end with its reports when it is interrupted.
+const INTERRUPTED: Duration = Duration::from_secs(10);
+/// The most lines of a stack that are kept.
+const STACK_LINES: usize = 200;
+
+/// The tests of a run.
+pub(super) struct Testing {
+    shared: Arc<Shared>,
+    /// Tests that were asked to fail, by process.
+    asked: BTreeMap<u32, Asked>,
+    /// From where in the stacks of a process those of an intervention are: by intervention and process.
+    stacks: BTreeMap<(u32, u32), usize>,
+    /// How much of the stacks of a process is of tests that are over.
+    old_stacks: BTreeMap<u32, usize>,
+    /// Tests whose process was killed.
+    ended: Vec<EndedTest>,
+    limits: u32,
+    /// Until when a run that was interrupted may take to end.
+    interrupted_until: Option<Duration>,
+}
+
+struct Asked {
+    number: u32,
+    serial: u64,
+}
+
+/// A test whose process was killed, as it was then.
+#[derive(Clone, Debug)]
+struct EndedTest {
+    slot: Slot,
+    at: Duration,
+    rss_bytes: u64,
+    why: String,
+}
+
+impl Testing {
+    /// Makes the place for the plugin.
+    ///
+    /// # Errors
+    /// There is none to be had.
+    pub(super) fn make(terms: &Terms) -> Result<Self, HomeError> {
+        Ok(Self {
+            shared: Arc::new(Shared::new(Home::make(terms)?)),
+            asked: BTreeMap::new(),
+            stacks: BTreeMap::new(),
+            old_stacks: BTreeMap::new(),
+            ended: Vec::new(),
+            limits: 0,
+            interrupted_until: None,
+        })
+    }
+
+    /// What the command's environment must hold for pytest to find the plugin.
+    pub(super) fn environment(&self) -> Vec<(&'static str, OsString)> {
+        self.shared.home.environment(|name| std::env::var_os(name))
+    }
+
+    /// What the deciding thread looks at.
+    pub(super) fn board(&self) -> Arc<Board> {
+        Arc::clone(&self.shared.board)
+    }
+
+    /// Starts to look. `wake` is called when there is news.
+    ///
+    /// # Errors
+    /// No thread can be had.
+    pub(super) fn start(
+        &self,
+        place: Place,
+        mode: Mode,
+        wake: impl Fn() + Send + 'static,
+    ) -> io::Result<()> {
+        let eye = Eye::new(Arc::clone(&self.shared), place, mode, Box::new(wake));
+        std::thread::Builder::new()
+            .name("memwatch-tests".into())
+            .spawn(move || eye.run())
+            .map(drop)
+    }
+
+    /// Does what an order of the deciding thread leaves to this side.
+    pub(super) fn hear(&mut self, notice: &Notice, story: &mut Story) {
+        let Notice::Hit {
+            number,
+            at,
+            rung,
+            member,
+            outcome: Outcome::Delivered,
+        } = notice
+        else {
+            return;
+        };
+        let rss_bytes = member.anon_bytes + member.shared_bytes;
+        let Some((slot, own)) = self.owner(member.pid, member.ppid) else {
+            return;
+        };
+        story.blame(
+            *number,
+            self.blamed(&slot, own.then_some(rss_bytes), member, *at),
+        );
+        match rung {
+            Rung::Abort => {
+                self.expect_stack(*number, slot.pid);
+                let why = story.reason(*number).unwrap_or_default();
+                self.fail(&slot, *number, &why);
+            }
+            Rung::Sigterm | Rung::Sigkill if own => {
+                let why = story.reason(*number).unwrap_or_default();
+                self.end(
+                    slot,
+                    *at,
+                    rss_bytes,
+                    &format!("memwatch killed its process: {why}"),
+                );
+            }
+            _ => {}
+        }
+    }
+
+    /// The process was ended by somebody else: the kernel, or its guard.
+    pub(super) fn was_killed(&mut self, pid: u32, at: Duration, why: &str) {
+        if let Some(slot) = self.shared.slot(pid) {
+            let rss_bytes = slot.rss_bytes;
+            self.end(slot, at, rss_bytes, why);
+        }
+    }
+
+    /// Everybody is about to be told to end: where are they?
+    pub(super) fn ask_for_stacks(&mut self, number: u32) {
+        for pid in self.shared.home.processes() {
+            let Some(slot) = self.shared.slot(pid) else {
+                continue;
+            };
+            self.expect_stack(number, pid);
+            poke(&slot);
+        }
+    }
+
+    /// What the looking thread did by itself, and which of the tests that were asked to fail are over.
+    pub(super) fn keep_up(&mut self, story: &mut Story, at: Duration, current_bytes: Option<u64>) {
+        while let Some(news) = self.shared.news.pop() {
+            match news {
+                News::Limit(told) => self.take_in(&told, story),
+                News::Stuck {
+                    at,
+                    idle,
+                    controllers,
+                } => self.interrupt(at, idle, &controllers, story),
+            }
+        }
+        let over: Vec<u32> = self
+            .asked
+            .iter()
+            .filter(|(pid, asked)| {
+                self.shared
+                    .slot(**pid)
+                    .is_none_or(|slot| slot.serial != asked.serial)
+            })
+            .map(|(pid, _)| *pid)
+            .collect();
+        for pid in over {
+            let written = self
+                .shared
+                .home
+                .stacks(pid)
+                .map_or(0, |stacks| stacks.len());
+            self.old_stacks.insert(pid, written);
+            if let Some(asked) = self.asked.remove(&pid)
+                && let Some(bytes) = current_bytes
+            {
+                story.recovered(asked.number, at, bytes);
+            }
+        }
+    }
+
+    /// The run is over: what was written to the end is read.
+    pub(super) fn settle(&mut self, story: &mut Story) {
+        self.shared.stop.store(true, Ordering::Release);
+        for ((number, pid), from) in std::mem::take(&mut self.stacks) {
+            let stacks = self.shared.home.stacks(pid).unwrap_or_default();
+            story.python_stack(number, stack_lines(stacks.get(from..).unwrap_or_default()));
+        }
+    }
+
+    /// The tests of the run; `None` if there were none.
+    pub(super) fn suite(&self, began: Duration) -> Option<Suite> {
+        let home = &self.shared.home;
+        let mut pids = home.processes();
+        pids.sort_unstable();
+        let read = |pid| {
+            Some((
+                pid,
+                Results::parse(&home.results(pid).ok()?),
+                self.shared.slot(pid),
+            ))
+        };
+        let children = self
+            .shared
+            .children
+            .lock()
+            .map(|children| children.clone())
+            .unwrap_or_default();
+        let processes = pids.into_iter().filter_map(read).collect();
+        suite::gather(processes, &self.ended, &children, began)
+    }
+
+    /// The process that runs tests and is, or has started, this one; and whether it is it.
+    fn owner(&self, pid: u32, ppid: u32) -> Option<(Slot, bool)> {
+        let (mut at, mut above) = (pid, ppid);
+        for _ in 0..GENERATIONS {
+            if let Some(slot) = self.shared.slot(at).filter(Slot::runs) {
+                return Some((slot, at == pid));
+            }
+            if above <= 1 {
+                return None;
+            }
+            at = above;
+            above = stat_of(at)?.ppid;
+        }
+        None
+    }
+
+    fn blamed(
+        &self,
+        slot: &Slot,
+        rss_bytes: Option<u64>,
+        member: &Member,
+        at: Duration,
+    ) -> BlamedTest {
+        // A child's memory is the test's that started it.
+        let growth_bytes = match rss_bytes {
+            Some(rss) => rss.saturating_sub(slot.rss_bytes),
+            None => member.anon_bytes + member.shared_bytes,
+        };
+        let id = String::from_utf8_lossy(&slot.id);
+        let culprit = self.culprit(slot, growth_bytes);
+        BlamedTest {
+            id: Text::of_name(id.as_bytes()),
+            worker: (!slot.worker.is_empty()).then(|| Text::of_name(&slot.worker)),
+            phase: match slot.phase {
+                Phase::Collect => TestPhase::Collect,
+                Phase::Setup => TestPhase::Setup,
+                Phase::Teardown => TestPhase::Teardown,
+                Phase::Idle | Phase::Call | Phase::Over => TestPhase::Call,
+            },
+            elapsed_us: Some(elapsed_us(slot, at)),
+            growth_bytes: Some(growth_bytes),
+            culprit: culprit.map(|blame| Culprit {
+                id: Text::of_name(blame.id.as_bytes()),
+                growth_bytes: blame.growth_bytes,
+                sure_permille: blame.sure_permille,
+            }),
+        }
+    }
+
+    fn culprit(&self, slot: &Slot, growth_bytes: u64) -> Option<blame::Blame> {
+        let over = self.shared.home.results(slot.pid).unwrap_or_default();
+        let id = String::from_utf8_lossy(&slot.id);
+        blame::blame(Some((&id, growth_bytes)), &Results::parse(&over).tests)
+    }
+
+    fn fail(&mut self, slot: &Slot, number: u32, why: &str) {
+        let why = words::failed(why);
+        if self
+            .shared
+            .home
+            .ask_to_fail(slot.pid, slot.serial, &why)
+            .is_err()
+        {
+            return;
+        }
+        // The deciding thread's signal may have come before there was anything to read.
+        poke(slot);
+        let serial = slot.serial;
+        self.asked.insert(slot.pid, Asked { number, serial });
+    }
+
+    /// Puts down what the process ran, so that nobody tries it again, unless it was another test's memory that
+    /// the process was killed for.
+    fn end(&mut self, slot: Slot, at: Duration, rss_bytes: u64, why: &str) {
+        let known = self
+            .ended
+            .iter()
+            .any(|ended| (ended.slot.pid, ended.slot.serial) == (slot.pid, slot.serial));
+        if known || !slot.runs() {
+            return;
+        }
+        let growth_bytes = rss_bytes.saturating_sub(slot.rss_bytes);
+        let culprit = self.culprit(&slot, growth_bytes);
+        let bystander =
+            culprit.filter(|blame| !blame.runs && blame.growth_bytes > 4 * growth_bytes);
+        let id = String::from_utf8_lossy(&slot.id).into_owned();
+        let why = match &bystander {
+            Some(blame) => format!("{why}; the memory is that of {}", blame.id),
+            None => why.to_owned(),
+        };
+        let _ = self.shared.home.tell_ended(&Ended {
+            id: &id,
+            pid: slot.pid,
+            why: &why,
+            bystander: bystander.is_some(),
+        });
+        self.ended.push(EndedTest {
+            slot,
+            at,
+            rss_bytes,
+            why,
+        });
+    }
+
+    fn expect_stack(&mut self, number: u32, pid: u32) {
+        let from = self.old_stacks.get(&pid).copied().unwrap_or(0);
+        self.stacks.entry((number, pid)).or_insert(from);
+    }
+
+    /// Nothing goes on any more: pytest is interrupted, and so ends with its reports.
+    fn interrupt(&mut self, at: Duration, idle: Duration, controllers: &[Slot], story: &mut Story) {
+        self.interrupted_until = Some(at + INTERRUPTED);
+        let at_us = story.at_us(at);
+        let (observed, threshold) = words::no_progress(idle);
+        let rungs = controllers.iter().map(|slot| RungTaken {
+            rung: Rung::Sigint,
+            at_us,
+            pid: Some(slot.pid),
+            outcome: send(slot, libc::SIGINT),
+        });
+        let intervention = Intervention {
+            at_us,
+            rule: Rule::NoProgress,
+            observed,
+            threshold,
+            duration_us: Some(idle.as_micros() as u64),
+            rungs: rungs.collect(),
+            victim: None,
+            ground: None,
+            scope: None,
+            rivals: Vec::new(),
+            memory_before_bytes: None,
+            memory_after_bytes: None,
+            recovery_us: None,
+            test: None,
+            python_stack: Vec::new(),
+        };
+        story.test_limit(NO_PROGRESS, false, intervention, Vec::new());
+    }
+
+    /// Whether a run that was interrupted has not ended by itself. Told once.
+    pub(super) fn has_ignored_interrupt(&mut self, now: Duration) -> bool {
+        self.interrupted_until
+            .take_if(|until| now >= *until)
+            .is_some()
+    }
+
+    /// A test was over a limit of its own.
+    fn take_in(&mut self, told: &Told, story: &mut Story) {
+        let slot = &told.slot;
+        let again = told.kills
+            && self
+                .asked
+                .get(&slot.pid)
+                .is_some_and(|asked| asked.serial == slot.serial);
+        let number = match self.asked.get(&slot.pid) {
+            Some(asked) if again => asked.number,
+            _ => {
+                self.limits += 1;
+                FIRST_TEST + self.limits
+            }
+        };
+        let at_us = story.at_us(told.at);
+        let (rule, observed, threshold) = words::quantities(&told.excess);
+        let why = words::excess(&told.excess);
+        let rung = if told.kills {
+            Rung::Sigkill
+        } else {
+            Rung::Abort
+        };
+        let process = |(pid, stat, _): &(u32, crate::host::process::Stat, Outcome)| Process {
+            pid: *pid,
+            comm: crate::incident::Comm::new(&stat.comm),
+            start_time_ticks: Some(stat.start_ticks),
+            ppid: Some(stat.ppid),
+            pgid: Some(stat.pgid),
+            ..Process::default()
+        };
+        let rungs = told.hit.iter().map(|(pid, _, outcome)| RungTaken {
+            rung,
+            at_us,
+            pid: Some(*pid),
+            outcome: *outcome,
+        });
+        let killed = told
+            .hit
+            .iter()
+            .filter(|(_, _, outcome)| told.kills && *outcome == Outcome::Delivered);
+        let victims = killed.map(|hit| Victim {
+            process: process(hit),
+            signal: Signal::KILL,
+            reason: why.as_str().into(),
+            killed_by: KilledBy::Memwatch,
+            at_us: Some(at_us),
+        });
+        let intervention = Intervention {
+            at_us,
+            rule,
+            observed,
+            threshold,
+            duration_us: None,
+            rungs: rungs.collect(),
+            victim: told.hit.first().map(process),
+            ground: None,
+            scope: None,
+            rivals: Vec::new(),
+            memory_before_bytes: None,
+            memory_after_bytes: None,
+            recovery_us: None,
+            test: Some(BlamedTest {
+                id: Text::of_name(&slot.id),
+                worker: (!slot.worker.is_empty()).then(|| Text::of_name(&slot.worker)),
+                phase: match slot.phase {
+                    Phase::Setup => TestPhase::Setup,
+                    Phase::Teardown => TestPhase::Teardown,
+                    _ => TestPhase::Call,
+                },
+                elapsed_us: Some(elapsed_us(slot, told.at)),
+                growth_bytes: match told.excess {
+                    crate::watch::Excess::Memory { growth_bytes, .. } => Some(growth_bytes),
+                    crate::watch::Excess::Time { .. } => None,
+                },
+                culprit: None,
+            }),
+            python_stack: Vec::new(),
+        };
+        let victims: Vec<Victim> = victims.collect();
+        let dies = !victims.is_empty();
+        story.test_limit(number, again, intervention, victims);
+        self.expect_stack(number, slot.pid);
+        if dies {
+            self.end(
+                slot.clone(),
+                told.at,
+                slot.rss_bytes,
+                &format!("memwatch killed its process: {why}"),
+            );
+        } else if !told.kills {
+            let serial = slot.serial;
+            self.asked.insert(slot.pid, Asked { number, serial });
+        }
+    }
+}
+
+impl Drop for Testing {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+    }
+}
+
+/// Has a process look for a request, and write its stacks down. Who does not listen takes no harm.
+fn poke(slot: &Slot) {
+    send(slot, libc::SIGURG);
+}
+
+/// Signals the process that the slot is of, or nobody.
+fn send(slot: &Slot, number: i32) -> Outcome {
+    match signal::pidfd_open(slot.pid) {
+        Ok(pidfd) if stat_of(slot.pid).is_some_and(|stat| stat.start_ticks == slot.start_ticks) => {
+            signal::send(pidfd.as_fd(), number, Mode::Real)
+        }
+        _ => Outcome::Gone,
+    }
+}
+
+fn elapsed_us(slot: &Slot, at: Duration) -> u64 {
+    at.saturating_sub(Duration::from_nanos(slot.began_ns))
+        .as_micros() as u64
+}
+
+/// The first of the dumps in `text`: it ends where its first line comes again.
+fn stack_lines(text: &[u8]) -> Vec<Text> {
+    let text = String::from_utf8_lossy(text);
+    let mut lines = text.lines().filter(|line| !line.is_empty());
+    let Some(first) = lines.next() else {
+        return Vec::new();
+    };
+    let rest = lines.take_while(|line| *line != first);
+    [first]
+        .into_iter()
+        .chain(rest)
+        .take(STACK_LINES)
+        .map(|line| Text::of_name(line.as_bytes()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_several_dumps_the_first_is_kept_whole() {
+        let dump = "Thread 0x1 (most recent call first):\n  File \"a.py\", line 3 in f\n\n\
+                    Current thread 0x2 (most recent call first):\n  File \"b.py\", line 4 in g\n";
+        let lines = stack_lines(format!("{dump}{dump}").as_bytes());
+        let lines: Vec<_> = lines.iter().map(Text::as_str).collect();
+        assert_eq!(lines.len(), 4, "{lines:?}");
+        assert_eq!(lines[3], "  File \"b.py\", line 4 in g");
+        assert!(stack_lines(b"").is_empty());
+    }
+}

@@ -1,0 +1,383 @@
+//! The directory of a run in which the plugin lies and writes: made, found again by the plugin from its own
+//! path, and removed at the end.
+//!
+//! It belongs to whoever runs the command, is open to nobody else, and has a name that cannot be guessed. It
+//! lies in memory where that can be had: what the plugin writes must not wait for a disk under pressure.
+
+use super::PLUGIN;
+use serde::Serialize;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// Names of such directories begin so.
+const PREFIX: &str = "memwatch-run-";
+/// The most that is read of one process's results: some 400 bytes for a test.
+const RESULTS_AT_MOST: u64 = 64 << 20;
+/// The most that is read of its stacks.
+const STACKS_AT_MOST: u64 = 256 << 10;
+
+/// What the plugin is told about the run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Terms {
+    /// The most by which one test may grow.
+    pub test_memory_bytes: Option<u64>,
+    /// The longest that one test may take.
+    pub test_timeout_us: Option<u64>,
+    /// The longest that one test may take, whatever its marker says.
+    pub longest_test_us: Option<u64>,
+    /// The most workers of pytest-xdist.
+    pub workers: Option<u64>,
+    /// What a test may not leave behind.
+    pub fail_on_leak: Vec<String>,
+}
+
+/// The directory could not be made.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "cannot make the directory for pytest's plugin in {}: {source}; set TMPDIR to a directory that is yours, or give --no-pytest",
+    place.display()
+)]
+pub struct HomeError {
+    /// Where it was to be.
+    pub place: PathBuf,
+    /// Why not.
+    pub source: io::Error,
+}
+
+/// The directory. Removed when it is dropped.
+#[derive(Debug)]
+pub struct Home {
+    dir: tempfile::TempDir,
+    /// Locked, so that who comes later can tell that its memwatch lives.
+    _lock: File,
+}
+
+impl Home {
+    /// Makes one, and removes those that a memwatch left behind which is no more.
+    ///
+    /// # Errors
+    /// No place takes it.
+    pub fn make(terms: &Terms) -> Result<Self, HomeError> {
+        let place = place();
+        sweep(&place);
+        let failed = |source| HomeError {
+            place: place.clone(),
+            source,
+        };
+        let dir = tempfile::Builder::new()
+            .prefix(PREFIX)
+            .permissions(fs::Permissions::from_mode(0o700))
+            .tempdir_in(&place)
+            .map_err(failed)?;
+        let lock = File::open(dir.path()).map_err(failed)?;
+        try_lock(&lock);
+        fill(dir.path(), terms).map_err(failed)?;
+        Ok(Self { dir, _lock: lock })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// What the command's environment must hold, beside what it holds already: that is what `inherited` tells.
+    #[must_use]
+    pub fn environment(
+        &self,
+        inherited: impl Fn(&str) -> Option<OsString>,
+    ) -> Vec<(&'static str, OsString)> {
+        let dir = self.path().as_os_str();
+        let mut variables = vec![
+            ("PYTHONPATH", before(dir, ":", inherited("PYTHONPATH"))),
+            ("MEMWATCH_RUN", dir.to_owned()),
+        ];
+        // tox starts tests in an environment of its own.
+        const TOX: &str = "testenv.pass_env+=PYTHONPATH;tool.tox.env_run_base.pass_env+=PYTHONPATH";
+        variables.push((
+            "TOX_OVERRIDE",
+            before(OsStr::new(TOX), ";", inherited("TOX_OVERRIDE")),
+        ));
+        // Without its entry points pytest loads what it is told to. Only then: a plugin that is named and
+        // cannot be found, as under `python -I`, ends the run.
+        if inherited("PYTEST_DISABLE_PLUGIN_AUTOLOAD").is_some_and(|value| !value.is_empty()) {
+            let mut options = inherited("PYTEST_ADDOPTS").unwrap_or_default();
+            options.push(" -p memwatch_pytest");
+            variables.push(("PYTEST_ADDOPTS", options));
+        }
+        variables
+    }
+
+    /// Pids of the processes that have a slot.
+    #[must_use]
+    pub fn processes(&self) -> Vec<u32> {
+        let entries = fs::read_dir(self.path().join("slots"))
+            .into_iter()
+            .flatten();
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        names.collect()
+    }
+
+    /// The slot of a process, to read again and again.
+    ///
+    /// # Errors
+    /// There is none, or something else in its place.
+    pub fn open_slot(&self, pid: u32) -> io::Result<File> {
+        open(&self.file("slots", pid))
+    }
+
+    /// What a process told of its tests so far.
+    ///
+    /// # Errors
+    /// As for [`Home::open_slot`].
+    pub fn results(&self, pid: u32) -> io::Result<Vec<u8>> {
+        read(&self.file("results", pid), RESULTS_AT_MOST)
+    }
+
+    /// The Python stacks that a process wrote, whenever it was asked.
+    ///
+    /// # Errors
+    /// As for [`Home::open_slot`].
+    pub fn stacks(&self, pid: u32) -> io::Result<Vec<u8>> {
+        read(&self.file("stacks", pid), STACKS_AT_MOST)
+    }
+
+    /// Puts down, for the process to read, that the test of that serial is to fail.
+    ///
+    /// # Errors
+    /// No room, or the directory is gone.
+    pub fn ask_to_fail(&self, pid: u32, serial: u64, why: &str) -> io::Result<()> {
+        #[derive(Serialize)]
+        struct Request<'a> {
+            serial: u64,
+            why: &'a str,
+        }
+        let mut file = tempfile::NamedTempFile::new_in(self.path().join("abort"))?;
+        serde_json::to_writer(&mut file, &Request { serial, why })?;
+        file.persist(self.file("abort", pid))?;
+        Ok(())
+    }
+
+    /// Puts down that a test's process was killed: no other process of the run tries it again.
+    ///
+    /// # Errors
+    /// No room, or the directory is gone.
+    pub fn tell_ended(&self, ended: &Ended<'_>) -> io::Result<()> {
+        let mut line = serde_json::to_vec(ended)?;
+        line.push(b'\n');
+        let mut file = OpenOptions::new()
+            .append(true)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(self.path().join("ended"))?;
+        file.write_all(&line)
+    }
+
+    fn file(&self, kind: &str, pid: u32) -> PathBuf {
+        self.path().join(kind).join(pid.to_string())
+    }
+}
+
+/// A test whose process was killed.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Ended<'a> {
+    /// Its node id.
+    pub id: &'a str,
+    /// The process.
+    pub pid: u32,
+    /// Why it was killed.
+    pub why: &'a str,
+    /// Whether it only happened to run when another test's leavings were too much.
+    pub bystander: bool,
+}
+
+/// Memory before disk: the user's own directory for a session, then the machine's.
+fn place() -> PathBuf {
+    let mine = |dir: &Path| {
+        fs::metadata(dir)
+            .is_ok_and(|about| about.is_dir() && about.uid() == nix::unistd::geteuid().as_raw())
+    };
+    let session = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    if let Some(dir) = session.filter(|dir| dir.is_absolute() && mine(dir)) {
+        return dir;
+    }
+    let shared = Path::new("/dev/shm");
+    let writable = nix::unistd::access(shared, nix::unistd::AccessFlags::W_OK).is_ok();
+    if writable {
+        shared.to_owned()
+    } else {
+        std::env::temp_dir()
+    }
+}
+
+fn fill(dir: &Path, terms: &Terms) -> io::Result<()> {
+    let info = dir.join(format!(
+        "pytest_memwatch-{}.dist-info",
+        env!("CARGO_PKG_VERSION")
+    ));
+    for made in [info.clone()]
+        .into_iter()
+        .chain(["slots", "results", "stacks", "abort"].map(|name| dir.join(name)))
+    {
+        fs::create_dir(made)?;
+    }
+    fs::write(dir.join("memwatch_pytest.py"), PLUGIN)?;
+    fs::write(info.join("METADATA"), metadata())?;
+    // The name of the entry must be the module's: pytest takes it for the same plugin then, however it was
+    // asked for.
+    fs::write(info.join("entry_points.txt"), ENTRY_POINTS)?;
+    fs::write(dir.join("ended"), "")?;
+    fs::write(dir.join("run.json"), serde_json::to_vec(terms)?)
+}
+
+/// By which pytest finds the plugin.
+pub const ENTRY_POINTS: &str = "[pytest11]\nmemwatch_pytest = memwatch_pytest\n";
+
+fn metadata() -> String {
+    format!(
+        "Metadata-Version: 2.1\nName: pytest-memwatch\nVersion: {}\n",
+        env!("CARGO_PKG_VERSION")
+    )
+}
+
+/// Removes what belongs to nobody any more.
+fn sweep(place: &Path) {
+    let entries = fs::read_dir(place).into_iter().flatten().flatten();
+    for entry in entries.filter(|entry| entry.file_name().as_bytes().starts_with(PREFIX.as_bytes()))
+    {
+        let is_mine = entry
+            .metadata()
+            .is_ok_and(|about| about.is_dir() && about.uid() == nix::unistd::geteuid().as_raw());
+        if is_mine && File::open(entry.path()).is_ok_and(|dir| try_lock(&dir)) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// The kernel drops the lock with the process.
+fn try_lock(dir: &File) -> bool {
+    // SAFETY: a descriptor of ours and no pointers.
+    unsafe { libc::flock(dir.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) == 0 }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::from_raw_os_error(libc::EINVAL))
+    }
+}
+
+fn read(path: &Path, at_most: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open(path)?.take(at_most).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// A path list or the like with one more in front; without an empty element, which would be a directory, too.
+fn before(first: &OsStr, separator: &str, rest: Option<OsString>) -> OsString {
+    let mut whole = first.to_owned();
+    if let Some(rest) = rest.filter(|rest| !rest.is_empty()) {
+        whole.push(separator);
+        whole.push(rest);
+    }
+    whole
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(home: &Home, inherited: &[(&str, &str)]) -> Vec<(&'static str, String)> {
+        let find = |name: &str| {
+            let found = inherited.iter().find(|(key, _)| *key == name);
+            found.map(|(_, value)| OsString::from(value))
+        };
+        let all = home.environment(find).into_iter();
+        all.map(|(name, value)| (name, value.into_string().expect("text")))
+            .collect()
+    }
+
+    #[test]
+    fn it_is_mine_alone_and_goes_when_it_is_dropped() {
+        let home = Home::make(&Terms::default()).expect("a place");
+        let about = fs::metadata(home.path()).expect("made");
+        assert_eq!(about.mode() & 0o777, 0o700);
+        assert!(home.path().join("memwatch_pytest.py").is_file());
+        let path = home.path().to_owned();
+        sweep(path.parent().expect("in a place"));
+        assert!(path.exists(), "its owner lives");
+        drop(home);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_a_dead_one_left_is_swept() {
+        let home = Home::make(&Terms::default()).expect("a place");
+        let place = home.path().parent().expect("in a place").to_owned();
+        let left = place.join(format!("{PREFIX}left-by-a-test-{}", std::process::id()));
+        fs::create_dir(&left).expect("room");
+        drop(Home::make(&Terms::default()));
+        assert!(!left.exists());
+    }
+
+    #[test]
+    fn the_environment_keeps_what_was_there_and_adds_no_empty_element() {
+        let home = Home::make(&Terms::default()).expect("a place");
+        let dir = home.path().to_str().expect("text");
+        for (inherited, path) in [
+            (&[][..], dir.to_owned()),
+            (&[("PYTHONPATH", "")][..], dir.to_owned()),
+            (&[("PYTHONPATH", "/a:/b")][..], format!("{dir}:/a:/b")),
+        ] {
+            let variables = environment(&home, inherited);
+            assert_eq!(variables[0], ("PYTHONPATH", path));
+            assert!(variables.iter().all(|(name, _)| *name != "PYTEST_ADDOPTS"));
+        }
+        let inherited = [
+            ("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1"),
+            ("PYTEST_ADDOPTS", "-x"),
+        ];
+        let variables = environment(&home, &inherited);
+        assert_eq!(
+            variables.last(),
+            Some(&("PYTEST_ADDOPTS", "-x -p memwatch_pytest".to_owned()))
+        );
+    }
+
+    #[test]
+    fn a_link_or_a_fifo_in_place_of_a_file_is_not_followed() {
+        let home = Home::make(&Terms::default()).expect("a place");
+        std::os::unix::fs::symlink("/etc/passwd", home.file("slots", 7)).expect("room");
+        assert!(home.open_slot(7).is_err());
+        nix::unistd::mkfifo(&home.file("results", 7), nix::sys::stat::Mode::S_IRWXU).expect("room");
+        assert!(home.results(7).is_err());
+        assert_eq!(home.processes(), [7]);
+    }
+
+    #[test]
+    fn a_request_and_the_ended_are_lines_that_the_plugin_reads() {
+        let home = Home::make(&Terms::default()).expect("a place");
+        home.ask_to_fail(7, 3, "too \"much\"").expect("room");
+        let request = fs::read_to_string(home.file("abort", 7)).expect("written");
+        assert_eq!(request, r#"{"serial":3,"why":"too \"much\""}"#);
+        let ended = Ended {
+            id: "t.py::a",
+            pid: 7,
+            why: "w",
+            bystander: false,
+        };
+        home.tell_ended(&ended).expect("room");
+        home.tell_ended(&ended).expect("room");
+        let lines = fs::read_to_string(home.path().join("ended")).expect("written");
+        assert_eq!(lines.lines().count(), 2);
+    }
+}
