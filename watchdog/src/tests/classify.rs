@@ -111,3 +111,71 @@ fn middle(mut values: Vec<u64>) -> Option<u64> {
     values.sort_unstable();
     (!values.is_empty()).then(|| lower_median(&values))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::incident::suite::Outcome;
+    use crate::tests::simulated;
+
+    /// A run of these tests after one that begins the process.
+    fn run(tests: &[(&str, u64, u64)], outcome: Outcome) -> Run {
+        let mut record = simulated::record(&[("first", 400)]);
+        let suite = record.suite.as_mut().expect("tests");
+        suite.tests.extend(tests.iter().map(|(id, mib, ms)| {
+            let mut test = simulated::test(id, mib << 20, ms * 1000);
+            test.outcome = outcome;
+            test
+        }));
+        Run::of(&record).expect("tests")
+    }
+
+    fn markers(runs: &[Run], id: &str) -> Vec<Marker> {
+        let tests = classify(runs, Bounds::default());
+        let test = tests.into_iter().find(|test| test.id.as_str() == id);
+        test.expect("a test of that name").markers
+    }
+
+    #[test]
+    fn a_test_is_slow_or_large_or_both_from_the_bounds_on() {
+        let tests = [
+            ("fast", 99, 999),
+            ("slow", 0, 1000),
+            ("large", 100, 1),
+            ("both", 500, 5000),
+        ];
+        let runs = [run(&tests, Outcome::Passed)];
+        assert_eq!(markers(&runs, "fast"), []);
+        assert_eq!(markers(&runs, "slow"), [Marker::Slow]);
+        assert_eq!(markers(&runs, "large"), [Marker::MemoryIntensive]);
+        assert_eq!(
+            markers(&runs, "both"),
+            [Marker::Slow, Marker::MemoryIntensive]
+        );
+    }
+
+    #[test]
+    fn the_middle_of_the_runs_counts_and_a_failure_only_where_nothing_else_is_known() {
+        let passed = |mib| run(&[("a", mib, 1)], Outcome::Passed);
+        let killed = run(&[("a", 900, 1)], Outcome::Killed);
+        assert_eq!(markers(&[passed(1), passed(900), passed(2)], "a"), []);
+        assert_eq!(
+            markers(&[passed(1), killed.clone(), killed.clone()], "a"),
+            []
+        );
+        assert_eq!(markers(&[killed], "a"), [Marker::MemoryIntensive]);
+    }
+
+    #[test]
+    fn what_the_first_test_of_a_process_pays_for_is_not_its_own_where_that_is_known() {
+        let alone = run(&[], Outcome::Passed);
+        let mut other = simulated::record(&[("other", 400), ("first", 3)]);
+        assert_eq!(
+            markers(std::slice::from_ref(&alone), "first"),
+            [Marker::MemoryIntensive]
+        );
+        other.id = uuid::Uuid::now_v7();
+        let other = Run::of(&other).expect("tests");
+        assert_eq!(markers(&[alone, other], "first"), []);
+    }
+}

@@ -295,3 +295,7 @@ fn only_in(these: &[Run], those: &[Run]) -> Vec<Text> {
     ids.dedup();
     ids
 }
+
+#[cfg(test)]
+#[path = "compare_tests.rs"]
+mod tests;

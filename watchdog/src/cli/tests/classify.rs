@@ -65,11 +65,11 @@ fn memory() -> Size {
     Size::new(Bounds::MEMORY_BYTES).expect("a bound above zero")
 }
 
-/// The file that the plugin reads.
+/// The file that the plugin reads. It knows tests by pytest's own node ids, not as the record shows them.
 #[derive(Debug, Serialize)]
 struct Markers<'t> {
     version: u32,
-    markers: BTreeMap<&'t Text, &'t [Marker]>,
+    markers: BTreeMap<String, &'t [Marker]>,
 }
 
 /// Classifies; the exit code.
@@ -96,11 +96,18 @@ fn markers(tests: &[Classified]) -> Vec<u8> {
     let marked = tests.iter().filter(|test| !test.markers.is_empty());
     let markers = Markers {
         version: MARKERS_VERSION,
-        markers: marked.map(|test| (&test.id, &test.markers[..])).collect(),
+        markers: marked
+            .map(|test| (node_id(&test.id), &test.markers[..]))
+            .collect(),
     };
     let mut json = serde_json::to_vec_pretty(&markers).expect("names for keys, and plain values");
     json.push(b'\n');
     json
+}
+
+/// As pytest has it.
+fn node_id(id: &Text) -> String {
+    String::from_utf8_lossy(&id.to_name()).into_owned()
 }
 
 fn page(tests: &[Classified], args: &ClassifyArgs) -> String {
@@ -150,5 +157,34 @@ fn named(markers: &[Marker]) -> String {
             .map(|marker| marker.name())
             .collect::<Vec<_>>()
             .join(","),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_has_pytests_own_node_ids_and_the_marked_tests_alone() {
+        let test = |name: &str, markers: &[Marker]| Classified {
+            id: Text::of_name(name.as_bytes()),
+            wall_us: 1,
+            memory_bytes: None,
+            markers: markers.to_vec(),
+        };
+        let raw = "t.py::test_a[\\n\u{1b}\"]";
+        let both = [Marker::Slow, Marker::MemoryIntensive];
+        let file = markers(&[test("t.py::test_fast", &[]), test(raw, &both)]);
+        let file: serde_json::Value = serde_json::from_slice(&file).expect("JSON");
+        let expected =
+            serde_json::json!({ "version": 1, "markers": { raw: ["slow", "memory_intensive"] } });
+        assert_eq!(file, expected);
+    }
+
+    #[test]
+    fn a_marker_has_the_name_that_the_file_gives_it() {
+        for marker in [Marker::Slow, Marker::MemoryIntensive] {
+            assert_eq!(serde_json::to_value(marker).expect("a word"), marker.name());
+        }
     }
 }
