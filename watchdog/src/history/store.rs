@@ -44,6 +44,7 @@ CREATE TABLE test (
     wall_us INTEGER NOT NULL,
     cpu_us INTEGER,
     is_first INTEGER NOT NULL,
+    sets_up INTEGER NOT NULL,
     PRIMARY KEY (run, name)
 ) STRICT, WITHOUT ROWID;
 ";
@@ -319,8 +320,8 @@ fn insert_tests(
     let mut name =
         transaction.prepare("INSERT INTO name (name) VALUES (?1) ON CONFLICT DO NOTHING")?;
     let mut insert = transaction.prepare(
-        "INSERT INTO test (run, name, outcome, memory_bytes, wall_us, cpu_us, is_first)
-         SELECT ?1, number, ?3, ?4, ?5, ?6, ?7 FROM name WHERE name = ?2",
+        "INSERT INTO test (run, name, outcome, memory_bytes, wall_us, cpu_us, is_first, sets_up)
+         SELECT ?1, number, ?3, ?4, ?5, ?6, ?7, ?8 FROM name WHERE name = ?2",
     )?;
     for (id, test) in tests {
         name.execute([id.as_str()])?;
@@ -331,7 +332,8 @@ fn insert_tests(
             test.memory_bytes.map(signed),
             signed(test.wall_us),
             test.cpu_us.map(signed),
-            test.is_first
+            test.is_first,
+            test.sets_up
         ])?;
     }
     Ok(())
@@ -339,7 +341,7 @@ fn insert_tests(
 
 fn select_tests(connection: &Connection, run: i64) -> rusqlite::Result<BTreeMap<Text, Measured>> {
     let mut statement = connection.prepare(
-        "SELECT name.name, outcome, memory_bytes, wall_us, cpu_us, is_first
+        "SELECT name.name, outcome, memory_bytes, wall_us, cpu_us, is_first, sets_up
          FROM test JOIN name ON name.number = test.name WHERE run = ?1",
     )?;
     let rows = statement.query_map([run], |row| {
@@ -349,6 +351,7 @@ fn select_tests(connection: &Connection, run: i64) -> rusqlite::Result<BTreeMap<
             wall_us: row.get(3).map(unsigned)?,
             cpu_us: row.get::<_, Option<i64>>(4)?.map(unsigned),
             is_first: row.get(5)?,
+            sets_up: row.get(6)?,
         };
         Ok((row.get::<_, String>(0)?.into(), measured))
     })?;

@@ -84,7 +84,8 @@ pub fn classify(runs: &[Run], bounds: Bounds) -> Vec<Classified> {
         if runs.iter().any(|test| test.is_whole()) {
             runs.retain(|test| test.is_whole());
         }
-        // The first test of a process pays for what others find ready.
+        // What it takes where it finds ready what all need. A test that does set up something in every run is
+        // marked by that: whoever leaves the marked ones out does not want it done.
         let later = runs.iter().filter(|test| !test.is_first);
         let memory = match middle(later.filter_map(|test| test.memory_bytes).collect()) {
             None => middle(runs.iter().filter_map(|test| test.memory_bytes).collect()),

@@ -1,13 +1,14 @@
 //! What is worse in new runs than in those of a base, and whether that is too much.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde::Serialize;
 
 use super::limit::{Excess, Figure, Limit};
 use super::noise::{beyond, lower_median};
+use super::pair::Pair;
 use super::run::Run;
-use super::sides::{self, MEMORY_FLOOR, MEMORY_NOISE, Pair, TIME_FLOOR_US, TIME_NOISE};
+use super::sides::{MEMORY_FLOOR, MEMORY_NOISE, RUNS_FOR_WALL, Sides, TIME_FLOOR_US, TIME_NOISE};
 use crate::incident::Text;
 use crate::incident::suite::Outcome;
 
@@ -18,7 +19,7 @@ pub struct Comparison {
     pub base_runs: usize,
     /// Runs that were compared with it.
     pub new_runs: usize,
-    /// Tests that both have.
+    /// Tests that ran to their end on both sides.
     pub compared: usize,
     /// What a test's time was judged by.
     pub time_is: Basis,
@@ -28,8 +29,8 @@ pub struct Comparison {
     pub crossed: Vec<String>,
     /// What is worse by a limit and beyond the noise, the largest first.
     pub regressions: Vec<Change>,
-    /// Whose wall-clock time is worse, but not what a single run can be believed about.
-    pub unsure: Vec<Change>,
+    /// What looks worse, but cannot be told from what happens anyway.
+    pub unsure: Vec<Unsure>,
     /// Those that ended differently.
     pub ended_differently: Vec<Ended>,
     /// Those that the base does not have.
@@ -63,6 +64,26 @@ pub struct Change {
     pub new: u64,
 }
 
+/// A change that crosses a limit and is none to believe.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Unsure {
+    /// What changed.
+    #[serde(flatten)]
+    pub change: Change,
+    /// Why it is not believed.
+    pub why: Doubt,
+}
+
+/// Why a change is not believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Doubt {
+    /// It took longer, but not of the CPU, and there are fewer than three runs on a side.
+    Waited,
+    /// In all runs of one side it set up something for other tests of its process, and in none of the other's.
+    SetUp,
+}
+
 /// A test that ended differently.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Ended {
@@ -88,36 +109,43 @@ pub struct Total {
 /// Compares. Both sides must have a run.
 #[must_use]
 pub fn compare(base: &[Run], new: &[Run], limits: &[Limit]) -> Comparison {
-    let ids = sides::in_both(base, new);
-    let memory = sides::memory(&ids, base, new);
-    let (wall, wall_slowdown) = sides::wall(&ids, base, new);
-    let many = base.len().min(new.len()) >= sides::RUNS_FOR_WALL;
-    let (time_is, time, slowdown) = if many {
-        (Basis::Wall, wall.clone(), wall_slowdown)
+    let sides = Sides::new(base, new);
+    let memory = sides.memory();
+    let (wall, wall_slowdown) = sides.wall();
+    let (steady, steady_slowdown) = sides.steady();
+    let (time_is, slowdown) = if base.len().min(new.len()) >= RUNS_FOR_WALL {
+        (Basis::Wall, wall_slowdown)
     } else {
-        let (steady, slowdown) = sides::steady(&ids, base, new);
-        (Basis::Cpu, steady, slowdown)
+        (Basis::Cpu, steady_slowdown)
     };
 
-    let memory = worse(&memory, Figure::Memory, limits);
-    let time = worse(&time, Figure::Time, limits);
-    let mut unsure = if many {
-        Vec::new()
-    } else {
-        worse(&wall, Figure::Time, limits)
-    };
-    unsure.retain(|change| !time.iter().any(|it| it.change.id == change.change.id));
+    let (memory, mut unsure) = worse(&memory, Figure::Memory, limits);
+    // Of a test that ran too seldom, or set up something in some of the runs, fewer runs tell than there are.
+    let by_wall = wall.iter().filter(|pair| pair.runs >= RUNS_FOR_WALL);
+    let by_wall: HashSet<&Text> = by_wall.map(|pair| pair.id).collect();
+    let is_by_wall = |it: &Worse| by_wall.contains(&it.change.id);
+    let (mut time, unsure_wall) = worse(&wall, Figure::Time, limits);
+    let (steady, unsure_steady) = worse(&steady, Figure::Time, limits);
+    let waited = time
+        .extract_if(.., |it| !is_by_wall(it))
+        .collect::<Vec<_>>();
+    time.extend(steady.into_iter().filter(|it| !is_by_wall(it)));
+    unsure.extend(unsure_wall.into_iter().filter(|(it, _)| is_by_wall(it)));
+    unsure.extend(unsure_steady.into_iter().filter(|(it, _)| !is_by_wall(it)));
+    unsure.extend(waited.into_iter().map(|it| (it, Doubt::Waited)));
+    let mut known: HashSet<(Text, Figure)> = time.iter().map(Worse::key).collect();
+    unsure.retain(|(it, _)| known.insert(it.key()));
 
     let mut crossed = Vec::new();
     let mut regressions = [memory, time].concat();
     regressions.sort_by(|a, b| b.change_factor().total_cmp(&a.change_factor()));
-    unsure.sort_by(|a, b| b.change_factor().total_cmp(&a.change_factor()));
+    unsure.sort_by(|(a, _), (b, _)| b.change_factor().total_cmp(&a.change_factor()));
     for limit in limits {
         if regressions.iter().any(|it| it.crossed.contains(limit)) {
             crossed.push(*limit);
         }
     }
-    let totals = totals(&ids, base, new);
+    let totals = totals(base, new);
     let ended_differently = ended_differently(base, new);
     for limit in limits {
         let is_crossed = match limit {
@@ -136,16 +164,21 @@ pub fn compare(base: &[Run], new: &[Run], limits: &[Limit]) -> Comparison {
             crossed.push(*limit);
         }
     }
-    let change = |it: Worse| it.change;
     Comparison {
         base_runs: base.len(),
         new_runs: new.len(),
-        compared: ids.len(),
+        compared: sides.tests(),
         time_is,
         slowdown,
         crossed: crossed.iter().map(Limit::to_string).collect(),
-        regressions: regressions.into_iter().map(change).collect(),
-        unsure: unsure.into_iter().map(change).collect(),
+        regressions: regressions.into_iter().map(|it| it.change).collect(),
+        unsure: unsure
+            .into_iter()
+            .map(|(it, why)| Unsure {
+                change: it.change,
+                why,
+            })
+            .collect(),
         ended_differently,
         new_tests: only_in(new, base),
         gone_tests: only_in(base, new),
@@ -169,43 +202,52 @@ struct Worse {
 }
 
 impl Worse {
+    fn key(&self) -> (Text, Figure) {
+        (self.change.id.clone(), self.change.figure)
+    }
+
     fn change_factor(&self) -> f64 {
         self.change.new as f64 / self.change.base.max(1) as f64
     }
 }
 
-/// Those of `pairs` that are beyond the noise and worse by one of `limits` at least.
-fn worse(pairs: &[Pair<'_>], figure: Figure, limits: &[Limit]) -> Vec<Worse> {
+/// Those of `pairs` that are beyond the noise and worse by one of `limits` at least; and those that would be if
+/// their sides could be compared.
+fn worse(
+    pairs: &[Pair<'_>],
+    figure: Figure,
+    limits: &[Limit],
+) -> (Vec<Worse>, Vec<(Worse, Doubt)>) {
     let (prior, floor) = match figure {
         Figure::Memory => (MEMORY_NOISE, MEMORY_FLOOR),
         Figure::Time => (TIME_NOISE, TIME_FLOOR_US),
     };
-    let shifts: Vec<_> = pairs.iter().map(|pair| pair.shift).collect();
-    let found = beyond(&shifts, prior);
-    let found = pairs
-        .iter()
-        .zip(found)
-        .filter(|(pair, is_beyond)| *is_beyond && pair.stands_out && pair.new - pair.base >= floor);
-    let mut worse: Vec<_> = found
-        .map(|(pair, _)| Worse {
+    let worse = |pair: &Pair<'_>| {
+        let crosses = |limit: &&Limit| {
+            matches!(limit, Limit::Test(of, excess)
+                if *of == figure && excess.is_met(pair.base, pair.new))
+        };
+        let worse = Worse {
             change: Change {
                 id: pair.id.clone(),
                 figure,
                 base: pair.base as u64,
                 new: pair.new as u64,
             },
-            crossed: limits
-                .iter()
-                .copied()
-                .filter(|limit| {
-                    matches!(limit, Limit::Test(of, excess)
-                        if *of == figure && excess.is_met(pair.base, pair.new))
-                })
-                .collect(),
-        })
-        .collect();
-    worse.retain(|it| !it.crossed.is_empty());
-    worse
+            crossed: limits.iter().filter(crosses).copied().collect(),
+        };
+        let is_worse = pair.stands_out && pair.new - pair.base >= floor;
+        (is_worse && !worse.crossed.is_empty()).then_some(worse)
+    };
+    let (fair, unfair): (Vec<&Pair<'_>>, Vec<_>) = pairs.iter().partition(|pair| pair.is_fair);
+    let shifts: Vec<_> = fair.iter().map(|pair| pair.shift).collect();
+    let found = fair.into_iter().zip(beyond(&shifts, prior));
+    let found = found.filter_map(|(pair, is_beyond)| is_beyond.then(|| worse(pair))?);
+    let unfair = unfair.into_iter().filter_map(worse);
+    (
+        found.collect(),
+        unfair.map(|it| (it, Doubt::SetUp)).collect(),
+    )
 }
 
 /// A figure of both sides' runs, and whether all of the new are above all of the base's.
@@ -221,10 +263,16 @@ impl Apart {
 }
 
 /// Time of the tests that both sides have, and the most memory that was held at once.
-fn totals(ids: &[&Text], base: &[Run], new: &[Run]) -> Vec<Apart> {
+fn totals(base: &[Run], new: &[Run]) -> Vec<Apart> {
+    let ids = |runs: &[Run]| -> HashSet<Text> {
+        let ids = runs.iter().flat_map(|run| run.tests.keys());
+        ids.cloned().collect()
+    };
+    let (of_base, of_new) = (ids(base), ids(new));
     let time = |run: &Run| {
-        let tests = ids.iter().filter_map(|id| run.tests.get(*id));
-        Some(tests.map(|test| test.wall_us).sum::<u64>())
+        let tests = run.tests.iter();
+        let tests = tests.filter(|(id, _)| of_base.contains(*id) && of_new.contains(*id));
+        Some(tests.map(|(_, test)| test.wall_us).sum::<u64>())
     };
     let of = |figure: Figure, value: &dyn Fn(&Run) -> Option<u64>| {
         let side = |runs: &[Run]| {

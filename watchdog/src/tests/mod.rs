@@ -10,6 +10,7 @@ mod classify;
 mod compare;
 mod limit;
 mod noise;
+mod pair;
 mod run;
 mod sides;
 #[cfg(test)]
@@ -17,7 +18,7 @@ pub(crate) mod simulated;
 mod trend;
 
 pub use classify::{Bounds, Classified, Marker, classify};
-pub use compare::{Basis, Change, Comparison, Ended, Total, compare};
+pub use compare::{Basis, Change, Comparison, Doubt, Ended, Total, Unsure, compare};
 pub use limit::{Excess, Figure, Limit, LimitError};
 pub use run::{Measured, NoTests, Run};
 pub use trend::{Worse, worsenings};

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use uuid::Uuid;
 
-use crate::incident::suite::Outcome;
+use crate::incident::suite::{Outcome, Test};
 use crate::incident::{Record, Text, Timestamp};
 
 /// The tests of one run, by their node ids.
@@ -32,9 +32,11 @@ pub struct Measured {
     pub wall_us: u64,
     /// CPU time of its process meanwhile.
     pub cpu_us: Option<u64>,
-    /// Whether it was the first test of its process, which pays for imports and caches that all after it
-    /// find ready.
+    /// Whether it was the first test of its process, which pays for what all after it find ready.
     pub is_first: bool,
+    /// Whether it looks as if it had set up something for others, too: it kept a good part of the memory that
+    /// it took, or its setup is most of it. Where several processes run tests, others do so in every run.
+    pub sets_up: bool,
 }
 
 /// The record is of a run without tests.
@@ -63,6 +65,7 @@ impl Run {
                 wall_us: test.wall_us,
                 cpu_us: test.cpu_us,
                 is_first: processes.insert(test.pid),
+                sets_up: sets_up(test),
             };
             (test.id.clone(), measured)
         });
@@ -74,12 +77,33 @@ impl Run {
         })
     }
 
+    /// Whether several processes ran its tests. Which of them meets a shared fixture, an import or a cache
+    /// first is then another test in every run.
+    #[must_use]
+    pub fn is_parallel(&self) -> bool {
+        self.tests.values().filter(|test| test.is_first).count() > 1
+    }
+
     /// The time of all its tests together: of the work, not from the first to the last, which depends on how
     /// many ran at once.
     #[must_use]
     pub fn total_us(&self) -> u64 {
         self.tests.values().map(|test| test.wall_us).sum()
     }
+}
+
+fn sets_up(test: &Test) -> bool {
+    /// Less is what an allocator keeps of anything.
+    const KEPT: u64 = 8 << 20;
+
+    let keeps = match (test.retained_bytes(), test.growth_bytes()) {
+        (Some(kept), Some(growth)) => kept >= KEPT.max(growth / 5),
+        _ => false,
+    };
+    keeps
+        || test
+            .setup_us
+            .is_some_and(|us| us.saturating_mul(2) >= test.wall_us)
 }
 
 impl Measured {
@@ -113,6 +137,20 @@ mod tests {
 
     fn suite_of_another_process(record: &mut Record) {
         record.suite.as_mut().expect("tests").tests[1].pid += 1;
+    }
+
+    #[test]
+    fn what_keeps_memory_or_is_mostly_setup_may_have_set_up_something() {
+        let test = |kept: u64, setup_us| {
+            let mut record = simulated::record(&[("a", 50)]);
+            let test = &mut record.suite.as_mut().expect("tests").tests[0];
+            test.rss_after_bytes = test.rss_before_bytes.map(|before| before + (kept << 20));
+            test.setup_us = Some(setup_us);
+            Run::of(&record).expect("tests").tests[&Text::from("a")].sets_up
+        };
+        assert!(!test(9, 0), "less than a fifth");
+        assert!(test(10, 0));
+        assert!(test(0, 50_000) && !test(0, 49_999));
     }
 
     #[test]

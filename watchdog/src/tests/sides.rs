@@ -1,13 +1,14 @@
 //! One figure for each side of each test, from as many runs as there are, with what the machine did to all
-//! tests alike taken out.
+//! tests alike taken out. Which runs of a test can be compared is `pair`'s.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
-use super::noise::{FEWEST, Prior, Shift, lower_median, own_deviation};
+use super::noise::{FEWEST, Prior, lower_median};
+use super::pair::{Pair, Values};
 use super::run::{Measured, Run};
 use crate::incident::Text;
 
-/// So many runs on both sides make wall-clock time something to judge by. A disk or a scheduler that keeps one
+/// So many runs of a test on both sides make wall-clock time something to judge it by. A disk or a scheduler that keeps one
 /// test waiting doubles its time in one run of fifty; in two runs of three, about never.
 pub(super) const RUNS_FOR_WALL: usize = 3;
 
@@ -31,146 +32,120 @@ pub(super) const TIME_NOISE: Prior = Prior {
     most_by_tail: 0.12,
 };
 
-/// A test that both sides have, with its figure on each.
-#[derive(Clone, Debug)]
-pub(super) struct Pair<'r> {
-    pub(super) id: &'r Text,
-    pub(super) base: f64,
-    pub(super) new: f64,
-    pub(super) shift: Shift,
-    /// Whether nearly all new runs tell of it: they are above nearly all of the base's, and by a third of the
-    /// change at least. A test that at times takes thrice as long does so on both sides.
-    pub(super) stands_out: bool,
+/// The tests that both sides have, with their runs.
+pub(super) struct Sides<'r> {
+    rows: Vec<Row<'r>>,
+    /// How many runs the base has. Its runs are numbered first.
+    base_runs: usize,
+    runs: usize,
+    is_parallel: bool,
 }
 
-/// The tests that both sides have.
-pub(super) fn in_both<'r>(base: &'r [Run], new: &'r [Run]) -> Vec<&'r Text> {
-    let ids = |runs: &'r [Run]| -> BTreeSet<&'r Text> {
-        runs.iter().flat_map(|run| run.tests.keys()).collect()
-    };
-    ids(base).intersection(&ids(new)).copied().collect()
+/// The runs of one test that came to their end, with their numbers.
+struct Row<'r> {
+    id: &'r Text,
+    base: Vec<(usize, &'r Measured)>,
+    new: Vec<(usize, &'r Measured)>,
 }
 
-/// Memory, of the tests of which it is known on both sides for runs of the same sort: the first test of a
-/// process is compared with firsts alone, and with xdist it is another in every run.
-pub(super) fn memory<'r>(ids: &[&'r Text], base: &'r [Run], new: &'r [Run]) -> Vec<Pair<'r>> {
-    ids.iter()
-        .filter_map(|id| {
-            let of = |runs: &'r [Run], is_first: bool| -> Vec<f64> {
-                let tests = whole(runs, id).map(|(_, test)| test);
-                let tests = tests.filter(|test| test.is_first == is_first);
-                tests
-                    .filter_map(|test| test.memory_bytes)
-                    .map(|bytes| bytes as f64)
-                    .collect()
-            };
-            [false, true]
-                .into_iter()
-                .find_map(|is_first| pair(id, of(base, is_first), of(new, is_first), MEMORY_FLOOR))
-        })
-        .collect()
-}
+/// A figure that may be known of a run of a test.
+trait Of: Fn(&Measured) -> Option<f64> + Copy {}
+impl<F: Fn(&Measured) -> Option<f64> + Copy> Of for F {}
 
-/// Wall-clock time, and by how much the new side's machine was slower.
-pub(super) fn wall<'r>(ids: &[&'r Text], base: &'r [Run], new: &'r [Run]) -> (Vec<Pair<'r>>, f64) {
-    let of = |test: &Measured| Some(test.wall_us as f64);
-    let pace = Pace::of(ids, [base, new], of);
-    let pairs = ids.iter().filter_map(|id| {
-        pair(
-            id,
-            pace.values(base, id, 0, of),
-            pace.values(new, id, base.len(), of),
-            SOFT_US,
-        )
-    });
-    (pairs.collect(), pace.slowdown(base.len()))
-}
-
-/// Time as few runs tell it: CPU time, and what the test waited in that run, of either side, in which it waited
-/// least. What was waited once more or longer may have been anybody's doing.
-pub(super) fn steady<'r>(
-    ids: &[&'r Text],
-    base: &'r [Run],
-    new: &'r [Run],
-) -> (Vec<Pair<'r>>, f64) {
-    let of = |test: &Measured| test.cpu_us.map(|us| us as f64);
-    let pace = Pace::of(ids, [base, new], of);
-    let pairs = ids.iter().filter_map(|id| {
-        let waits = whole(base, id)
-            .chain(whole(new, id))
-            .filter_map(|(_, test)| {
-                let waited = test.wall_us.saturating_sub(test.cpu_us?);
-                Some(waited as f64)
-            });
-        let waited = waits.min_by(f64::total_cmp)?;
-        let with_wait = |runs: &'r [Run], first: usize| -> Vec<f64> {
-            let values = pace.values(runs, id, first, of);
-            values.into_iter().map(|cpu| cpu + waited).collect()
-        };
-        pair(id, with_wait(base, 0), with_wait(new, base.len()), SOFT_US)
-    });
-    (pairs.collect(), pace.slowdown(base.len()))
-}
-
-/// The runs of a test that came to their end, with the run's number.
-fn whole<'r>(runs: &'r [Run], id: &Text) -> impl Iterator<Item = (usize, &'r Measured)> {
-    let tests = runs.iter().enumerate();
-    let tests = tests.filter_map(move |(n, run)| Some((n, run.tests.get(id)?)));
-    tests.filter(|(_, test)| test.is_whole())
-}
-
-fn pair(id: &Text, mut base: Vec<f64>, mut new: Vec<f64>, soft: f64) -> Option<Pair<'_>> {
-    if base.is_empty() || new.is_empty() {
-        return None;
+impl<'r> Sides<'r> {
+    pub(super) fn new(base: &'r [Run], new: &'r [Run]) -> Self {
+        let mut rows: BTreeMap<&'r Text, Row<'r>> = BTreeMap::new();
+        for (number, run) in base.iter().chain(new).enumerate() {
+            for (id, test) in run.tests.iter().filter(|(_, test)| test.is_whole()) {
+                let row = rows.entry(id).or_insert_with(|| Row::new(id));
+                let is_base = number < base.len();
+                let side = if is_base { &mut row.base } else { &mut row.new };
+                side.push((number, test));
+            }
+        }
+        let mut rows: Vec<_> = rows.into_values().collect();
+        rows.retain(|row| !row.base.is_empty() && !row.new.is_empty());
+        Self {
+            rows,
+            base_runs: base.len(),
+            runs: base.len() + new.len(),
+            is_parallel: base.iter().chain(new).any(Run::is_parallel),
+        }
     }
-    base.sort_by(f64::total_cmp);
-    new.sort_by(f64::total_cmp);
-    let logarithms =
-        |side: &[f64]| -> Vec<f64> { side.iter().map(|it| (it + soft).ln()).collect() };
-    let own = own_deviation([&logarithms(&base), &logarithms(&new)]);
-    let (was, is) = (lower_median(&base), lower_median(&new));
-    let low = new[(new.len() - 1) / 5];
-    let shift = Shift {
-        level: was + soft,
-        change: ((is + soft) / (was + soft)).ln(),
-        own,
-    };
-    Some(Pair {
-        id,
-        base: was,
-        new: is,
-        shift,
-        stands_out: low > base[(base.len() - 1) * 4 / 5] && low - was >= (is - was) / 3.0,
-    })
-}
 
-/// How fast each run's machine was, as all tests together show it: the middle of how much longer each took than
-/// it does in the base.
-struct Pace(Vec<f64>);
+    /// How many tests ran to their end on both.
+    pub(super) fn tests(&self) -> usize {
+        self.rows.len()
+    }
 
-impl Pace {
-    fn of(
-        ids: &[&Text],
-        [base, new]: [&[Run]; 2],
-        figure: impl Fn(&Measured) -> Option<f64>,
-    ) -> Self {
-        let runs = || base.iter().chain(new);
-        let known: Vec<(&Text, f64)> = ids
-            .iter()
-            .filter_map(|id| {
-                let values = whole(base, id).filter_map(|(_, test)| figure(test));
-                let mut values: Vec<f64> = values.collect();
-                values.sort_by(f64::total_cmp);
-                let middle = (!values.is_empty()).then(|| lower_median(&values))?;
-                (middle >= TELLING_US).then_some((*id, middle))
+    /// Memory.
+    pub(super) fn memory(&self) -> Vec<Pair<'r>> {
+        let of = |test: &Measured| test.memory_bytes.map(|bytes| bytes as f64);
+        let pace = Pace(vec![1.0; self.runs]);
+        self.pairs(
+            |row| [pace.values(&row.base, of), pace.values(&row.new, of)],
+            MEMORY_FLOOR,
+        )
+    }
+
+    /// Wall-clock time, and by how much the new side's machine was slower.
+    pub(super) fn wall(&self) -> (Vec<Pair<'r>>, f64) {
+        let of = |test: &Measured| Some(test.wall_us as f64);
+        let pace = self.pace(of);
+        let pairs = self.pairs(
+            |row| [pace.values(&row.base, of), pace.values(&row.new, of)],
+            SOFT_US,
+        );
+        (pairs, pace.slowdown(self.base_runs))
+    }
+
+    /// Time as few runs tell it: CPU time, and what the test waited in that run, of either side, in which it
+    /// waited least. What was waited once more or longer may have been anybody's doing.
+    pub(super) fn steady(&self) -> (Vec<Pair<'r>>, f64) {
+        let of = |test: &Measured| test.cpu_us.map(|us| us as f64);
+        let waited = |test: &Measured| Some(test.wall_us.saturating_sub(test.cpu_us?) as f64);
+        let pace = self.pace(of);
+        let values = |row: &Row<'r>| {
+            let runs = row.base.iter().chain(&row.new);
+            let least = runs
+                .filter_map(|(_, test)| waited(test))
+                .min_by(f64::total_cmp);
+            [&row.base, &row.new].map(|side| {
+                let values = pace.values(side, of).into_iter();
+                values
+                    .map(|(test, cpu)| (test, cpu + least.unwrap_or(0.0)))
+                    .collect()
             })
-            .collect();
-        let pace = |run: &Run| {
-            let times = known.iter().filter_map(|(id, middle)| {
-                let test = run.tests.get(*id).filter(|test| test.is_whole())?;
-                Some(figure(test)?.max(1.0) / middle)
-            });
-            let mut times: Vec<f64> = times.collect();
+        };
+        (self.pairs(values, SOFT_US), pace.slowdown(self.base_runs))
+    }
+
+    fn pairs(&self, values: impl Fn(&Row<'r>) -> [Values<'r>; 2], soft: f64) -> Vec<Pair<'r>> {
+        let pairs = self.rows.iter();
+        let pairs = pairs.filter_map(|row| Pair::of(row.id, values(row), self.is_parallel, soft));
+        pairs.collect()
+    }
+
+    /// How fast each run's machine was, as all tests together show it: the middle of how much longer each took
+    /// than it does in the base.
+    fn pace(&self, of: impl Of) -> Pace {
+        let mut times = vec![Vec::new(); self.runs];
+        for row in &self.rows {
+            let mut base: Vec<f64> = row.base.iter().filter_map(|(_, test)| of(test)).collect();
+            base.sort_by(f64::total_cmp);
+            let middle = if base.is_empty() {
+                0.0
+            } else {
+                lower_median(&base)
+            };
+            if middle < TELLING_US {
+                continue;
+            }
+            for (number, test) in row.base.iter().chain(&row.new) {
+                times[*number].extend(of(test).map(|time| time.max(1.0) / middle));
+            }
+        }
+        let paces = times.into_iter().map(|mut times| {
             times.sort_by(f64::total_cmp);
             // A few tests tell as much of themselves as of the machine.
             if times.len() < FEWEST {
@@ -178,22 +153,30 @@ impl Pace {
             } else {
                 lower_median(&times)
             }
-        };
-        Self(runs().map(pace).collect())
+        });
+        Pace(paces.collect())
     }
+}
 
-    /// A test's figures in `runs`, the first of which is the one of that number, as the base's machine would
-    /// have had them.
-    fn values(
-        &self,
-        runs: &[Run],
-        id: &Text,
-        first: usize,
-        figure: impl Fn(&Measured) -> Option<f64>,
-    ) -> Vec<f64> {
-        whole(runs, id)
-            .filter_map(|(n, test)| Some(figure(test)? / self.0[first + n]))
-            .collect()
+impl<'r> Row<'r> {
+    fn new(id: &'r Text) -> Self {
+        Self {
+            id,
+            base: Vec::new(),
+            new: Vec::new(),
+        }
+    }
+}
+
+/// By how much each run's machine was slower than the base's.
+struct Pace(Vec<f64>);
+
+impl Pace {
+    /// A figure of these runs of a test as the base's machine would have had it.
+    fn values<'r>(&self, runs: &[(usize, &'r Measured)], of: impl Of) -> Values<'r> {
+        let values = runs.iter();
+        let values = values.filter_map(|(n, test)| Some((*test, of(test)? / self.0[*n])));
+        values.collect()
     }
 
     fn slowdown(&self, base_runs: usize) -> f64 {

@@ -11,7 +11,7 @@ use super::history::Place;
 use crate::history::History;
 use crate::incident::suite::Outcome;
 use crate::incident::{Text, bytes, duration};
-use crate::tests::{Change, Comparison, Ended, Figure, Limit, Run, compare};
+use crate::tests::{Change, Comparison, Doubt, Ended, Figure, Limit, Run, compare};
 
 /// The long help.
 pub(super) const ABOUT: &str = "\
@@ -155,11 +155,20 @@ fn page(found: &Comparison) -> String {
     });
     let _ = writeln!(page, "{}", totals.collect::<Vec<_>>().join("; "));
     section(&mut page, "REGRESSIONS", changes(&found.regressions));
-    section(
-        &mut page,
-        "UNSURE: they took longer, but not of the CPU; three runs on both sides would tell",
-        changes(&found.unsure),
-    );
+    for (why, head) in [
+        (
+            Doubt::Waited,
+            "UNSURE: it took longer, but not of the CPU; three runs on both sides tell",
+        ),
+        (
+            Doubt::SetUp,
+            "UNSURE: it may have set up for others what others had set up for it; more runs tell",
+        ),
+    ] {
+        let unsure = found.unsure.iter().filter(|it| it.why == why);
+        let unsure: Vec<_> = unsure.map(|it| it.change.clone()).collect();
+        section(&mut page, head, changes(&unsure));
+    }
     section(
         &mut page,
         "ENDED DIFFERENTLY",
