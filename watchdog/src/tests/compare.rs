@@ -264,14 +264,10 @@ impl Apart {
 
 /// Time of the tests that both sides have, and the most memory that was held at once.
 fn totals(base: &[Run], new: &[Run]) -> Vec<Apart> {
-    let ids = |runs: &[Run]| -> HashSet<Text> {
-        let ids = runs.iter().flat_map(|run| run.tests.keys());
-        ids.cloned().collect()
-    };
-    let (of_base, of_new) = (ids(base), ids(new));
+    let in_any = |runs: &[Run], id: &Text| runs.iter().any(|run| run.tests.contains_key(id));
     let time = |run: &Run| {
         let tests = run.tests.iter();
-        let tests = tests.filter(|(id, _)| of_base.contains(*id) && of_new.contains(*id));
+        let tests = tests.filter(|(id, _)| in_any(base, id) && in_any(new, id));
         Some(tests.map(|(_, test)| test.wall_us).sum::<u64>())
     };
     let of = |figure: Figure, value: &dyn Fn(&Run) -> Option<u64>| {

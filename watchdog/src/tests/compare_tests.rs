@@ -165,3 +165,33 @@ fn of_several_runs_a_total_is_worse_if_all_are() {
     assert!(!fails([10, 14], [13, 14]), "one of the base had as much");
     assert!(!fails([10, 10], [11, 11]));
 }
+
+#[test]
+fn with_several_processes_what_was_set_up_for_others_is_not_compared_with_what_found_it_ready() {
+    let run = |kept: u64, is_parallel: bool| {
+        run_with(&[("a", if kept > 0 { 120 } else { 0 })], |record| {
+            let tests = &mut record.suite.as_mut().expect("tests").tests;
+            tests[1].rss_after_bytes = tests[1]
+                .rss_before_bytes
+                .map(|before| before + (kept << 20));
+            tests.push(simulated::test("other", 50 << 20, 100_000));
+            tests[2].pid += u32::from(is_parallel);
+        })
+    };
+    let compare = |base: [u64; 2], new: [u64; 2], is_parallel| {
+        let [base, new] = [base, new].map(|side| side.map(|kept| run(kept, is_parallel)));
+        compare(&base, &new, &[MEMORY])
+    };
+    let found = compare([0, 0], [60, 60], true);
+    assert!(!found.is_regression());
+    assert_eq!(found.unsure[0].why, Doubt::SetUp);
+    assert!(
+        compare([0, 0], [60, 60], false).is_regression(),
+        "one process is always the same"
+    );
+    let found = compare([0, 60], [60, 0], true);
+    assert!(
+        !found.is_regression() && found.unsure.is_empty(),
+        "there are runs of one kind"
+    );
+}

@@ -108,7 +108,7 @@ fn run(suite: &[Truth], random: &mut Random) -> Run {
             if random.chance(0.01) {
                 cpu *= (0.15 * random.normal().abs()).exp();
             }
-            let mut waited = truth.waited_us * slow * (0.05 * random.heavy_tailed()).exp();
+            let mut waited = truth.waited_us * slow * (0.04 * random.heavy_tailed()).exp();
             if random.chance(0.02) {
                 waited += (20_000.0 / random.uniform().powf(1.0 / 1.2)).min(5_000_000.0);
             }
