@@ -70,7 +70,7 @@ fn the_first_test_of_a_process_is_compared_with_firsts_alone() {
         tests[0] = simulated::test("a", 50 << 20, 100_000);
         tests[1] = simulated::test("first", 1 << 20, 100_000);
     });
-    assert!(!compare(&[base.clone()], &[moved], &[MEMORY]).is_regression());
+    assert!(!compare(std::slice::from_ref(&base), &[moved], &[MEMORY]).is_regression());
     let grown = run_with(&[("a", 1)], |record| {
         record.suite.as_mut().expect("tests").tests[0] =
             simulated::test("first", 150 << 20, 100_000);
@@ -93,7 +93,7 @@ fn new_gone_and_failing_tests_are_named_and_failures_counted() {
     let base = ending("b", Outcome::Failed);
     let failed = |count| {
         compare(
-            &[base.clone()],
+            std::slice::from_ref(&base),
             &[ending("a", Outcome::Failed)],
             &[Limit::Failed(count)],
         )

@@ -152,7 +152,7 @@ fn whole(runs: &[Run], figure: Figure, title: &str, value: impl Fn(&Run) -> Opti
         |value: Option<u64>| value.map_or("not known".to_owned(), |value| shown(figure, value));
     html! {
         figure {
-            figcaption { (title) ": " strong { (said(values().last())) } ", at most " (said(values().max())) }
+            figcaption { (title) ": " strong { (said(values().next_back())) } ", at most " (said(values().max())) }
             (Chart::LARGE.draw(&points, title, |value| shown(figure, value)))
         }
     }
