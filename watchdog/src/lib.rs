@@ -10,8 +10,8 @@
 //!  PSI, memory.*, /proc, arcstats ────┘    (facts)     (pure)   (I/O)   (record)
 //! ```
 //!
-//! `control` is the daemon's socket. `agent` knows them all and wires them; `config` and `cli` are how a person
-//! says what is wanted.
+//! `tests` knows how projects start their test suites. `control` is the daemon's socket. `agent` knows them all
+//! and wires them; `config` and `cli` are how a person says what is wanted.
 
 pub mod causes;
 pub mod config;

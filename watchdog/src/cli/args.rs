@@ -13,7 +13,7 @@ use super::doctor::{self, DoctorArgs};
 use super::guard::{self, GuardArgs};
 use super::replay::{self, ReplayArgs};
 use super::status::{self, StatusArgs};
-use super::tests::{self, TestsArgs};
+use super::tests::{self as project_tests, TestsArgs};
 use super::{complete, help, usage};
 use crate::config::{
     Config, ConfigError, Environment, Flags, Layer, Limit, Live, OnPressure, OrNone, Origin, Size,
@@ -80,8 +80,8 @@ pub enum Command {
     /// Say how the daemon and what it guards are
     #[command(long_about = status::ABOUT, after_long_help = status::ABOUT_MORE)]
     Status(StatusArgs),
-    /// Sort tests by what they take, and compare runs of them
-    #[command(long_about = tests::ABOUT)]
+    /// What concerns a project's tests: which are slow or got worse, and which are not run under memwatch
+    #[command(long_about = project_tests::ABOUT)]
     Tests(Box<TestsArgs>),
 }
 
@@ -290,4 +290,4 @@ impl AttachArgs {
 
 #[cfg(test)]
 #[path = "args_tests.rs"]
-mod args_tests;
+mod tests;

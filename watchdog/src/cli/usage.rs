@@ -26,11 +26,8 @@ pub(super) fn explain(error: clap::Error) -> clap::Error {
         Some(ContextValue::String(argument)) => Some(argument.as_str()),
         _ => None,
     };
-    if !is_of_attach(&error) {
-        return error;
-    }
     let message = match (error.kind(), argument) {
-        (ErrorKind::MissingRequiredArgument, _) => {
+        (ErrorKind::MissingRequiredArgument, _) if misses_target(&error) => {
             "nothing to guard; write for example: memwatch attach -- pytest tests/".to_owned()
         }
         (ErrorKind::UnknownArgument, Some(word)) if !word.starts_with('-') => format!(
@@ -47,13 +44,12 @@ pub(super) fn explain(error: clap::Error) -> clap::Error {
     attach_command().error(error.kind(), message)
 }
 
-/// Whether it is about `memwatch attach`, or about no subcommand at all; the others' own words do.
-fn is_of_attach(error: &clap::Error) -> bool {
-    let usage = match error.get(ContextKind::Usage) {
-        Some(ContextValue::StyledStr(usage)) => usage.to_string(),
-        _ => return true,
-    };
-    usage.contains("memwatch attach")
+/// Whether what is missing is what `memwatch attach` is to guard, and not an argument of another subcommand.
+fn misses_target(error: &clap::Error) -> bool {
+    match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::Strings(missing)) => missing.iter().any(|word| word.contains("--cmd")),
+        _ => false,
+    }
 }
 
 fn is_negative(word: &str) -> bool {
@@ -61,7 +57,7 @@ fn is_negative(word: &str) -> bool {
         .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
-/// The subcommand that the words above are about, ready to print its usage.
+/// The only subcommand with required or free-standing arguments, ready to print its usage.
 fn attach_command() -> Command {
     let mut root = Cli::command();
     root.build();

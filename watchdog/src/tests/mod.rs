@@ -1,13 +1,15 @@
-//! What the tests of a run tell beside those of other runs: which are slow or take much memory, and which
-//! got worse. Pure: the records come in as [`Run`]s, what is printed of the answers is `cli::tests`'s, where
-//! runs are kept is `history`'s. docs/TESTS.md is the user's view of it.
+//! What memwatch knows about test suites, beside running one: pure functions. `cli::tests` reads the files and
+//! prints; docs/TESTS.md is the user's view of it. `direct` finds calls of pytest that do not go through memwatch.
+//! The rest is what the tests of a run tell beside those of other runs: which are slow or take much memory, and
+//! which got worse. Where runs are kept is `history`'s.
 //!
-//! A comparison goes `run` (what was measured, test by test) -> `sides` (one figure for each side of a test,
-//! what the machine did to all alike taken out) -> `noise` (how far figures move by themselves) -> `compare`
-//! (what is worse) against `limit` (what is too much).
+//! A comparison goes `run` (what was measured, test by test) -> `sides` (what the machine did to all tests alike is
+//! taken out) -> `pair` (one figure for each side of a test) -> `noise` (how far figures move by themselves) ->
+//! `compare` (what is worse) against `limit` (what is too much).
 
 mod classify;
 mod compare;
+pub mod direct;
 mod limit;
 mod noise;
 mod pair;

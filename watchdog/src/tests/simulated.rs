@@ -93,9 +93,9 @@ fn suite(random: &mut Random) -> Vec<Truth> {
 }
 
 /// One run of it by four workers. Every fourth file has something that is set up once in each worker, by
-/// whichever of its tests comes first there. The machine is slower by up to a half or so in each; one test of fifty waits
-/// for something that has nothing to do with it, for a time without a typical length; allocators take and keep
-/// arenas.
+/// whichever of its tests comes first there. The machine is slower by up to a half or so in each; one test of
+/// fifty waits for something that has nothing to do with it, for a time without a typical length; allocators take
+/// and keep arenas.
 fn run(suite: &[Truth], random: &mut Random) -> Run {
     let slow = (0.25 * random.normal().abs()).exp();
     let mut started = [false; 4];

@@ -271,9 +271,11 @@ impl Policy {
             // It is to blame and takes its time to die: nobody else is hit in its place.
             (Some(Rung::Sigkill), _) => return None,
             (None, left) if victim.member.test != 0 => {
-                // At the last moment a look's time is left for its stacks, at other times half.
-                let half = left.map_or(self.settings.shortest_look, |left| left / 2);
-                let deadline = now + half.min(self.settings.abort_grace);
+                // It stops filling as soon as it answers, so it may take until the last moment; and then there is
+                // a look's time for its stacks.
+                let patience =
+                    left.map_or(self.settings.shortest_look, |_| self.settings.abort_grace);
+                let deadline = now + patience;
                 self.ladder = Ladder::Asked { deadline };
                 Rung::Abort
             }

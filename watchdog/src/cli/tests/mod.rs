@@ -1,8 +1,10 @@
-//! `memwatch tests`: the words around what runs tell of their tests. What is judged is `crate::tests`'s, where
-//! runs are kept is `crate::history`'s; here records are read and answers printed.
+//! `memwatch tests`: what concerns a project's tests, beside running them. One file per subcommand; what is judged
+//! is `crate::tests`'s, where runs are kept is `crate::history`'s. Here is what they share: records are read and
+//! answers printed.
 
 mod classify;
 mod compare;
+mod guard;
 mod history;
 
 use std::io::{self, Write};
@@ -12,6 +14,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 
+use super::args::Common;
 use crate::host::file_error::FileError;
 use crate::incident::{Record, Text};
 use crate::tests::Run;
@@ -22,9 +25,9 @@ use history::HistoryArgs;
 
 /// The long help.
 pub const ABOUT: &str = "\
-Sort tests by what they take, and compare runs of them.
+What concerns a project's tests. To run them is `memwatch attach`'s.
 
-RUN is the record of a run of pytest under memwatch: what `memwatch attach --report FILE -- pytest` writes.";
+RUN is the record of a run of pytest: what `memwatch attach --report FILE -- pytest` writes.";
 
 /// `memwatch tests`.
 #[derive(Clone, Debug, Args)]
@@ -49,17 +52,21 @@ enum TestsCommand {
     /// Keep runs, and show what became of their tests
     #[command(long_about = history::ABOUT, after_long_help = history::ABOUT_MORE)]
     History(HistoryArgs),
+    /// Find direct calls of pytest in scripts, Makefiles and CI files
+    #[command(long_about = guard::ABOUT, after_long_help = guard::ABOUT_MORE)]
+    Guard(guard::GuardArgs),
 }
 
-/// Runs it; the exit code.
+/// Runs the subcommand; the exit code.
 ///
 /// # Errors
-/// A record cannot be read or has no tests, or what comes out cannot be written.
-pub fn run(args: &TestsArgs) -> anyhow::Result<ExitCode> {
+/// What it was given cannot be read or used, or what comes out cannot be written.
+pub fn run(args: &TestsArgs, common: &Common) -> anyhow::Result<ExitCode> {
     match &args.command {
         TestsCommand::Classify(args) => classify::run(args),
         TestsCommand::Compare(args) => compare::run(args),
         TestsCommand::History(args) => history::run(args),
+        TestsCommand::Guard(args) => guard::run(args, common),
     }
 }
 
