@@ -27,9 +27,11 @@ pub mod act;
 
 pub mod incident;
 
-pub mod control;
-
 pub mod tests;
+
+pub mod history;
+
+pub mod control;
 
 pub mod agent;
 

@@ -80,9 +80,9 @@ pub enum Command {
     /// Say how the daemon and what it guards are
     #[command(long_about = status::ABOUT, after_long_help = status::ABOUT_MORE)]
     Status(StatusArgs),
-    /// What concerns a project's tests: find those that are not run under memwatch
+    /// What concerns a project's tests: which are slow or got worse, and which are not run under memwatch
     #[command(long_about = project_tests::ABOUT)]
-    Tests(TestsArgs),
+    Tests(Box<TestsArgs>),
 }
 
 /// `memwatch attach`.

@@ -121,6 +121,29 @@ pub enum LeakKind {
     Memory,
 }
 
+impl Outcome {
+    /// The word that the record has for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Failed => "failed",
+            Self::Error => "error",
+            Self::Skipped => "skipped",
+            Self::Xfailed => "xfailed",
+            Self::Xpassed => "xpassed",
+            Self::Killed => "killed",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// Whether something is wrong.
+    #[must_use]
+    pub fn is_failure(self) -> bool {
+        matches!(self, Self::Failed | Self::Error | Self::Killed)
+    }
+}
+
 impl Test {
     /// How far its process grew at most while it ran, with the processes that it started.
     #[must_use]
@@ -133,5 +156,21 @@ impl Test {
     #[must_use]
     pub fn retained_bytes(&self) -> Option<u64> {
         Some(self.rss_after_bytes?.saturating_sub(self.rss_before_bytes?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outcome_has_the_records_word_for_a_name() {
+        use Outcome::*;
+        for outcome in [
+            Passed, Failed, Error, Skipped, Xfailed, Xpassed, Killed, Unknown,
+        ] {
+            let word = serde_json::to_value(outcome).expect("a word");
+            assert_eq!(word, outcome.name());
+        }
     }
 }
