@@ -134,13 +134,12 @@ impl Sink {
             return false;
         };
         let at = arguments[before].start;
+        // A call that is not closed may end before what was taken for its argument.
+        let (Some(head), Some(tail)) = (source.get(start..at), source.get(at..end)) else {
+            return false;
+        };
         let words = ["memwatch", "attach", "--"].map(|word| format!("{quote}{word}{quote}, "));
-        let instead = format!(
-            "{}{}{}",
-            &source[start..at],
-            words.concat(),
-            &source[at..end]
-        );
+        let instead = format!("{head}{}{tail}", words.concat());
         let finding = Finding {
             line: self.line(at),
             found: one_line(&source[start..end]),
