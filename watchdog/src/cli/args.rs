@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::engine::ArgValueCompleter;
 
 use super::config::ConfigArgs;
@@ -127,6 +127,12 @@ pub struct AttachArgs {
     /// Time for one test: 30s, 2m; or none
     #[arg(long, value_name = "DURATION", help_heading = TESTS, long_help = help::TEST_TIMEOUT)]
     test_timeout: Option<OrNone<Span>>,
+    /// Fail the run of tests if a test leaves something of this kind behind
+    #[arg(
+        long, value_name = "KIND", value_enum, value_delimiter = ',', help_heading = TESTS,
+        long_help = help::FAIL_ON_LEAK
+    )]
+    pub fail_on_leak: Vec<Leaking>,
     /// Do not give pytest memwatch's plugin
     #[arg(long, help_heading = TESTS)]
     no_pytest: bool,
@@ -149,6 +155,34 @@ const LIMITS: &str = "Limits";
 const ACTION: &str = "Under pressure";
 const TESTS: &str = "Tests of pytest";
 const OUTPUT: &str = "Output";
+
+/// What `--fail-on-leak` takes: the kinds as the record names them, or any of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum Leaking {
+    /// Open file descriptors
+    FileDescriptors,
+    /// Threads that run on
+    Threads,
+    /// Child processes that run on
+    Children,
+    /// Files in /dev/shm
+    SharedMemory,
+    /// Files in the directory for temporary files
+    TemporaryFiles,
+    /// 16 MiB or more that its process did not give back
+    Memory,
+    /// Each of these
+    Any,
+}
+
+impl Leaking {
+    /// As pytest's plugin knows it.
+    pub fn name(self) -> String {
+        let value = self.to_possible_value();
+        value.map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+}
 
 /// Exactly one of these.
 #[derive(Clone, Debug, Args)]

@@ -279,6 +279,14 @@ pub(super) fn tested() -> Suite {
         workers: 2,
         selected: Some(589),
         tests: vec![clean, killed],
+        leaks_of_several: vec![suite::LeakOfSeveral {
+            kind: suite::LeakKind::TemporaryFiles,
+            name: "/tmp/b.txt".into(),
+            tests: vec![
+                "tests/test_a.py::test_open".into(),
+                "tests/test_b.py::test_index".into(),
+            ],
+        }],
         lost: 0,
     }
 }
