@@ -10,7 +10,7 @@
 //!  PSI, memory.*, /proc, arcstats ────┘    (facts)     (pure)   (I/O)   (record)
 //! ```
 //!
-//! `control` is the daemon's socket. `agent` knows them all and wires them; `config` and `cli` are how a person
+//! `export` is what others read a run by. `control` is the daemon's socket. `agent` knows them all and wires them; `config` and `cli` are how a person
 //! says what is wanted.
 
 pub mod causes;
@@ -26,6 +26,8 @@ pub mod watch;
 pub mod act;
 
 pub mod incident;
+
+pub mod export;
 
 pub mod control;
 

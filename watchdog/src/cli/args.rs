@@ -140,6 +140,9 @@ pub struct AttachArgs {
     /// Write the incident record, JSON, to this file when the target has ended
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     report: Option<PathBuf>,
+    /// Write the tests to this file as CTRF, the Common Test Report Format, with their figures
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
+    pub ctrf: Option<PathBuf>,
     /// Let the record carry command lines; they can hold secrets, so they are left out by default
     #[arg(long, help_heading = OUTPUT)]
     pub with_arguments: bool,

@@ -34,6 +34,7 @@ pub fn run(args: &AttachArgs, config: Config) -> u8 {
         settings: config.policy,
         with_arguments: args.with_arguments,
         record: args.record.clone(),
+        ctrf: args.ctrf.clone(),
         daemon: args.socket.clone(),
         tests,
     };

@@ -170,13 +170,21 @@ impl ReportFile {
     /// # Errors
     /// If the disk is full or fails. Nothing is left behind then, and what was there stays.
     pub fn write(self, record: &Record) -> Result<(), ReportError> {
+        self.fill(&record.to_json())
+    }
+
+    /// The same with what another format makes of a record.
+    ///
+    /// # Errors
+    /// As for [`ReportFile::write`].
+    pub fn fill(self, content: &[u8]) -> Result<(), ReportError> {
         let Self {
             path,
             name,
             unfinished,
         } = self;
         unfinished
-            .finish(&name, &record.to_json())
+            .finish(&name, content)
             .map_err(|source| ReportError::Write { path, source })
     }
 }

@@ -14,6 +14,8 @@ pub struct Suite {
     pub pytest_version: Option<Text>,
     /// The version of Python.
     pub python_version: Option<Text>,
+    /// The directory that the paths in node ids start from.
+    pub root: Option<Text>,
     /// How many workers of pytest-xdist there were, replacements included; 0 without it.
     pub workers: u32,
     /// How many tests were chosen to run, if the collection came to its end.
@@ -32,6 +34,8 @@ pub struct Suite {
 pub struct Test {
     /// Its node id, as pytest shows it.
     pub id: Text,
+    /// The line on which it is defined, in the file that its id names.
+    pub line: Option<u32>,
     /// How it ended.
     pub outcome: Outcome,
     /// The worker of pytest-xdist that ran it; `None` without xdist.

@@ -199,6 +199,7 @@ class Slot:
     HEAD = struct.Struct("<8sQIIQQQQQQQB15sI")
     PHASE = struct.Struct("<QQQQQB")  # began_ns, phase_began_ns, rss, memory limit, timeout, phase
     SEQ = struct.Struct("<Q")
+    LINE = struct.Struct("<I")  # in the last bytes: where the test is defined; 0 for not known
     SIZE = 4096
     MAGIC = b"memwtst1"
     CAN_ABORT = 1
@@ -217,9 +218,9 @@ class Slot:
         with open("/proc/self/stat", "rb") as file:
             self.start_ticks = int(file.read().rpartition(b")")[2].split()[19])
 
-    def write(self, serial, node_id, phase, began_ns, rss, memory, timeout_us):
+    def write(self, serial, node_id, phase, began_ns, rss, memory, timeout_us, line=0):
         name = node_id.encode("utf-8", "backslashreplace")
-        kept = name[: self.SIZE - self.HEAD.size]
+        kept = name[: self.SIZE - self.HEAD.size - self.LINE.size]
         seq = self.seq = self.seq + 2
         self.SEQ.pack_into(self.page, 8, seq - 1)
         self.HEAD.pack_into(
@@ -227,6 +228,7 @@ class Slot:
             began_ns, began_ns, rss, memory, timeout_us, phase, self.worker, len(name),
         )  # fmt: skip
         self.page[self.HEAD.size : self.HEAD.size + len(kept)] = kept
+        self.LINE.pack_into(self.page, self.SIZE - self.LINE.size, line)
         self.SEQ.pack_into(self.page, 8, seq)
 
     def enter(self, phase):
@@ -627,12 +629,15 @@ class Test:
     """A test that runs, and what it used."""
 
     __slots__ = (
-        "serial", "id", "rss_before", "usage", "began", "began_ns", "phases", "outcome",
+        "serial", "id", "lineno", "rss_before", "usage", "began", "began_ns", "phases", "outcome",
         "wall_us", "cpu_us", "rss_after", "peak", "minor_faults", "major_faults",
     )  # fmt: skip
 
-    def __init__(self, serial, node_id, gauge):
-        self.serial, self.id = serial, node_id
+    def __init__(self, serial, item, gauge):
+        self.serial, self.id = serial, item.nodeid
+        file, line, _ = item.location
+        # What is inherited is defined in another file than its node id names.
+        self.lineno = 0 if line is None or not self.id.startswith(file) else line + 1
         self.phases, self.outcome, self.wall_us = {}, None, None
         self.rss_before = gauge.rss()
         gauge.reset_peak()
@@ -665,10 +670,10 @@ class Test:
         if failed_by_memwatch is not None:
             more += ',"failed_by_memwatch":%s' % quoted(failed_by_memwatch)
         return (
-            '{"test":%s,"serial":%d,"began_ns":%d,"wall_us":%d,"cpu_us":%d,"rss_before_bytes":%d,'
+            '{"test":%s,"serial":%d,"line":%d,"began_ns":%d,"wall_us":%d,"cpu_us":%d,"rss_before_bytes":%d,'
             '"rss_after_bytes":%d,"minor_faults":%d,"major_faults":%d%s}\n'
         ) % (
-            quoted(self.id), self.serial, self.began_ns, self.wall_us, self.cpu_us, self.rss_before,
+            quoted(self.id), self.serial, self.lineno, self.began_ns, self.wall_us, self.cpu_us, self.rss_before,
             self.rss_after, self.minor_faults, self.major_faults, more,
         )  # fmt: skip
 
@@ -693,9 +698,7 @@ class Watcher:
         self.ended_size, self.ended = 0, {}
         self.read_ended()
         self.limits = self.common_limits()
-        self.writes_junit = bool(getattr(config.option, "xmlpath", None)) or bool(
-            worker_input and worker_input.get("memwatch_junit")
-        )
+        self.writes_junit = bool(getattr(config.option, "xmlpath", None))
         self.serial = 0
         self.test = None  # what is known of the test that runs
         self.wreck = None  # the traceback of a test that memwatch has failed
@@ -867,8 +870,8 @@ class Watcher:
             self.leftovers.begin()
         serial = self.serial = self.serial + 1
         memory, timeout = self.limits_of(item)
-        test = self.test = Test(serial, item.nodeid, self.gauge)
-        self.slot.write(serial, test.id, SETUP, test.began_ns, test.rss_before, memory, timeout)
+        test = self.test = Test(serial, item, self.gauge)
+        self.slot.write(serial, test.id, SETUP, test.began_ns, test.rss_before, memory, timeout, test.lineno)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item):

@@ -7,6 +7,7 @@ use crate::incident::suite::{Leak, LeakKind, LeakOfSeveral, Outcome, Suite, Test
 use crate::pytest::results::{LeakLine, Results, TestLine};
 use crate::pytest::{Phase, Slot};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// The most tests that a record holds: some 600 bytes each.
@@ -33,6 +34,7 @@ pub(super) fn gather(
         let worker = (!session.worker.is_empty()).then(|| Text::of_name(session.worker.as_bytes()));
         suite.workers += u32::from(worker.is_some());
         if suite.pytest_version.is_none() && !session.session.is_empty() {
+            suite.root = Some(Text::of_name(session.root.as_bytes()));
             suite.pytest_version = Some(Text::of_name(session.session.as_bytes()));
             suite.python_version = Some(Text::of_name(session.python.as_bytes()));
         }
@@ -79,6 +81,7 @@ fn since(began: Duration, ns: u64) -> u64 {
 fn told(pid: u32, line: &TestLine, worker: Option<Text>, began: Duration) -> Test {
     Test {
         id: Text::of_name(line.test.as_bytes()),
+        line: Some(line.line).filter(|&line| line > 0),
         outcome: line.outcome.as_deref().map_or(Outcome::Unknown, outcome),
         worker,
         pid,
@@ -113,6 +116,38 @@ fn outcome(word: &str) -> Outcome {
         "xpassed" => Outcome::Xpassed,
         _ => Outcome::Unknown,
     }
+}
+
+/// A session that did not write its file of JUnit's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::agent) struct Unwritten {
+    /// The file, as the process named it.
+    pub(in crate::agent) path: PathBuf,
+    /// Its processes: its own, or those of its workers.
+    pub(in crate::agent) pids: Vec<u32>,
+}
+
+/// Sessions that were to write such a file, and did not come to their end. A worker writes none.
+pub(super) fn unwritten(processes: &[(u32, Results)]) -> Vec<Unwritten> {
+    let workers_of = |controller: u32| {
+        let all = processes.iter();
+        all.filter(move |(_, results)| {
+            let session = results.session.as_ref();
+            session.is_some_and(|s| s.parent == controller && !s.worker.is_empty())
+        })
+        .map(|(pid, _)| *pid)
+    };
+    processes
+        .iter()
+        .filter_map(|(pid, results)| {
+            let session = results.session.as_ref()?;
+            let path = PathBuf::from(session.junit.as_ref()?);
+            (session.worker.is_empty() && results.exit.is_none()).then(|| Unwritten {
+                path,
+                pids: std::iter::once(*pid).chain(workers_of(*pid)).collect(),
+            })
+        })
+        .collect()
 }
 
 /// Files that tests of more than one process have seen appear, by kind and name: without the kernel's word
@@ -187,6 +222,7 @@ fn own(leaks: &[LeakLine], of_several: &BTreeMap<(LeakKind, String), LeakOfSever
 fn unfinished(slot: &Slot, worker: Option<Text>, began: Duration) -> Test {
     Test {
         id: Text::of_name(&slot.id),
+        line: slot.line,
         outcome: Outcome::Unknown,
         worker,
         pid: slot.pid,

@@ -246,7 +246,7 @@ memwatch:   ended    killed   tests/test_b.py::test_index
 memwatch:   grew     1.2 GiB  tests/test_b.py::test_index
 memwatch:   took     1m 05s   ...ep/deep/test_c.py::TestIndex::test_search[1536]
 memwatch:            4.2s     tests/test_b.py::test_index
-memwatch:   left     1 open file descriptor by tests/test_a.py::test_open[\\x1b[31m]
+memwatch:   left     1 open file descriptor by ...test_a.py::test_open[\\x1b[31m]
 memwatch:            1 file by one of the tests that ran together, such as
 memwatch:            /tmp/b.txt
 memwatch:   memory   peak 1.2 GiB of 2.0 GiB (60%); stalled for 412ms (0.3%)
