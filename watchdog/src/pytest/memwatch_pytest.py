@@ -233,11 +233,21 @@ class Slot:
 
     def enter(self, phase):
         """The same test in its next phase."""
+        page, pack = self.page, self.SEQ.pack_into
         seq = self.seq = self.seq + 2
-        self.SEQ.pack_into(self.page, 8, seq - 1)
-        self.SEQ.pack_into(self.page, 48, time.monotonic_ns())
-        self.page[80] = phase
-        self.SEQ.pack_into(self.page, 8, seq)
+        pack(page, 8, seq - 1)
+        pack(page, 48, time.monotonic_ns())
+        page[80] = phase
+        pack(page, 8, seq)
+
+    def leave(self):
+        """The test is over."""
+        page, pack = self.page, self.SEQ.pack_into
+        seq = self.seq = self.seq + 2
+        pack(page, 8, seq - 1)
+        pack(page, 32, 0)
+        page[80] = IDLE
+        pack(page, 8, seq)
 
 
 # ---------------------------------------------------------------- figures
@@ -345,7 +355,7 @@ class Leftovers:
 
     def __init__(self, config):
         self.pending = []  # (serial, node id, kind, what)
-        self.memory = []  # [serial, node id, what it holds]
+        self.memory = []  # [serial, node id, what is held, whether by fixtures]
         self.descriptors_dir = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.children_fd = None
         try:
@@ -387,8 +397,9 @@ class Leftovers:
             directory[3] = self.changed_at(directory[2])
             directory[4] = self.entries(directory[2])
 
-    def look(self, serial, node_id, began, rss_before, rss_after):
-        """After each test. `began` is wall-clock time, in ns."""
+    def look(self, test):
+        """After each test."""
+        serial, node_id = test.serial, test.id
         if self.count_descriptors() != self.descriptor_count:
             self.look_at_descriptors(serial, node_id)
         if threading.active_count() != self.thread_count:
@@ -401,9 +412,9 @@ class Leftovers:
         else:
             for directory in self.directories:
                 if os.fstat(directory[2]).st_mtime_ns != directory[3]:
-                    self.look_at_directory(directory, serial, node_id, began)
-        if self.memory or rss_after - rss_before >= self.MEMORY:
-            self.look_at_memory(serial, node_id, rss_before, rss_after)
+                    self.look_at_directory(directory, serial, node_id, test.began)
+        if self.memory or test.rss_after - test.rss_before >= self.MEMORY:
+            self.look_at_memory(test)
         self.modules = len(sys.modules)
 
     # -- open files
@@ -425,6 +436,10 @@ class Leftovers:
     def look_at_descriptors(self, serial, node_id):
         now, before = self.open_descriptors(), self.descriptors
         self.descriptors, self.descriptor_count = now, self.count_descriptors()
+        # A number is taken again by the next file, which may be the same: what is closed is no more pending.
+        self.pending = [
+            entry for entry in self.pending if entry[2] != "file_descriptors" or now.get(entry[3][0]) == entry[3][1]
+        ]
         for number, target in now.items():
             if before.get(number) != target and not self.DEVICES.match(target):
                 self.pending.append((serial, node_id, "file_descriptors", (number, target)))
@@ -507,26 +522,32 @@ class Leftovers:
 
     # -- memory
 
-    def look_at_memory(self, serial, node_id, before, after):
-        """What a test kept, and what was given back of what others did.
+    def look_at_memory(self, test):
+        """What a test kept, and what was given back of what was kept before.
 
-        What is missing from all that was kept is laid to the one whose size fits it best; of several that do,
-        to the oldest, as a fixture's memory outlives that of tests.
+        What came in a test's setup is its fixtures', and what went in its teardown, or when the session ended,
+        was fixtures'; of several that could have given something back, the one whose size fits it best did.
         """
         if not self.memory:
-            self.memory_base = before
-        kept = after - before
-        if kept >= self.MEMORY and serial:
-            imported = self.MODULE * (len(sys.modules) - self.modules)
-            if kept - imported >= self.MEMORY:
-                self.memory.append([serial, node_id, kept])
-        missing = self.memory_base + sum(held for _, _, held in self.memory) - after
+            self.memory_base = test.rss_before
+        kept = test.rss_after - test.rss_before - self.MODULE * (len(sys.modules) - self.modules)
+        by_fixtures = min(test.rss_call - test.rss_before, kept)
+        for held, is_fixtures in ((by_fixtures, True), (kept - max(0, by_fixtures), False)):
+            if held >= self.MEMORY:
+                self.memory.append([test.serial, test.id, held, is_fixtures])
+        self.memory_base += test.rss_after - test.rss_before - kept
+        self.give_back(test.rss_after, test.rss_teardown - test.rss_after)
+
+    def give_back(self, rss, by_fixtures):
+        missing = self.memory_base + sum(entry[2] for entry in self.memory) - rss
         while missing >= self.MEMORY and self.memory:
-            best = min(abs(entry[2] - missing) for entry in self.memory)
-            entry = next(e for e in self.memory if abs(e[2] - missing) <= best + self.MEMORY // 2)
+            first = by_fixtures >= self.MEMORY // 2
+            likely = [entry for entry in self.memory if entry[3] == first] or self.memory
+            entry = min(reversed(likely), key=lambda entry: abs(entry[2] - missing))
             given = min(entry[2], missing)
             entry[2] -= given
             missing -= given
+            by_fixtures -= given
             if entry[2] < self.MEMORY:
                 self.memory.remove(entry)
                 self.memory_base += entry[2]
@@ -591,9 +612,8 @@ class Leftovers:
         told = [key + (len(names), names[: self.NAMES]) for key, names in left.items()]
         if self.memory:
             trim()
-            now = rss()
-            self.look_at_memory(0, "", now, now)
-        return told + [(serial, node_id, "memory", held, []) for serial, node_id, held in self.memory]
+            self.give_back(rss(), sys.maxsize)
+        return told + [(serial, node_id, "memory", held, []) for serial, node_id, held, _ in self.memory]
 
 
 def trim():
@@ -630,7 +650,7 @@ class Test:
 
     __slots__ = (
         "serial", "id", "lineno", "rss_before", "usage", "began", "began_ns", "phases", "outcome",
-        "wall_us", "cpu_us", "rss_after", "peak", "minor_faults", "major_faults",
+        "wall_us", "cpu_us", "rss_call", "rss_teardown", "rss_after", "peak", "minor_faults", "major_faults",
     )  # fmt: skip
 
     def __init__(self, serial, item, gauge):
@@ -639,7 +659,8 @@ class Test:
         # What is inherited is defined in another file than its node id names.
         self.lineno = 0 if line is None or not self.id.startswith(file) else line + 1
         self.phases, self.outcome, self.wall_us = {}, None, None
-        self.rss_before = gauge.rss()
+        self.rss_before = self.rss_call = gauge.rss()
+        self.rss_teardown = 0
         gauge.reset_peak()
         self.usage = resource.getrusage(resource.RUSAGE_SELF)
         self.began, self.began_ns = time.time_ns(), time.monotonic_ns()
@@ -651,6 +672,8 @@ class Test:
         self.minor_faults = after.ru_minflt - before.ru_minflt
         self.major_faults = after.ru_majflt - before.ru_majflt
         self.rss_after, self.peak = gauge.rss(), gauge.peak(after)
+        if self.peak is not None:  # the kernel keeps it in coarser steps
+            self.peak = max(self.peak, self.rss_before, self.rss_after)
 
     def properties(self):
         """For JUnit."""
@@ -678,6 +701,34 @@ class Test:
         )  # fmt: skip
 
 
+class Refuser:
+    """Fails tests whose process was killed before they are run again. There is one once there are such tests."""
+
+    def __init__(self, watcher):
+        self.watcher = watcher
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item):
+        why = self.watcher.why_ended(item.nodeid)
+        if why is not None:
+            text = "memwatch: the process that ran this test was killed, so it is not tried again: %s" % why
+            pytest.fail(text, pytrace=False)
+
+
+class Properties:
+    """Gives a test's figures to JUnit, through pytest-xdist too. There is one if a file of JUnit's is written."""
+
+    def __init__(self, watcher):
+        self.watcher = watcher
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_makereport(self, item, call):
+        test = self.watcher.test
+        if test is not None and call.when == "teardown":
+            test.measure(self.watcher.gauge)
+            item.user_properties.extend(test.properties())
+
+
 class Watcher:
     """Everything that one process of pytest does for memwatch."""
 
@@ -698,7 +749,8 @@ class Watcher:
         self.ended_size, self.ended = 0, {}
         self.read_ended()
         self.limits = self.common_limits()
-        self.writes_junit = bool(getattr(config.option, "xmlpath", None))
+        if getattr(config.option, "xmlpath", None):
+            config.pluginmanager.register(Properties(self), "memwatch-properties")
         self.serial = 0
         self.test = None  # what is known of the test that runs
         self.wreck = None  # the traceback of a test that memwatch has failed
@@ -794,7 +846,8 @@ class Watcher:
         if frame is None:
             return
         self.failed = self.serial, request.get("why", "failed by memwatch")
-        pytest.fail(self.failed[1])
+        self.wreck = pytest.fail.Exception(self.failed[1])
+        raise self.wreck
 
     failed = 0, None  # the test that was failed here last, and why
 
@@ -827,6 +880,8 @@ class Watcher:
         size = os.fstat(self.ended_fd).st_size
         if size == self.ended_size:
             return
+        if self.ended_size == 0 and not self.config.pluginmanager.has_plugin("memwatch-refuser"):
+            self.config.pluginmanager.register(Refuser(self), "memwatch-refuser")
         for line in os.pread(self.ended_fd, size, 0).splitlines():
             try:
                 entry = json.loads(line)
@@ -868,45 +923,39 @@ class Watcher:
     def pytest_runtest_protocol(self, item):
         if not self.leftovers.began:
             self.leftovers.begin()
+        self.read_ended()
         serial = self.serial = self.serial + 1
         memory, timeout = self.limits_of(item)
         test = self.test = Test(serial, item, self.gauge)
         self.slot.write(serial, test.id, SETUP, test.began_ns, test.rss_before, memory, timeout, test.lineno)
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_setup(self, item):
-        why = self.why_ended(item.nodeid)
-        if why is not None:
-            text = "memwatch: the process that ran this test was killed, so it is not tried again: %s" % why
-            pytest.fail(text, pytrace=False)
-
-    @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_call(self):
         self.slot.enter(CALL)
+        if self.test is not None:
+            self.test.rss_call = self.gauge.rss()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_teardown(self):
         if self.wreck is not None:
             self.give_back()
         self.slot.enter(TEARDOWN)
+        if self.leftovers.memory and self.test is not None:
+            self.test.rss_teardown = self.gauge.rss()
+
+    def pytest_exception_interact(self, call):
+        # What the test made of the exception that failed it.
+        if self.wreck is not None:
+            self.wreck = call.excinfo.value
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_makereport(self, item, call):
-        test = self.test
-        if test is None:
-            return
-        if call.excinfo is not None and self.failed[0] == test.serial:
-            self.wreck = call.excinfo.value
-        if call.when == "teardown":
-            test.measure(self.gauge)
-            if self.writes_junit:
-                item.user_properties.extend(test.properties())
-
     def pytest_runtest_logreport(self, report):
         test = self.test
         if test is None or report.nodeid != test.id:
             return
         outcome, when = report.outcome, report.when
+        if when == "teardown" and test.wall_us is None:
+            test.measure(self.gauge)
         test.phases[when] = test.phases.get(when, 0) + report.duration
         if when == "call" or outcome == "skipped":
             if hasattr(report, "wasxfail"):
@@ -921,12 +970,12 @@ class Watcher:
             return
         if self.wreck is not None:
             self.give_back()
-        self.slot.enter(IDLE)
+        self.slot.leave()
         if test.wall_us is None:
             test.measure(self.gauge)
         why = self.failed[1] if self.failed[0] == test.serial else None
         self.write(test.line(why))
-        self.leftovers.look(test.serial, test.id, test.began, test.rss_before, test.rss_after)
+        self.leftovers.look(test)
 
     # -- the controller of pytest-xdist
 
