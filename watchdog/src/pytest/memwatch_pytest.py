@@ -19,7 +19,6 @@ Standard library only; Python 3.8 and later, pytest 6.2 and later.
 
 import errno
 import faulthandler
-import fcntl
 import gc
 import json
 import mmap
@@ -30,17 +29,20 @@ import signal
 import struct
 import sys
 import tempfile
-import termios
 import threading
 import time
 import weakref
+from fcntl import ioctl
 from json.encoder import encode_basestring_ascii as quoted
+from resource import RUSAGE_SELF, getrusage
+from termios import FIONREAD
 
 import pytest
 
 MARKER = "memwatch(memory=None, timeout=None): limits for this test under memwatch, such as '500M' and '30s'"
 IDLE, COLLECT, SETUP, CALL, TEARDOWN, OVER = range(6)
 PAGE = resource.getpagesize()
+pread, write = os.pread, os.write  # for each test several times
 
 # The code object that calls a collector, a setup, a test or a teardown, and catches what it raises: an
 # exception from a signal handler below this frame fails the test, anywhere else it would end the run.
@@ -265,17 +267,17 @@ class Gauge:
             self.clear_refs = None
         # ru_maxrss keeps the size of what this process was before its exec; where that was larger, the
         # kernel's text for VmHWM has to be read.
-        rss, peak = self.rss(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        rss, peak = self.rss(), getrusage(RUSAGE_SELF).ru_maxrss * 1024
         self.status = None
         if self.clear_refs is not None and peak > rss + (1 << 20):
             self.status = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
 
     def rss(self):
-        return int(os.pread(self.statm, 128, 0).split(None, 2)[1]) * PAGE
+        return int(pread(self.statm, 64, 0).split(b" ", 2)[1]) * PAGE
 
     def reset_peak(self):
         if self.clear_refs is not None:
-            os.write(self.clear_refs, b"5")  # fs/proc/task_mmu.c: CLEAR_REFS_MM_HIWATER_RSS
+            write(self.clear_refs, b"5")  # fs/proc/task_mmu.c: CLEAR_REFS_MM_HIWATER_RSS
 
     def peak(self, usage):
         if self.clear_refs is None:
@@ -320,10 +322,13 @@ class Made:
                 raise OSError(why, "fanotify_mark")
         self.pid = os.getpid()
 
+    def has_more(self):
+        return ioctl(self.fd, FIONREAD, self.NOTHING) != self.NOTHING
+
     def names(self):
         """Of what was made since the last call, in whichever directory."""
         found = set()
-        while fcntl.ioctl(self.fd, termios.FIONREAD, self.NOTHING) != self.NOTHING:
+        while self.has_more():
             events = os.read(self.fd, 1 << 16)
             at = 0
             while at < len(events):
@@ -399,20 +404,19 @@ class Leftovers:
 
     def look(self, test):
         """After each test."""
-        serial, node_id = test.serial, test.id
         if self.count_descriptors() != self.descriptor_count:
-            self.look_at_descriptors(serial, node_id)
+            self.look_at_descriptors(test.serial, test.id)
         if threading.active_count() != self.thread_count:
-            self.look_at_threads(serial, node_id)
-        if self.children_fd is not None and os.pread(self.children_fd, 4096, 0) != self.children:
-            self.look_at_children(serial, node_id)
-        if self.made is not None:
-            for name in self.made.names():
-                self.look_at_files(name, serial, node_id)
-        else:
+            self.look_at_threads(test.serial, test.id)
+        if self.children_fd is not None and pread(self.children_fd, 4096, 0) != self.children:
+            self.look_at_children(test.serial, test.id)
+        if self.made is None:
             for directory in self.directories:
                 if os.fstat(directory[2]).st_mtime_ns != directory[3]:
-                    self.look_at_directory(directory, serial, node_id, test.began)
+                    self.look_at_directory(directory, test.serial, test.id, test.began)
+        elif self.made.has_more():
+            for name in self.made.names():
+                self.look_at_files(name, test.serial, test.id)
         if self.memory or test.rss_after - test.rss_before >= self.MEMORY:
             self.look_at_memory(test)
         self.modules = len(sys.modules)
@@ -659,15 +663,15 @@ class Test:
         # What is inherited is defined in another file than its node id names.
         self.lineno = 0 if line is None or not self.id.startswith(file) else line + 1
         self.phases, self.outcome, self.wall_us = {}, None, None
-        self.rss_before = self.rss_call = gauge.rss()
         self.rss_teardown = 0
+        self.rss_before = self.rss_call = gauge.rss()
         gauge.reset_peak()
-        self.usage = resource.getrusage(resource.RUSAGE_SELF)
+        self.usage = getrusage(RUSAGE_SELF)
         self.began, self.began_ns = time.time_ns(), time.monotonic_ns()
 
     def measure(self, gauge):
         self.wall_us = (time.monotonic_ns() - self.began_ns) // 1000
-        before, after = self.usage, resource.getrusage(resource.RUSAGE_SELF)
+        before, after = self.usage, getrusage(RUSAGE_SELF)
         self.cpu_us = int((after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) * 1e6)
         self.minor_faults = after.ru_minflt - before.ru_minflt
         self.major_faults = after.ru_majflt - before.ru_majflt
@@ -923,7 +927,8 @@ class Watcher:
     def pytest_runtest_protocol(self, item):
         if not self.leftovers.began:
             self.leftovers.begin()
-        self.read_ended()
+        if self.worker:  # the killed process of a test was another worker
+            self.read_ended()
         serial = self.serial = self.serial + 1
         memory, timeout = self.limits_of(item)
         test = self.test = Test(serial, item, self.gauge)
@@ -932,8 +937,10 @@ class Watcher:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_call(self):
         self.slot.enter(CALL)
-        if self.test is not None:
-            self.test.rss_call = self.gauge.rss()
+        test = self.test
+        # In less time nothing came that would matter: to clear 16 MiB takes longer.
+        if test is not None and time.monotonic_ns() - test.began_ns > 500_000:
+            test.rss_call = self.gauge.rss()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_teardown(self):
