@@ -391,8 +391,7 @@ class Leftovers:
         self.began = True
         self.descriptors = self.open_descriptors()
         self.descriptor_count = self.count_descriptors()
-        self.threads = weakref.WeakSet(threading.enumerate())
-        self.thread_count = len(self.threads)
+        self.threads = threading.enumerate()
         self.children = self.list_children()
         self.modules = len(sys.modules)
         if self.made is not None:
@@ -406,8 +405,9 @@ class Leftovers:
         """After each test."""
         if self.count_descriptors() != self.descriptor_count:
             self.look_at_descriptors(test.serial, test.id)
-        if threading.active_count() != self.thread_count:
-            self.look_at_threads(test.serial, test.id)
+        threads = threading.enumerate()
+        if threads != self.threads:
+            self.look_at_threads(test.serial, test.id, threads)
         if self.children_fd is not None and pread(self.children_fd, 4096, 0) != self.children:
             self.look_at_children(test.serial, test.id)
         if self.made is None:
@@ -450,14 +450,12 @@ class Leftovers:
 
     # -- threads
 
-    def look_at_threads(self, serial, node_id):
-        now = threading.enumerate()
-        self.thread_count = len(now)
+    def look_at_threads(self, serial, node_id, now):
         for thread in now:
-            if thread not in self.threads:
-                self.threads.add(thread)
-                if not isinstance(thread, threading._DummyThread):  # one that Python did not start
-                    self.pending.append((serial, node_id, "threads", weakref.ref(thread)))
+            # A dummy stands for one that Python did not start.
+            if thread not in self.threads and not isinstance(thread, threading._DummyThread):
+                self.pending.append((serial, node_id, "threads", weakref.ref(thread)))
+        self.threads = now
 
     # -- processes
 
