@@ -13,7 +13,7 @@ use crate::workspace::{cargo, step, target_dir};
 /// If the machine lacks what a test needs, or a test fails.
 pub(crate) fn run() -> Result<()> {
     machine::require()?;
-    let python = Python::with_packages(&["pytest", "pytest-xdist", "numpy"])?;
+    let python = Python::with_packages(&["pytest", "pytest-xdist", "numpy", "pre-commit"])?;
 
     step(
         "unit, property and fixture tests",

@@ -34,7 +34,7 @@ use crate::host::cgroup::Shelter;
 use crate::host::clock;
 use crate::host::layout::Layout;
 use crate::incident::FeatureLost;
-use crate::pytest::Terms;
+use crate::pytest::{HomeError, Terms};
 use crate::watch::{Policy, Settings};
 use anyhow::Context;
 use nix::sys::signalfd::SignalFd;
@@ -164,7 +164,7 @@ impl Run {
         let target_eyes = guarded.eyes()?;
         let machine_eyes = guarded::machine_eyes()?;
         let refused = awake::protect_process();
-        let testing = give_plugin(&mut orders)?;
+        let plugin = give_plugin(&mut orders);
         let subject = start(&orders, &guarded, layout, inheritance)?;
         // After the command, which must not wait for it, nor find itself in it.
         let shelter = Shelter::enter(layout);
@@ -178,6 +178,12 @@ impl Run {
         if let Running::Adopted(adopted) = &subject {
             watched.notes.extend(adopted.notes());
         }
+        let testing = plugin.unwrap_or_else(|error| {
+            watched
+                .notes
+                .push(format!("tests are not told apart: {error}"));
+            None
+        });
         let capacity = members::capacity(open_files());
         let decider = Decider::new(
             Eyes::new(machine_eyes),
@@ -318,20 +324,18 @@ impl Run {
     }
 }
 
-/// Makes the place for pytest's plugin, and puts it into the command's environment.
-fn give_plugin(orders: &mut Orders) -> anyhow::Result<Option<Testing>> {
+/// Makes the place for pytest's plugin, and puts it into the command's environment. Where there is no such place,
+/// the command runs without, and that is said.
+fn give_plugin(orders: &mut Orders) -> Result<Option<Testing>, HomeError> {
     let Subject::Program(program) = &mut orders.subject else {
         return Ok(None);
     };
-    program
-        .environment
-        .push(("MEMWATCH_ATTACHED", std::process::id().to_string().into()));
-    let Some(terms) = &orders.tests else {
-        return Ok(None);
-    };
-    let testing = Testing::make(terms)?;
-    program.environment.extend(testing.environment());
-    Ok(Some(testing))
+    let own = std::process::id().to_string();
+    program.environment.push(("MEMWATCH_ATTACHED", own.into()));
+    let testing = orders.tests.as_ref().map(Testing::make).transpose()?;
+    let variables = testing.iter().flat_map(Testing::environment);
+    program.environment.extend(variables);
+    Ok(testing)
 }
 
 /// The user who runs memwatch, if it is not root: `cgroup.kill` would end those of others, too, whom this user

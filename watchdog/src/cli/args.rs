@@ -13,6 +13,7 @@ use super::doctor::{self, DoctorArgs};
 use super::guard::{self, GuardArgs};
 use super::replay::{self, ReplayArgs};
 use super::status::{self, StatusArgs};
+use super::tests::{self as project_tests, TestsArgs};
 use super::{complete, help, usage};
 use crate::config::{
     Config, ConfigError, Environment, Flags, Layer, Limit, Live, OnPressure, OrNone, Origin, Size,
@@ -79,6 +80,9 @@ pub enum Command {
     /// Say how the daemon and what it guards are
     #[command(long_about = status::ABOUT, after_long_help = status::ABOUT_MORE)]
     Status(StatusArgs),
+    /// What concerns a project's tests: find those that are not run under memwatch
+    #[command(long_about = project_tests::ABOUT)]
+    Tests(TestsArgs),
 }
 
 /// `memwatch attach`.
@@ -258,7 +262,8 @@ impl Cli {
             | Command::Guard(_)
             | Command::Config(_)
             | Command::Daemon(_)
-            | Command::Status(_) => Layer::default(),
+            | Command::Status(_)
+            | Command::Tests(_) => Layer::default(),
         };
         Flags {
             config: self.common.config.clone(),

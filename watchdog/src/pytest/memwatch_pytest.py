@@ -121,8 +121,13 @@ def is_test_of_another():
     return "PYTEST_CURRENT_TEST" in os.environ
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_load_initial_conftests(early_config, args):
+@pytest.hookimpl(tryfirst=True, hookwrapper=True)  # outside of pytest's capturing of standard output
+def pytest_load_initial_conftests(early_config):
+    send_to_memwatch(early_config)
+    yield
+
+
+def send_to_memwatch(early_config):
     mode = project_says(early_config, "pytest")
     if mode in ("off", "", None):
         return

@@ -104,6 +104,12 @@ struct Signalled {
     start_ticks: u64,
     rung: Rung,
     at: Duration,
+    /// The test that it ran then, if that could be asked to fail.
+    test: u32,
+    /// What it may hold when the memory of that test is back.
+    back_bytes: u64,
+    /// Whether it has held as little since then.
+    is_back: bool,
 }
 
 /// The policy of one target.
@@ -183,6 +189,7 @@ impl Policy {
     /// Takes one look in and decides. `now` must not run backwards.
     pub fn step(&mut self, now: Duration, facts: &Facts) -> Decision {
         self.signals.see(now, facts);
+        self.see_memory_come_back(facts.members);
         self.advance(now, facts.victim_gone);
         let trouble = self.signals.trouble(now);
         let due = trouble.filter(|&urgency| self.may_act(now, urgency));
@@ -203,6 +210,16 @@ impl Policy {
             self.deep_look_due = now + next.after + self.settings.longest_look;
         }
         Decision { order, next }
+    }
+
+    fn see_memory_come_back(&mut self, members: Option<&[Member]>) {
+        let asked = self.signalled.iter_mut().flatten();
+        for signalled in asked.filter(|signalled| signalled.rung == Rung::Abort) {
+            let is_it =
+                |m: &&Member| (m.pid, m.start_ticks) == (signalled.pid, signalled.start_ticks);
+            let member = members.into_iter().flatten().find(is_it);
+            signalled.is_back |= member.is_some_and(|m| m.anon_bytes <= signalled.back_bytes);
+        }
     }
 
     /// Moves on from a signal: to settling when the process is gone, and from there to watching, with
@@ -254,9 +271,11 @@ impl Policy {
             // It is to blame and takes its time to die: nobody else is hit in its place.
             (Some(Rung::Sigkill), _) => return None,
             (None, left) if victim.member.test != 0 => {
-                // At the last moment a look's time is left for its stacks, at other times half.
-                let half = left.map_or(self.settings.shortest_look, |left| left / 2);
-                let deadline = now + half.min(self.settings.abort_grace);
+                // It stops filling as soon as it answers, so it may take until the last moment; and then there is
+                // a look's time for its stacks.
+                let patience =
+                    left.map_or(self.settings.shortest_look, |_| self.settings.abort_grace);
+                let deadline = now + patience;
                 self.ladder = Ladder::Asked { deadline };
                 Rung::Abort
             }
@@ -323,6 +342,9 @@ impl Policy {
                 start_ticks: member.start_ticks,
                 rung,
                 at: now,
+                test: member.test,
+                back_bytes: member.anon_bytes - (member.growth_bytes / 2).min(member.anon_bytes),
+                is_back: false,
             });
         }
     }
@@ -340,6 +362,9 @@ impl Policy {
         given
             .filter(|s| (s.pid, s.start_ticks) == (member.pid, member.start_ticks))
             .filter(|s| now.saturating_sub(s.at) < self.settings.cooldown)
+            // A test that failed and gave its memory back has done what was asked: another is judged afresh. Where
+            // the memory stayed, as with a thread that goes on, the next test is not to blame, but the process is.
+            .filter(|s| s.rung != Rung::Abort || s.test == member.test || !s.is_back)
             .max_by_key(|s| s.at)
             .map(|s| s.rung)
     }
@@ -396,6 +421,9 @@ impl Policy {
     }
 }
 
+#[cfg(test)]
+#[path = "policy_abort_tests.rs"]
+mod abort;
 #[cfg(test)]
 #[path = "policy_properties.rs"]
 mod properties;

@@ -7,6 +7,7 @@
 
 mod blame;
 mod board;
+mod entrusted;
 mod eye;
 mod suite;
 mod words;
@@ -23,7 +24,7 @@ use crate::pytest::home::Ended;
 use crate::pytest::results::Results;
 use crate::pytest::{Home, HomeError, Phase, Slot, Terms};
 use crate::watch::{Member, Rung};
-pub use board::Board;
+pub use board::{Board, Notice as OnBoard};
 use eye::{Eye, News, Shared, Told, stat_of};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -36,8 +37,13 @@ pub(super) use suite::Unwritten;
 
 /// A process that runs tests is at most so many generations above what it started.
 const GENERATIONS: usize = 32;
+/// Enough for two pages and what parses them; locked memory is counted by the size of stacks.
+const STACK_BYTES: usize = 128 << 10;
 /// How long pytest is given to end with its reports when it is interrupted.
 const INTERRUPTED: Duration = Duration::from_secs(10);
+/// Stacks are written in less than a millisecond by who is let run: looked for so often, so many times.
+const STACK_LOOK: Duration = Duration::from_millis(2);
+const STACK_LOOKS: usize = 50;
 /// The most lines of a stack that are kept.
 const STACK_LINES: usize = 200;
 
@@ -55,6 +61,7 @@ pub(super) struct Testing {
     limits: u32,
     /// Until when a run that was interrupted may take to end.
     interrupted_until: Option<Duration>,
+    by_daemon: Vec<entrusted::ByDaemon>,
 }
 
 struct Asked {
@@ -85,6 +92,7 @@ impl Testing {
             ended: Vec::new(),
             limits: 0,
             interrupted_until: None,
+            by_daemon: Vec::new(),
         })
     }
 
@@ -111,6 +119,7 @@ impl Testing {
         let eye = Eye::new(Arc::clone(&self.shared), place, mode, Box::new(wake));
         std::thread::Builder::new()
             .name("memwatch-tests".into())
+            .stack_size(STACK_BYTES)
             .spawn(move || eye.run())
             .map(drop)
     }
@@ -131,26 +140,17 @@ impl Testing {
         let Some((slot, own)) = self.owner(member.pid, member.ppid) else {
             return;
         };
-        story.blame(
-            *number,
-            self.blamed(&slot, own.then_some(rss_bytes), member, *at),
-        );
-        match rung {
-            Rung::Abort => {
-                self.expect_stack(*number, slot.pid);
-                let why = story.reason(*number).unwrap_or_default();
-                self.fail(&slot, *number, &why);
-            }
-            Rung::Sigterm | Rung::Sigkill if own => {
-                let why = story.reason(*number).unwrap_or_default();
-                self.end(
-                    slot,
-                    *at,
-                    rss_bytes,
-                    &format!("memwatch killed its process: {why}"),
-                );
-            }
-            _ => {}
+        let why = story.reason(*number).unwrap_or_default();
+        if *rung == Rung::Abort {
+            // Before anything else: it goes on filling meanwhile.
+            self.fail(&slot, *number, &why);
+            self.expect_stack(*number, slot.pid);
+        }
+        let rss_bytes = own.then_some(rss_bytes);
+        story.blame(*number, self.blamed(&slot, rss_bytes, member, *at));
+        if let (Rung::Sigterm | Rung::Sigkill, Some(rss_bytes)) = (rung, rss_bytes) {
+            let why = format!("memwatch killed its process: {why}");
+            self.end(slot, *at, rss_bytes, &why);
         }
     }
 
@@ -162,14 +162,27 @@ impl Testing {
         }
     }
 
-    /// Everybody is about to be told to end: where are they?
+    /// Everybody is about to be told to end: where are they? Waits for them to write it down, for as long as that
+    /// can matter.
     pub(super) fn ask_for_stacks(&mut self, number: u32) {
-        for pid in self.shared.home.processes() {
-            let Some(slot) = self.shared.slot(pid) else {
-                continue;
-            };
+        let home = &self.shared.home;
+        let written = |pid| home.stacks(pid).map_or(0, |stacks| stacks.len());
+        let slots = home
+            .processes()
+            .into_iter()
+            .filter_map(|pid| self.shared.slot(pid));
+        let asked: Vec<(u32, usize)> = slots
+            .filter(|slot| slot.can_abort && poke(slot) == Outcome::Delivered)
+            .map(|slot| (slot.pid, written(slot.pid)))
+            .collect();
+        for _ in 0..STACK_LOOKS {
+            if asked.iter().all(|&(pid, before)| written(pid) > before) {
+                break;
+            }
+            std::thread::sleep(STACK_LOOK);
+        }
+        for (pid, _) in asked {
             self.expect_stack(number, pid);
-            poke(&slot);
         }
     }
 
@@ -500,8 +513,8 @@ impl Drop for Testing {
 }
 
 /// Has a process look for a request, and write its stacks down. Who does not listen takes no harm.
-fn poke(slot: &Slot) {
-    send(slot, libc::SIGURG);
+fn poke(slot: &Slot) -> Outcome {
+    send(slot, libc::SIGURG)
 }
 
 /// Signals the process that the slot is of, or nobody.

@@ -1,0 +1,432 @@
+//! `memwatch attach` around real pytest: which test is failed, which process is killed, what the record says.
+//! Which runners and versions there are is `pytest_matrix`'.
+
+#[path = "support/lab.rs"]
+mod lab;
+
+use lab::{Lab, Ran, python};
+use serde_json::Value;
+use std::fs;
+
+/// Takes 1 MiB every 10 ms: slow enough for a test to be failed in time where everything else is slow, too.
+const LEAK: &str = "
+def leak(keep):
+    while True:
+        keep.append(bytearray(1 << 20))
+        time.sleep(0.01)
+";
+
+/// Runs pytest on a suite of one file, with memwatch's options before and pytest's after.
+fn suite(lab: &Lab, options: &[&str], text: &str, pytest: &[&str]) -> Ran {
+    let dir = lab.file("suite");
+    fs::create_dir_all(&dir).expect("a directory");
+    fs::write(
+        dir.join("test_it.py"),
+        format!("import os, pytest, threading, time\n{LEAK}\n{text}"),
+    )
+    .expect("a file");
+    let python = python();
+    let dir = dir.display().to_string();
+    let mut arguments = options.to_vec();
+    arguments.extend([
+        "--",
+        &python,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        &dir,
+    ]);
+    arguments.extend(pytest);
+    lab.attach(&arguments)
+}
+
+/// How each test ended, by the end of its name.
+fn outcomes(report: &Value) -> Vec<(String, String)> {
+    let tests = report["suite"]["tests"].as_array().expect("a suite");
+    let word = |value: &Value| value.as_str().expect("a word").to_owned();
+    let mut found: Vec<_> = tests
+        .iter()
+        .map(|test| {
+            let id = word(&test["id"]);
+            let name = id.rsplit("::").next().unwrap_or(&id).to_owned();
+            (name, word(&test["outcome"]))
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+#[track_caller]
+fn expect_outcomes(ran: &Ran, expected: &[(&str, &str)]) {
+    let found = outcomes(&ran.report);
+    let found: Vec<_> = found
+        .iter()
+        .map(|(name, how)| (name.as_str(), how.as_str()))
+        .collect();
+    assert_eq!(found, expected, "{ran:#?}");
+}
+
+fn rungs(it: &Value) -> Vec<&str> {
+    let rungs = it["rungs"].as_array().expect("a list");
+    rungs
+        .iter()
+        .map(|rung| rung["rung"].as_str().expect("a word"))
+        .collect()
+}
+
+#[test]
+fn the_test_that_takes_the_memory_fails_and_the_suite_goes_on() {
+    let lab = Lab::new();
+    let text = "
+def test_a(): pass
+def test_hog(): leak([])
+def test_z(): pass
+";
+    let ran = suite(&lab, &["--memory-max", "300M"], text, &[]).expect_verdict("finished", 1);
+    expect_outcomes(
+        &ran,
+        &[
+            ("test_a", "passed"),
+            ("test_hog", "failed"),
+            ("test_z", "passed"),
+        ],
+    );
+    assert_eq!(ran.report["kind"], "abort");
+    assert_eq!(ran.report["victims"], serde_json::json!([]));
+    let it = &ran.report["interventions"][0];
+    assert_eq!(rungs(it), ["abort"]);
+    assert!(
+        it["test"]["id"]
+            .as_str()
+            .is_some_and(|id| id.ends_with("test_it.py::test_hog")),
+        "{it:#}"
+    );
+    assert_eq!(it["test"]["culprit"]["id"], it["test"]["id"]);
+    let stack = it["python_stack"].to_string();
+    assert!(
+        stack.contains("in leak") && stack.contains("in test_hog"),
+        "{stack}"
+    );
+    let [before, after] =
+        ["memory_before_bytes", "memory_after_bytes"].map(|field| it[field].as_u64());
+    assert!(
+        after.expect("it is back") < before.expect("it was there") / 2,
+        "{it:#}"
+    );
+    assert!(
+        ran.text()
+            .contains("memwatch failed this test: limit full in"),
+        "{}",
+        ran.text()
+    );
+    assert!(ran.err.contains("memwatch:   test     "), "{}", ran.err);
+}
+
+#[test]
+fn a_test_that_does_not_heed_it_loses_its_worker_and_nobody_tries_it_again() {
+    let lab = Lab::new();
+    let text = "
+@pytest.mark.parametrize('n', range(6))
+def test_other(n): time.sleep(0.05)
+def test_hog():
+    keep = []
+    while True:
+        try: leak(keep)
+        except BaseException: pass
+def test_z(): pass
+";
+    for dist in ["load", "loadscope"] {
+        let pytest = ["-n", "2", "--dist", dist];
+        let ran = suite(&lab, &["--memory-max", "400M"], text, &pytest)
+            .expect_verdict("finished_with_kills", 1);
+        let found = outcomes(&ran.report);
+        let hog = found.iter().filter(|(name, _)| name == "test_hog");
+        let hog: Vec<_> = hog.map(|(_, how)| how.as_str()).collect();
+        // A scheduler that hands it out again gets it refused.
+        let refused = hog.iter().filter(|&&how| how == "error").count();
+        assert!(
+            hog.contains(&"killed") && hog.len() == refused + 1,
+            "{dist}: {ran:#?}"
+        );
+        for name in (0..6)
+            .map(|n| format!("test_other[{n}]"))
+            .chain(["test_z".to_owned()])
+        {
+            assert!(
+                found.contains(&(name.clone(), "passed".to_owned())),
+                "{dist}: {name}: {ran:#?}"
+            );
+        }
+        let it = &ran.report["interventions"][0];
+        assert_eq!(rungs(it), ["abort", "sigkill"], "{dist}: {it:#}");
+        assert!(
+            ran.text().contains("memwatch killed its process"),
+            "{dist}: {}",
+            ran.text()
+        );
+        assert_eq!(
+            ran.report["victims"].as_array().map(Vec::len),
+            Some(1),
+            "{dist}"
+        );
+    }
+}
+
+#[test]
+fn a_child_that_hogs_is_its_tests_and_is_killed_alone() {
+    let lab = Lab::new();
+    let text = "
+import subprocess, sys
+def test_a(): pass
+def test_parent():
+    code = 'import time\\nkeep = []\\nwhile True: keep.append(bytearray(1 << 20)); time.sleep(0.01)'
+    assert subprocess.run([sys.executable, '-c', code]).returncode == 0
+def test_z(): pass
+";
+    let ran =
+        suite(&lab, &["--memory-max", "300M"], text, &[]).expect_verdict("finished_with_kills", 1);
+    expect_outcomes(
+        &ran,
+        &[
+            ("test_a", "passed"),
+            ("test_parent", "failed"),
+            ("test_z", "passed"),
+        ],
+    );
+    let it = &ran.report["interventions"][0];
+    assert!(
+        it["test"]["id"]
+            .as_str()
+            .is_some_and(|id| id.ends_with("::test_parent")),
+        "{it:#}"
+    );
+    let tests = ran.report["suite"]["tests"].as_array().expect("a list");
+    let parent = tests
+        .iter()
+        .find(|test| test["outcome"] == "failed")
+        .expect("test_parent");
+    assert!(
+        parent["children_peak_bytes"].as_u64() > Some(100 << 20),
+        "{parent:#}"
+    );
+}
+
+#[test]
+fn limits_of_single_tests_hold_also_inside_of_c() {
+    let lab = Lab::new();
+    let text = "
+@pytest.mark.memwatch(memory='60M')
+def test_marked(): leak([])
+def test_slow(): time.sleep(60)
+@pytest.mark.memwatch(timeout='20s')
+def test_may_be_slower(): time.sleep(2.5)
+def test_in_c():
+    import hashlib
+    hashlib.pbkdf2_hmac('sha256', b'', b'', 1 << 28)
+def test_z(): pass
+";
+    let options = ["--memory-max", "400M", "--test-timeout", "2s"];
+    let ran = suite(&lab, &options, text, &["-n", "2"]).expect_verdict("finished_with_kills", 1);
+    let found = outcomes(&ran.report);
+    for (name, how) in [
+        ("test_marked", "failed"),
+        ("test_slow", "failed"),
+        ("test_may_be_slower", "passed"),
+        ("test_in_c", "killed"),
+        ("test_z", "passed"),
+    ] {
+        assert!(
+            found.contains(&(name.to_owned(), how.to_owned())),
+            "{name}: {ran:#?}"
+        );
+    }
+    let interventions = ran.report["interventions"].as_array().expect("a list");
+    let rules: Vec<_> = interventions
+        .iter()
+        .map(|it| it["rule"].as_str().unwrap_or_default())
+        .collect();
+    assert!(
+        rules.contains(&"test_memory") && rules.contains(&"test_timeout"),
+        "{rules:?}"
+    );
+    let killed = interventions
+        .iter()
+        .find(|it| rungs(it).contains(&"sigkill"))
+        .expect("test_in_c");
+    assert_eq!(rungs(killed), ["abort", "sigkill"]);
+    let stack = killed["python_stack"].to_string();
+    assert!(
+        stack.contains("in test_in_c"),
+        "written though C code ran: {stack}"
+    );
+}
+
+#[test]
+fn the_project_says_limits_and_the_command_line_says_more() {
+    let lab = Lab::new();
+    let text = "def test_slow(): time.sleep(3)\n";
+    fs::create_dir_all(lab.file("suite")).expect("a directory");
+    fs::write(
+        lab.file("suite/pyproject.toml"),
+        "[tool.pytest.ini_options]\n[tool.memwatch]\ntest_timeout = '1s'\n",
+    )
+    .expect("a file");
+    let ran = suite(&lab, &[], text, &[]).expect_verdict("finished", 1);
+    expect_outcomes(&ran, &[("test_slow", "failed")]);
+    let ran = suite(&lab, &["--test-timeout", "20s"], text, &[]).expect_verdict("finished", 0);
+    expect_outcomes(&ran, &[("test_slow", "passed")]);
+    // Safe mode is a cap on the command line's side, which the project may tighten.
+    let ran = suite(&lab, &["--safe"], text, &[]).expect_verdict("finished", 1);
+    expect_outcomes(&ran, &[("test_slow", "failed")]);
+}
+
+#[test]
+fn safe_mode_gives_no_more_workers_than_have_room() {
+    let lab = Lab::new();
+    let text = "
+@pytest.mark.parametrize('n', range(8))
+def test_it(n): time.sleep(0.1)
+";
+    let options = ["--safe", "--memory-max", "600M"];
+    for n in ["4", "auto"] {
+        let ran = suite(&lab, &options, text, &["-n", n]).expect_verdict("finished", 0);
+        assert_eq!(ran.report["suite"]["workers"], 1, "-n {n}: {ran:#?}");
+    }
+}
+
+#[test]
+fn without_the_plugin_pytest_is_a_command_like_any_other() {
+    let lab = Lab::new();
+    let text = "
+def test_env():
+    assert 'MEMWATCH_RUN' not in os.environ and 'PYTHONPATH' not in os.environ
+def test_hog(): leak([])
+";
+    let ran = suite(&lab, &["--no-pytest", "--memory-max", "300M"], text, &[])
+        .expect_verdict("killed_by_memwatch", 137);
+    assert_eq!(ran.report["suite"], Value::Null);
+    assert!(!rungs(&ran.report["interventions"][0]).contains(&"abort"));
+}
+
+#[test]
+fn a_run_whose_time_is_up_says_where_it_was() {
+    let lab = Lab::new();
+    let text = "def test_stuck(): time.sleep(60)\n";
+    let ran = suite(&lab, &["--timeout", "3s"], text, &[]).expect_verdict("timeout", 124);
+    let it = &ran.report["interventions"][0];
+    assert!(
+        it["python_stack"].to_string().contains("in test_stuck"),
+        "{it:#}"
+    );
+}
+
+/// pytest-xdist of this version waits for ever in some cases; here its own controller is what never goes on.
+#[test]
+fn a_run_that_does_not_go_on_after_a_death_is_ended_with_its_reports() {
+    let lab = Lab::new();
+    let text = "
+def test_a(): pass
+def test_dies():
+    time.sleep(2)
+    os.kill(os.getpid(), 9)
+";
+    fs::create_dir_all(lab.file("suite")).expect("a directory");
+    // As with a scheduler that hands out nothing more: the crash is never told.
+    let conftest = "
+import pytest
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_testnodedown(node, error):
+    import time
+    if error: time.sleep(3600)
+";
+    fs::write(lab.file("suite/conftest.py"), conftest).expect("a file");
+    let xml = lab.file("junit.xml").display().to_string();
+    let ran = suite(&lab, &[], text, &["-n", "2", "--junitxml", &xml]);
+    let it = &ran.report["interventions"][0];
+    assert_eq!(it["rule"], "no_progress", "{ran:#?}");
+    assert_eq!(rungs(it)[0], "sigint");
+    assert_eq!(
+        ran.status.code(),
+        Some(2),
+        "pytest's own code for an interrupted run: {ran:#?}"
+    );
+    assert!(
+        lab.read("junit.xml").contains("test_a"),
+        "{}",
+        lab.read("junit.xml")
+    );
+}
+
+/// The plugin as a project has it: installed, and no run of memwatch's.
+fn installed(lab: &Lab) -> std::path::PathBuf {
+    let dir = lab.file("installed");
+    let info = dir.join("pytest_memwatch-0.dist-info");
+    fs::create_dir_all(&info).expect("a directory");
+    fs::write(dir.join("memwatch_pytest.py"), memwatch::pytest::PLUGIN).expect("a file");
+    fs::write(
+        info.join("METADATA"),
+        "Metadata-Version: 2.1\nName: pytest-memwatch\nVersion: 0\n",
+    )
+    .expect("a file");
+    fs::write(
+        info.join("entry_points.txt"),
+        memwatch::pytest::ENTRY_POINTS,
+    )
+    .expect("a file");
+    dir
+}
+
+#[test]
+fn a_bare_pytest_is_sent_to_memwatch_where_the_project_wants_it() {
+    let lab = Lab::new();
+    let suite = lab.file("suite");
+    fs::create_dir_all(&suite).expect("a directory");
+    fs::write(
+        suite.join("test_it.py"),
+        "import os\ndef test_it(): assert 'MEMWATCH_ATTACHED' in os.environ\n",
+    )
+    .expect("a file");
+    let bin = lab.file("bin");
+    fs::create_dir_all(&bin).expect("a directory");
+    std::os::unix::fs::symlink(lab::MEMWATCH, bin.join("memwatch")).expect("a link");
+    let path = format!(
+        "{}:{}",
+        bin.display(),
+        std::env::var("PATH").unwrap_or_default()
+    );
+    let installed = installed(&lab);
+    let pytest = |config: &str, path: &str| {
+        fs::write(suite.join("pytest.ini"), format!("[pytest]\n{config}\n")).expect("a file");
+        let mut command = lab.command(python());
+        command
+            .args(["-m", "pytest", "-q", "-p", "no:cacheprovider"])
+            .arg(&suite)
+            .env("PYTHONPATH", &installed)
+            .env("PATH", path);
+        command
+    };
+    let ran = lab.run(pytest("memwatch = require", &path)).expect(4);
+    assert!(
+        ran.err.contains("run: memwatch attach -- pytest"),
+        "{ran:#?}"
+    );
+    let ran = lab.run(pytest("memwatch = sometimes", &path)).expect(4);
+    assert!(ran.err.contains("write off, require or reexec"), "{ran:#?}");
+    lab.run(pytest("memwatch = off", &path)).expect(1);
+    let ran = lab.run(pytest("memwatch = reexec", &path)).expect(0);
+    assert!(ran.err.contains("memwatch: "), "its summary: {ran:#?}");
+    let ran = lab.run(pytest("memwatch = reexec", "/nowhere")).expect(4);
+    assert!(ran.err.contains("install memwatch"), "{ran:#?}");
+    // Under memwatch it is what it is elsewhere, with the plugin twice.
+    let python = python();
+    let line = format!(
+        "PYTHONPATH=$PYTHONPATH:{} {python} -m pytest -q {}",
+        installed.display(),
+        suite.display()
+    );
+    fs::write(suite.join("pytest.ini"), "[pytest]\nmemwatch = require\n").expect("a file");
+    let ran = lab.attach(&["--cmd", &line]).expect_verdict("finished", 0);
+    expect_outcomes(&ran, &[("test_it", "passed")]);
+}
