@@ -134,7 +134,7 @@ pub struct AttachArgs {
     /// Fail the run of tests if a test leaves something of this kind behind
     #[arg(
         long, value_name = "KIND", value_enum, value_delimiter = ',', help_heading = TESTS,
-        long_help = help::FAIL_ON_LEAK
+        long_help = help::FAIL_ON_LEAK, conflicts_with = "no_pytest"
     )]
     pub fail_on_leak: Vec<Leaking>,
     /// Do not give pytest memwatch's plugin
