@@ -80,6 +80,7 @@ impl Bench {
 fn test(id: &str, mib: u64) -> Test {
     let resident = 60 * MIB;
     Test {
+        line: None,
         id: id.into(),
         outcome: Outcome::Passed,
         worker: None,

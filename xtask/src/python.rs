@@ -1,6 +1,6 @@
 //! A private Python environment below the target directory: the machine's own is never touched.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -19,7 +19,18 @@ impl Python {
     /// # Errors
     /// If Python, its venv module or a package cannot be had.
     pub(crate) fn with_packages(packages: &[&str]) -> Result<Self> {
-        let home = target_dir().join("venv");
+        Self::at(&target_dir().join("venv"), packages)
+    }
+
+    /// An environment for these packages alone, which would be in the way of others.
+    ///
+    /// # Errors
+    /// As for [`Python::with_packages`].
+    pub(crate) fn of_their_own(name: &str, packages: &[&str]) -> Result<Self> {
+        Self::at(&target_dir().join("venvs").join(name), packages)
+    }
+
+    fn at(home: &Path, packages: &[&str]) -> Result<Self> {
         let bin = home.join("bin");
         if !runs(Command::new(bin.join("pip")).arg("--version")) {
             // Debian splits the module: without python3-venv it is there and cannot work.
@@ -32,7 +43,7 @@ impl Python {
             let mut venv = Command::new("python3");
             step(
                 "make a private Python",
-                venv.args(["-m", "venv", "--clear"]).arg(&home),
+                venv.args(["-m", "venv", "--clear"]).arg(home),
             )?;
         }
         let mut install = Command::new(bin.join("pip"));

@@ -18,6 +18,7 @@ use super::inheritance::Inheritance;
 use super::kernel::{Kernel, Wanted};
 use super::launch::Program;
 use super::members::{self, Members};
+use super::papers::Papers;
 use super::pass::{Charge, Pass};
 use super::recorder::{Recorder, Recording};
 use super::signals::{self, Change};
@@ -32,7 +33,7 @@ use crate::config::Attach;
 use crate::host::cgroup::Shelter;
 use crate::host::clock;
 use crate::host::layout::Layout;
-use crate::incident::{FeatureLost, ReportFile};
+use crate::incident::FeatureLost;
 use crate::pytest::{HomeError, Terms};
 use crate::watch::{Policy, Settings};
 use anyhow::Context;
@@ -70,6 +71,8 @@ pub struct Orders {
     pub with_arguments: bool,
     /// Where to record looks.
     pub record: Option<PathBuf>,
+    /// Where to write the tests as CTRF.
+    pub ctrf: Option<PathBuf>,
     /// Where the daemon listens that may guard in a user's stead.
     pub daemon: PathBuf,
     /// On what terms pytest is given memwatch's plugin, if it is.
@@ -86,12 +89,7 @@ const HOUSEKEEPING: Duration = Duration::from_millis(250);
 /// # Errors
 /// It could not be started. What was made is removed.
 pub fn run(orders: Orders) -> anyhow::Result<u8> {
-    let report = orders
-        .attach
-        .report
-        .as_deref()
-        .map(ReportFile::open)
-        .transpose()?;
+    let papers = Papers::open(&orders)?;
     let inheritance = Inheritance::take(&signals::taken(), safe_cpus(&orders.attach))
         .context("cannot block signals")?;
     let layout = Layout::read(Path::new("/"))?;
@@ -108,7 +106,7 @@ pub fn run(orders: Orders) -> anyhow::Result<u8> {
     });
     // The loader of the BPF programs may still be at it; nothing waits for it.
     runtime.shutdown_background();
-    run.end(&layout, ended, report)
+    run.end(&layout, ended, papers)
 }
 
 /// A run under way. How it ends is [`super::ending`]'s.

@@ -29,6 +29,7 @@ pub(crate) fn record(tests: &[(&str, u64)]) -> Record {
 /// A test that passed, of process 1.
 pub(crate) fn test(id: &str, memory_bytes: u64, wall_us: u64) -> Test {
     Test {
+        line: None,
         id: id.into(),
         outcome: Outcome::Passed,
         worker: None,

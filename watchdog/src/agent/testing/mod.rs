@@ -33,6 +33,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+pub(super) use suite::Unwritten;
 
 /// A process that runs tests is at most so many generations above what it started.
 const GENERATIONS: usize = 32;
@@ -251,6 +252,14 @@ impl Testing {
             .unwrap_or_default();
         let processes = pids.into_iter().filter_map(read).collect();
         suite::gather(processes, &self.ended, &children, began)
+    }
+
+    /// Sessions that had a file of JUnit's to write, and ended before they could.
+    pub(super) fn unwritten(&self) -> Vec<Unwritten> {
+        let home = &self.shared.home;
+        let read = |pid| Some((pid, Results::parse(&home.results(pid).ok()?)));
+        let processes: Vec<_> = home.processes().into_iter().filter_map(read).collect();
+        suite::unwritten(&processes)
     }
 
     /// The process that runs tests and is, or has started, this one; and whether it is it.
