@@ -98,7 +98,9 @@ impl Home {
             ("MEMWATCH_RUN", dir.to_owned()),
         ];
         // tox starts tests in an environment of its own.
-        const TOX: &str = "testenv.pass_env+=PYTHONPATH;tool.tox.env_run_base.pass_env+=PYTHONPATH";
+        // The same section in tox.ini and setup.cfg, in tox.toml, and in pyproject.toml.
+        const TOX: &str = "testenv.pass_env+=PYTHONPATH;env_run_base.pass_env+=PYTHONPATH;\
+                           tool.tox.env_run_base.pass_env+=PYTHONPATH";
         variables.push((
             "TOX_OVERRIDE",
             before(OsStr::new(TOX), ";", inherited("TOX_OVERRIDE")),

@@ -20,6 +20,7 @@ Standard library only; Python 3.8 and later, pytest 6.2 and later.
 import errno
 import faulthandler
 import gc
+import importlib.metadata
 import json
 import mmap
 import os
@@ -49,10 +50,33 @@ if FROM_CALL is None:  # before pytest 7
 # ---------------------------------------------------------------- options
 
 
-def pytest_addoption(parser):
+def pytest_addoption(parser, pluginmanager):
     parser.addini("memwatch", "what a pytest without memwatch does: off, require or reexec", default="")
     parser.addini("memwatch_test_memory", "the most by which one test may grow under memwatch: 500M", default="")
     parser.addini("memwatch_test_timeout", "the longest that one test may take under memwatch: 30s", default="")
+    stay_out_of_lists(pluginmanager)
+
+
+def stay_out_of_lists(manager):
+    """Has lists of plugins, as in pytest's header, be what they are without memwatch: what is installed."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    if not os.path.isfile(os.path.join(here, "run.json")):
+        return
+    module, listed = sys.modules[__name__], manager.list_plugin_distinfo
+
+    def list_plugin_distinfo():
+        pairs = []
+        for plugin, dist in listed():
+            if plugin is module:
+                # The package may be installed besides: then that is what is shown.
+                others = importlib.metadata.distributions(name="pytest-memwatch")
+                others = [other for other in others if str(other.locate_file("")) != here]
+                pairs += [(plugin, type(dist)(other)) for other in others[:1]]
+            else:
+                pairs.append((plugin, dist))
+        return pairs
+
+    manager.list_plugin_distinfo = list_plugin_distinfo
 
 
 def parse_size(text):
