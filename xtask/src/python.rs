@@ -1,6 +1,7 @@
 //! A private Python environment below the target directory: the machine's own is never touched.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -14,33 +15,53 @@ pub(crate) struct Python {
 }
 
 impl Python {
-    /// Makes the environment if it is not there yet, and adds the packages that it lacks.
+    /// Makes the environment of the chores if it is not there yet, and adds the packages that it lacks.
     ///
     /// # Errors
     /// If Python, its venv module or a package cannot be had.
     pub(crate) fn with_packages(packages: &[&str]) -> Result<Self> {
-        let home = target_dir().join("venv");
-        let bin = home.join("bin");
-        if !runs(Command::new(bin.join("pip")).arg("--version")) {
-            // Debian splits the module: without python3-venv it is there and cannot work.
-            if !runs(Command::new("python3").args(["-c", "import ensurepip, venv"])) {
-                apt_install(
-                    &["python3", "python3-venv"],
-                    "Python 3 with its venv module",
-                )?;
-            }
-            let mut venv = Command::new("python3");
-            step(
-                "make a private Python",
-                venv.args(["-m", "venv", "--clear"]).arg(&home),
+        // Debian splits the module: without python3-venv it is there and cannot work.
+        if !runs(Command::new("python3").args(["-c", "import ensurepip, venv"])) {
+            apt_install(
+                &["python3", "python3-venv"],
+                "Python 3 with its venv module",
             )?;
         }
-        let mut install = Command::new(bin.join("pip"));
+        Self::environment(&target_dir().join("venv"), Path::new("python3"), packages)
+    }
+
+    /// The same in a directory and of a Python of one's own choice.
+    ///
+    /// # Errors
+    /// If the environment or a package cannot be had.
+    pub(crate) fn environment(home: &Path, base: &Path, packages: &[&str]) -> Result<Self> {
+        let bin = home.join("bin");
+        // What has been installed here is written down at the end: pip takes a second to find out.
+        let list = home.join("packages");
+        let wanted = packages.join("\n");
+        if !runs(Command::new(bin.join("python")).arg("--version")) {
+            let mut venv = Command::new(base);
+            step(
+                "make a private Python",
+                venv.args(["-m", "venv", "--clear"]).arg(home),
+            )?;
+        }
+        if fs::read_to_string(&list).is_ok_and(|installed| installed == wanted) {
+            return Ok(Self { bin });
+        }
+        let mut install = Command::new(bin.join("python"));
         install
-            .args(["install", "--quiet", "--disable-pip-version-check"])
+            .args([
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+            ])
             .args(packages);
         step(&format!("install {}", packages.join(", ")), &mut install)
             .context("tests need these packages from PyPI; is it reachable?")?;
+        fs::write(list, wanted)?;
         Ok(Self { bin })
     }
 
