@@ -3,7 +3,9 @@
 use std::env;
 
 use super::lab::Lab;
-use super::sides::{MIXED_TESTS, Sides, in_any_order, mixed_lab, path, program, run, write};
+use super::sides::{
+    MIXED_TESTS, Sides, environments, in_any_order, mixed_lab, path, program, run, write,
+};
 
 const NO_CACHE: [&str; 2] = ["-p", "no:cacheprovider"];
 
@@ -21,27 +23,48 @@ fn a_python_that_runs_it_as_a_module_may_do_so() {
         .expect_tests(MIXED_TESTS);
 }
 
-#[test]
-fn a_coverage_that_is_measured_stays_what_it_is() {
-    let lab = mixed_lab();
-    let coverage = program("plugins", "coverage");
-    let data = format!("--data-file={}", path(&lab, "data"));
-    pytest(&lab, &[&coverage, "run", &data, "-m", "pytest"], &[], &[])
-        .expect_same()
-        .expect_tests(MIXED_TESTS);
-    let report = lab.command(&coverage).args(["report", &data]).output();
+/// The report that is made when the run, and the plugin's file with it, is gone.
+fn assert_reported_without_the_plugin(lab: &Lab, coverage: &str) {
+    let mut report = lab.command(coverage);
+    let report = report.args(["report", "--data-file=.coverage"]).output();
     let report = String::from_utf8_lossy(&report.expect("a report").stdout).into_owned();
     assert!(report.contains("test_mixed.py"), "{report}");
     assert!(!report.contains("memwatch"), "{report}");
+}
 
-    let tested = program("plugins", "pytest");
-    let options = ["--cov=.", "--cov-report=term-missing"];
-    pytest(&lab, &[&tested], &options, &[])
-        .expect_same()
-        .expect_tests(MIXED_TESTS);
-    pytest(&lab, &[&tested, "-n", "2"], &options, &[])
+#[test]
+fn a_coverage_that_is_measured_stays_what_it_is() {
+    // One that does not take what is below a pyvenv.cfg for somebody else's, and one that does.
+    let mut homes = environments("7.4-");
+    homes.extend(environments("plugins"));
+    for home in homes {
+        let lab = mixed_lab();
+        let coverage = home.join("bin/coverage").display().to_string();
+        for options in [&[][..], &["--branch"]] {
+            let before = [&[&*coverage, "run"], options, &["-m", "pytest"]].concat();
+            pytest(&lab, &before, &[], &[])
+                .expect_same()
+                .expect_tests(MIXED_TESTS);
+            assert_reported_without_the_plugin(&lab, &coverage);
+        }
+    }
+}
+
+#[test]
+fn a_coverage_that_pytest_measures_stays_what_it_is() {
+    let lab = mixed_lab();
+    let [tested, coverage] = ["pytest", "coverage"].map(|name| program("plugins", name));
+    for measured in ["--cov", "--cov=."] {
+        let options = [measured, "--cov-report=term-missing"];
+        pytest(&lab, &[&tested], &options, &[])
+            .expect_same()
+            .expect_tests(MIXED_TESTS);
+        assert_reported_without_the_plugin(&lab, &coverage);
+    }
+    pytest(&lab, &[&tested, "-n", "2"], &["--cov"], &[])
         .expect_same_but(in_any_order)
         .expect_tests(MIXED_TESTS);
+    assert_reported_without_the_plugin(&lab, &coverage);
 }
 
 #[test]

@@ -12,12 +12,18 @@ use anyhow::{Context, Result, ensure};
 use crate::python::Python;
 use crate::workspace::target_dir;
 
-/// A version of pytest, what pip calls it, and the oldest and the newest Python 3 that it can use.
-const VERSIONS: [(&str, &str, u32, u32); 4] = [
-    ("6.2", "pytest==6.2.*", 8, 10),
-    ("7.4", "pytest==7.4.*", 8, 12),
-    ("8.4", "pytest==8.4.*", 9, 14),
-    ("9", "pytest>=9", 10, 14),
+/// A version of pytest, the packages of it, and the oldest and the newest Python 3 that it can use. A coverage of
+/// its time is among them where one version had to be treated differently from the newest.
+const VERSIONS: [(&str, &[&str], u32, u32); 4] = [
+    ("6.2", &["pytest==6.2.*", "pytest-xdist"], 8, 10),
+    (
+        "7.4",
+        &["pytest==7.4.*", "pytest-xdist", "coverage==7.4.*"],
+        8,
+        12,
+    ),
+    ("8.4", &["pytest==8.4.*", "pytest-xdist"], 9, 14),
+    ("9", &["pytest>=9", "pytest-xdist"], 10, 14),
 ];
 
 /// What suites use beside pytest, and two of its kind that bring their own tests.
@@ -44,7 +50,7 @@ pub(crate) fn make() -> Result<PathBuf> {
     let home = target_dir().join("pytests");
     fs::create_dir_all(&home)?;
     let pythons = pythons();
-    for (name, package, oldest, newest) in VERSIONS {
+    for (name, packages, oldest, newest) in VERSIONS {
         let usable: Vec<_> = pythons
             .iter()
             .filter(|(minor, _)| (oldest..=newest).contains(minor))
@@ -55,7 +61,7 @@ pub(crate) fn make() -> Result<PathBuf> {
         };
         for (minor, python) in [first, last] {
             let place = home.join(format!("{name}-3.{minor}"));
-            Python::environment(&place, python, &[package, "pytest-xdist"])?;
+            Python::environment(&place, python, packages)?;
         }
     }
     let (minor, newest) = pythons

@@ -1,6 +1,6 @@
 """memwatch's plugin for pytest: says which test runs, measures it, and fails it when memwatch asks.
 
-`memwatch attach` puts this one file on PYTHONPATH, in a directory of its run; the same file is the
+`memwatch attach` puts this one file on PYTHONPATH, below the directory of its run; the same file is the
 package pytest-memwatch. Without such a directory it knows its options and its marker, and does nothing.
 
 What it writes there memwatch reads from outside, also after this process was killed:
@@ -37,6 +37,7 @@ import pytest
 MARKER = "memwatch(memory=None, timeout=None): limits for this test under memwatch, such as '500M' and '30s'"
 IDLE, COLLECT, SETUP, CALL, TEARDOWN, OVER = range(6)
 PAGE = resource.getpagesize()
+HERE = os.path.dirname(os.path.abspath(__file__))
 
 # The code object that calls a collector, a setup, a test or a teardown, and catches what it raises: an
 # exception from a signal handler below this frame fails the test, anywhere else it would end the run.
@@ -59,8 +60,7 @@ def pytest_addoption(parser, pluginmanager):
 
 def stay_out_of_lists(manager):
     """Has lists of plugins, as in pytest's header, be what they are without memwatch: what is installed."""
-    here = os.path.dirname(os.path.abspath(__file__))
-    if not os.path.isfile(os.path.join(here, "run.json")):
+    if not is_injected():
         return
     module, listed = sys.modules[__name__], manager.list_plugin_distinfo
 
@@ -70,7 +70,7 @@ def stay_out_of_lists(manager):
             if plugin is module:
                 # The package may be installed besides: then that is what is shown.
                 others = importlib.metadata.distributions(name="pytest-memwatch")
-                others = [other for other in others if str(other.locate_file("")) != here]
+                others = [other for other in others if str(other.locate_file("")) != HERE]
                 pairs += [(plugin, type(dist)(other)) for other in others[:1]]
             else:
                 pairs.append((plugin, dist))
@@ -127,7 +127,7 @@ def project_says(config, key):
 
 def run_directory():
     """The directory of the run that this process belongs to, or None."""
-    for path in (os.path.dirname(os.path.abspath(__file__)), os.environ.get("MEMWATCH_RUN", "")):
+    for path in (os.path.dirname(HERE), os.environ.get("MEMWATCH_RUN", "")):
         if path and os.path.isfile(os.path.join(path, "run.json")):
             return path
     return None
@@ -173,6 +173,35 @@ def pytest_configure(config):
         return
     Watcher.of_this_process = watcher
     config.pluginmanager.register(watcher, "memwatch-watcher")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection():
+    # Whoever measures coverage has begun by now, in a worker of pytest-xdist too.
+    stay_out_of_coverage()
+
+
+def stay_out_of_coverage():
+    """Has coverage not take this file for the suite's: a report would fail for want of it after the run.
+
+    Newer versions take it for somebody else's by themselves, as there is a pyvenv.cfg above it. For older
+    ones this takes back what they decided, and what they have seen so far; with names that 5.0 to 7.17 have.
+    """
+    coverage = sys.modules.get("coverage")
+    if coverage is None or not is_injected():
+        return
+    try:
+        collector = coverage.Coverage.current()._collector
+        decided = collector.should_trace_cache[__file__]
+        decided.trace = False
+        collector.data.pop(decided.source_filename, None)
+    except (AttributeError, KeyError, TypeError):  # not at work, or another version
+        pass
+
+
+def is_injected():
+    """Whether this file lies in the directory of a run, and is nobody's package."""
+    return os.path.isfile(os.path.join(os.path.dirname(HERE), "run.json"))
 
 
 @pytest.hookimpl(hookwrapper=True)
