@@ -472,13 +472,15 @@ class Watcher:
         size = os.fstat(self.ended_fd).st_size
         if size == self.ended_size:
             return
-        for line in os.pread(self.ended_fd, size, 0).splitlines():
+        new = os.pread(self.ended_fd, size - self.ended_size, self.ended_size)
+        lines, _, rest = new.rpartition(b"\n")  # the last line may not be whole yet
+        self.ended_size = size - len(rest)
+        for line in lines.splitlines():
             try:
                 entry = json.loads(line)
                 self.ended[entry["id"]] = entry
-            except (ValueError, KeyError, TypeError):  # the last line is not whole yet
+            except (ValueError, KeyError, TypeError):
                 continue
-        self.ended_size = size
 
     def why_ended(self, node_id):
         """Why the process that ran this was killed; None too if it was for another test's memory."""
@@ -604,17 +606,47 @@ class Watcher:
 
     # -- the controller of pytest-xdist
 
+    @pytest.hookimpl(hookwrapper=True, optionalhook=True)
+    def pytest_xdist_make_scheduler(self):
+        outcome = yield
+        scheduler = outcome.get_result()
+        # loadscope, loadfile, loadgroup: these give a dead worker's units back, finished ones too. A worker that
+        # is handed a finished one gets nothing to do by it, is never asked again, and the run waits for ever.
+        if all(hasattr(scheduler, name) for name in ("assigned_work", "workqueue", "_reschedule")):
+            xdists_own = scheduler.remove_node
+            scheduler.remove_node = lambda node: self.remove_node(scheduler, node, xdists_own)
+
+    def remove_node(self, scheduler, node, xdists_own):
+        """What the scheduler does with a worker that is no more, where memwatch killed it."""
+        units = scheduler.assigned_work[node]
+        pending = {test: unit for unit in units.values() for test, is_over in unit.items() if not is_over}
+        entry = self.wait_for_ended(pending)
+        if entry is None:
+            return xdists_own(node)
+        test = entry["id"]
+        pending[test][test] = not entry.get("bystander")
+        del scheduler.assigned_work[node]
+        scheduler.workqueue.update((scope, unit) for scope, unit in units.items() if not all(unit.values()))
+        for other in scheduler.assigned_work:
+            scheduler._reschedule(other)
+        return test
+
+    def wait_for_ended(self, tests):
+        """What memwatch wrote of one of these, right after it killed its process: xdist may be as fast."""
+        for _ in range(50 if tests else 0):
+            self.read_ended()
+            for test in tests:
+                if test in self.ended and not self.ended[test].get("is_known"):
+                    return self.ended[test]
+            time.sleep(0.005)
+        return None
+
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, crashitem, report, sched):
-        # memwatch writes down whom it killed right after the kill, and xdist may be as fast.
-        for _ in range(50):
-            self.read_ended()
-            if crashitem in self.ended:
-                break
-            time.sleep(0.005)
-        entry = self.ended.get(crashitem)
+        entry = self.wait_for_ended([crashitem])
         if entry is None:
             return
+        entry["is_known"] = True  # if its next process dies, then of something else
         report.longrepr = "%s\nmemwatch: %s" % (report.longrepr, entry.get("why", ""))
         if entry.get("bystander"):
             try:
