@@ -7,6 +7,8 @@ mod lab;
 #[path = "pytest_matrix/sides.rs"]
 mod sides;
 
+#[path = "pytest_matrix/plugins.rs"]
+mod plugins;
 #[path = "pytest_matrix/runners.rs"]
 mod runners;
 #[path = "pytest_matrix/versions.rs"]

@@ -151,6 +151,7 @@ pub(crate) fn masked(printed: &[u8]) -> String {
         (r"0x[0-9a-f]{6,}", "ADDRESS"),
         (r"pid=[0-9]+", "PID"),
         (r"pytest-of-([a-z]+)/pytest-[0-9]+", "TEMPORARY"),
+        (r"\b[0-9]{14,}\b", "THREAD"),
         (r"={2,}", "="),
     ] {
         let pattern = Regex::new(pattern).expect("a pattern");

@@ -434,7 +434,10 @@ class Watcher:
         if frame is None:
             return
         self.failed = self.serial, request.get("why", "failed by memwatch")
-        pytest.fail(self.failed[1])
+        failure = pytest.fail.Exception(self.failed[1])
+        if self.test is None:  # of a collector nobody hands the exception on
+            self.wreck = failure
+        raise failure
 
     failed = 0, None  # the test that was failed here last, and why
 
@@ -493,7 +496,8 @@ class Watcher:
     @pytest.hookimpl(tryfirst=True)
     def pytest_collectstart(self, collector):
         self.serial += 1
-        self.slot.write(self.serial, collector.nodeid, COLLECT, time.monotonic_ns(), self.gauge.rss(), 0, 0)
+        self.collect_rss = self.gauge.rss()
+        self.slot.write(self.serial, collector.nodeid, COLLECT, time.monotonic_ns(), self.collect_rss, 0, 0)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_make_collect_report(self, collector):
@@ -502,6 +506,21 @@ class Watcher:
             return None
         text = "memwatch: the process that collected this was killed, so it is not tried again: %s" % why
         return pytest.CollectReport(collector.nodeid, "failed", text, [])
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collectreport(self, report):
+        if self.failed[0] != self.serial or self.test is not None:
+            return
+        self.give_back()
+        # What it did not give back is its own, and not that of whoever runs when that is too much.
+        self.tell(
+            {
+                "collected": report.nodeid,
+                "serial": self.serial,
+                "rss_before_bytes": self.collect_rss,
+                "rss_after_bytes": self.gauge.rss(),
+            }
+        )
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_finish(self, session):
