@@ -6,6 +6,7 @@ mod demo;
 mod dist;
 mod machine;
 mod packages;
+mod pytests;
 mod python;
 mod soak;
 mod test;
@@ -25,6 +26,8 @@ enum Chore {
     Demo,
     /// Run every test, on the real kernel too.
     Test,
+    /// Make the Pythons that tests run, and print what tests that are run by hand need to find them.
+    Pythons,
     /// Run hogs and innocents under memwatch, many times each, and count.
     Soak(soak::Args),
     /// Measure what memwatch costs and how fast it is, and print it beside the goals.
@@ -40,6 +43,7 @@ fn main() -> anyhow::Result<()> {
         Chore::Bpf(command) => command.run(),
         Chore::Demo => demo::run(),
         Chore::Test => test::run(),
+        Chore::Pythons => test::print_environment(),
         Chore::Soak(args) => soak::run(&args),
         Chore::Bench(args) => bench::run(&args),
         Chore::Dist => dist::run(),

@@ -1,5 +1,6 @@
 //! A private Python environment below the target directory: the machine's own is never touched.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -14,12 +15,19 @@ pub(crate) struct Python {
 }
 
 impl Python {
-    /// Makes the environment if it is not there yet, and adds the packages that it lacks.
+    /// Makes the environment of the chores if it is not there yet, and adds the packages that it lacks.
     ///
     /// # Errors
     /// If Python, its venv module or a package cannot be had.
     pub(crate) fn with_packages(packages: &[&str]) -> Result<Self> {
-        Self::at(&target_dir().join("venv"), packages)
+        // Debian splits the module: without python3-venv it is there and cannot work.
+        if !runs(Command::new("python3").args(["-c", "import ensurepip, venv"])) {
+            apt_install(
+                &["python3", "python3-venv"],
+                "Python 3 with its venv module",
+            )?;
+        }
+        Self::environment(&target_dir().join("venv"), Path::new("python3"), packages)
     }
 
     /// An environment for these packages alone, which would be in the way of others.
@@ -27,31 +35,45 @@ impl Python {
     /// # Errors
     /// As for [`Python::with_packages`].
     pub(crate) fn of_their_own(name: &str, packages: &[&str]) -> Result<Self> {
-        Self::at(&target_dir().join("venvs").join(name), packages)
+        Self::environment(
+            &target_dir().join("venvs").join(name),
+            Path::new("python3"),
+            packages,
+        )
     }
 
-    fn at(home: &Path, packages: &[&str]) -> Result<Self> {
+    /// The same in a directory and of a Python of one's own choice.
+    ///
+    /// # Errors
+    /// If the environment or a package cannot be had.
+    pub(crate) fn environment(home: &Path, base: &Path, packages: &[&str]) -> Result<Self> {
         let bin = home.join("bin");
-        if !runs(Command::new(bin.join("pip")).arg("--version")) {
-            // Debian splits the module: without python3-venv it is there and cannot work.
-            if !runs(Command::new("python3").args(["-c", "import ensurepip, venv"])) {
-                apt_install(
-                    &["python3", "python3-venv"],
-                    "Python 3 with its venv module",
-                )?;
-            }
-            let mut venv = Command::new("python3");
+        // What has been installed here is written down at the end: pip takes a second to find out.
+        let list = home.join("packages");
+        let wanted = packages.join("\n");
+        if !runs(Command::new(bin.join("python")).arg("--version")) {
+            let mut venv = Command::new(base);
             step(
                 "make a private Python",
                 venv.args(["-m", "venv", "--clear"]).arg(home),
             )?;
         }
-        let mut install = Command::new(bin.join("pip"));
+        if fs::read_to_string(&list).is_ok_and(|installed| installed == wanted) {
+            return Ok(Self { bin });
+        }
+        let mut install = Command::new(bin.join("python"));
         install
-            .args(["install", "--quiet", "--disable-pip-version-check"])
+            .args([
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+            ])
             .args(packages);
         step(&format!("install {}", packages.join(", ")), &mut install)
             .context("tests need these packages from PyPI; is it reachable?")?;
+        fs::write(list, wanted)?;
         Ok(Self { bin })
     }
 

@@ -1,8 +1,11 @@
 //! `cargo xtask test`: every test there is, from pure functions to the real kernel.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 
 use crate::machine;
+use crate::pytests;
 use crate::python::Python;
 use crate::soak;
 use crate::workspace::{cargo, step, target_dir};
@@ -13,7 +16,7 @@ use crate::workspace::{cargo, step, target_dir};
 /// If the machine lacks what a test needs, or a test fails.
 pub(crate) fn run() -> Result<()> {
     machine::require()?;
-    let python = Python::with_packages(&["pytest", "pytest-xdist", "numpy", "pre-commit"])?;
+    let environment = environment()?;
 
     step(
         "unit, property and fixture tests",
@@ -24,7 +27,6 @@ pub(crate) fn run() -> Result<()> {
         &mut cargo(&["test", "--workspace", "--doc"]),
     )?;
 
-    // Tests on the real kernel find the workloads and this Python where the next two lines put them.
     let mut build = cargo(&[
         "build",
         "-p",
@@ -46,11 +48,7 @@ pub(crate) fn run() -> Result<()> {
         "--",
         "--test-threads=1",
     ]);
-    real.env("MEMWATCH_TEST_PYTHON", python.program("python"));
-    real.env(
-        "MEMWATCH_TEST_WORKLOAD",
-        target_dir().join("debug/examples/workload"),
-    );
+    real.envs(environment);
     step("the real binary on the real kernel", &mut real)?;
 
     soak::run(&soak::Args {
@@ -58,4 +56,28 @@ pub(crate) fn run() -> Result<()> {
         only: None,
         quick: true,
     })
+}
+
+/// Prints, for a shell, what tests on the real kernel find in their environment.
+///
+/// # Errors
+/// If a Python cannot be had.
+pub(crate) fn print_environment() -> Result<()> {
+    for (name, value) in environment()? {
+        println!("export {name}='{}'", value.display());
+    }
+    Ok(())
+}
+
+/// Where tests on the real kernel find the workloads and the Pythons.
+fn environment() -> Result<[(&'static str, PathBuf); 3]> {
+    let python = Python::with_packages(&["pytest", "pytest-xdist", "numpy", "pre-commit"])?;
+    Ok([
+        ("MEMWATCH_TEST_PYTHON", python.program("python")),
+        ("MEMWATCH_TEST_PYTESTS", pytests::make()?),
+        (
+            "MEMWATCH_TEST_WORKLOAD",
+            target_dir().join("debug/examples/workload"),
+        ),
+    ])
 }

@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 
 /// Names of such directories begin so.
 const PREFIX: &str = "memwatch-run-";
+/// Where the plugin lies in it.
+const LIBRARY: &str = "lib";
 /// The most that is read of one process's results: some 400 bytes for a test.
 const RESULTS_AT_MOST: u64 = 64 << 20;
 /// The most that is read of its stacks.
@@ -92,13 +94,18 @@ impl Home {
         &self,
         inherited: impl Fn(&str) -> Option<OsString>,
     ) -> Vec<(&'static str, OsString)> {
-        let dir = self.path().as_os_str();
+        let library = self.path().join(LIBRARY);
         let mut variables = vec![
-            ("PYTHONPATH", before(dir, ":", inherited("PYTHONPATH"))),
-            ("MEMWATCH_RUN", dir.to_owned()),
+            (
+                "PYTHONPATH",
+                before(library.as_os_str(), ":", inherited("PYTHONPATH")),
+            ),
+            ("MEMWATCH_RUN", self.path().as_os_str().to_owned()),
         ];
         // tox starts tests in an environment of its own.
-        const TOX: &str = "testenv.pass_env+=PYTHONPATH;tool.tox.env_run_base.pass_env+=PYTHONPATH";
+        // The same section in tox.ini and setup.cfg, in tox.toml, and in pyproject.toml.
+        const TOX: &str = "testenv.pass_env+=PYTHONPATH;env_run_base.pass_env+=PYTHONPATH;\
+                           tool.tox.env_run_base.pass_env+=PYTHONPATH";
         variables.push((
             "TOX_OVERRIDE",
             before(OsStr::new(TOX), ";", inherited("TOX_OVERRIDE")),
@@ -215,17 +222,19 @@ fn place() -> PathBuf {
 }
 
 fn fill(dir: &Path, terms: &Terms) -> io::Result<()> {
-    let info = dir.join(format!(
+    let library = dir.join(LIBRARY);
+    let info = library.join(format!(
         "pytest_memwatch-{}.dist-info",
         env!("CARGO_PKG_VERSION")
     ));
-    for made in [info.clone()]
-        .into_iter()
-        .chain(["slots", "results", "stacks", "abort"].map(|name| dir.join(name)))
-    {
+    let places = ["slots", "results", "stacks", "abort"].map(|name| dir.join(name));
+    for made in [&library, &info].into_iter().chain(&places) {
         fs::create_dir(made)?;
     }
-    fs::write(dir.join("memwatch_pytest.py"), PLUGIN)?;
+    // By this coverage takes what lies below for somebody else's. It would measure the plugin as the suite's own
+    // code otherwise, and not find it any more when it reports.
+    fs::write(dir.join("pyvenv.cfg"), "")?;
+    fs::write(library.join("memwatch_pytest.py"), PLUGIN)?;
     fs::write(info.join("METADATA"), metadata())?;
     // The name of the entry must be the module's: pytest takes it for the same plugin then, however it was
     // asked for.
@@ -311,7 +320,7 @@ mod tests {
         let home = Home::make(&Terms::default()).expect("a place");
         let about = fs::metadata(home.path()).expect("made");
         assert_eq!(about.mode() & 0o777, 0o700);
-        assert!(home.path().join("memwatch_pytest.py").is_file());
+        assert!(home.path().join("lib/memwatch_pytest.py").is_file());
         let path = home.path().to_owned();
         sweep(path.parent().expect("in a place"));
         assert!(path.exists(), "its owner lives");
@@ -332,7 +341,8 @@ mod tests {
     #[test]
     fn the_environment_keeps_what_was_there_and_adds_no_empty_element() {
         let home = Home::make(&Terms::default()).expect("a place");
-        let dir = home.path().to_str().expect("text");
+        let dir = home.path().join("lib");
+        let dir = dir.to_str().expect("text");
         for (inherited, path) in [
             (&[][..], dir.to_owned()),
             (&[("PYTHONPATH", "")][..], dir.to_owned()),

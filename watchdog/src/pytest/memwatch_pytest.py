@@ -1,6 +1,6 @@
 """memwatch's plugin for pytest: says which test runs, measures it, and fails it when memwatch asks.
 
-`memwatch attach` puts this one file on PYTHONPATH, in a directory of its run; the same file is the
+`memwatch attach` puts this one file on PYTHONPATH, below the directory of its run; the same file is the
 package pytest-memwatch. Without such a directory it knows its options and its marker, and does nothing.
 
 What it writes there memwatch reads from outside, also after this process was killed:
@@ -20,6 +20,7 @@ Standard library only; Python 3.8 and later, pytest 6.2 and later.
 import errno
 import faulthandler
 import gc
+import importlib.metadata
 import json
 import mmap
 import os
@@ -43,6 +44,7 @@ MARKER = "memwatch(memory=None, timeout=None): limits for this test under memwat
 IDLE, COLLECT, SETUP, CALL, TEARDOWN, OVER = range(6)
 PAGE = resource.getpagesize()
 pread, write = os.pread, os.write  # for each test several times
+HERE = os.path.dirname(os.path.abspath(__file__))
 
 # The code object that calls a collector, a setup, a test or a teardown, and catches what it raises: an
 # exception from a signal handler below this frame fails the test, anywhere else it would end the run.
@@ -56,10 +58,32 @@ if FROM_CALL is None:  # before pytest 7
 # ---------------------------------------------------------------- options
 
 
-def pytest_addoption(parser):
+def pytest_addoption(parser, pluginmanager):
     parser.addini("memwatch", "what a pytest without memwatch does: off, require or reexec", default="")
     parser.addini("memwatch_test_memory", "the most by which one test may grow under memwatch: 500M", default="")
     parser.addini("memwatch_test_timeout", "the longest that one test may take under memwatch: 30s", default="")
+    stay_out_of_lists(pluginmanager)
+
+
+def stay_out_of_lists(manager):
+    """Has lists of plugins, as in pytest's header, be what they are without memwatch: what is installed."""
+    if not is_injected():
+        return
+    module, listed = sys.modules[__name__], manager.list_plugin_distinfo
+
+    def list_plugin_distinfo():
+        pairs = []
+        for plugin, dist in listed():
+            if plugin is module:
+                # The package may be installed besides: then that is what is shown.
+                others = importlib.metadata.distributions(name="pytest-memwatch")
+                others = [other for other in others if str(other.locate_file("")) != HERE]
+                pairs += [(plugin, type(dist)(other)) for other in others[:1]]
+            else:
+                pairs.append((plugin, dist))
+        return pairs
+
+    manager.list_plugin_distinfo = list_plugin_distinfo
 
 
 def parse_size(text):
@@ -110,7 +134,7 @@ def project_says(config, key):
 
 def run_directory():
     """The directory of the run that this process belongs to, or None."""
-    for path in (os.path.dirname(os.path.abspath(__file__)), os.environ.get("MEMWATCH_RUN", "")):
+    for path in (os.path.dirname(HERE), os.environ.get("MEMWATCH_RUN", "")):
         if path and os.path.isfile(os.path.join(path, "run.json")):
             return path
     return None
@@ -161,6 +185,35 @@ def pytest_configure(config):
         return
     Watcher.of_this_process = watcher
     config.pluginmanager.register(watcher, "memwatch-watcher")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection():
+    # Whoever measures coverage has begun by now, in a worker of pytest-xdist too.
+    stay_out_of_coverage()
+
+
+def stay_out_of_coverage():
+    """Has coverage not take this file for the suite's: a report would fail for want of it after the run.
+
+    Newer versions take it for somebody else's by themselves, as there is a pyvenv.cfg above it. For older
+    ones this takes back what they decided, and what they have seen so far; with names that 5.0 to 7.17 have.
+    """
+    coverage = sys.modules.get("coverage")
+    if coverage is None or not is_injected():
+        return
+    try:
+        collector = coverage.Coverage.current()._collector
+        decided = collector.should_trace_cache[__file__]
+        decided.trace = False
+        collector.data.pop(decided.source_filename, None)
+    except (AttributeError, KeyError, TypeError):  # not at work, or another version
+        pass
+
+
+def is_injected():
+    """Whether this file lies in the directory of a run, and is nobody's package."""
+    return os.path.isfile(os.path.join(os.path.dirname(HERE), "run.json"))
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -760,6 +813,7 @@ class Watcher:
             config.pluginmanager.register(Properties(self), "memwatch-properties")
         self.serial = 0
         self.test = None  # what is known of the test that runs
+        self.called = set()  # what ran in workers of pytest-xdist, whatever came of it
         self.wreck = None  # the traceback of a test that memwatch has failed
         self.leftovers = Leftovers(config)
         self.left = []  # what was left behind and fails the session
@@ -889,13 +943,15 @@ class Watcher:
             return
         if self.ended_size == 0 and not self.config.pluginmanager.has_plugin("memwatch-refuser"):
             self.config.pluginmanager.register(Refuser(self), "memwatch-refuser")
-        for line in os.pread(self.ended_fd, size, 0).splitlines():
+        new = os.pread(self.ended_fd, size - self.ended_size, self.ended_size)
+        lines, _, rest = new.rpartition(b"\n")  # the last line may not be whole yet
+        self.ended_size = size - len(rest)
+        for line in lines.splitlines():
             try:
                 entry = json.loads(line)
                 self.ended[entry["id"]] = entry
-            except (ValueError, KeyError, TypeError):  # the last line is not whole yet
+            except (ValueError, KeyError, TypeError):
                 continue
-        self.ended_size = size
 
     def why_ended(self, node_id):
         """Why the process that ran this was killed; None too if it was for another test's memory."""
@@ -908,7 +964,8 @@ class Watcher:
     @pytest.hookimpl(tryfirst=True)
     def pytest_collectstart(self, collector):
         self.serial += 1
-        self.slot.write(self.serial, collector.nodeid, COLLECT, time.monotonic_ns(), self.gauge.rss(), 0, 0)
+        self.collect_rss = self.gauge.rss()
+        self.slot.write(self.serial, collector.nodeid, COLLECT, time.monotonic_ns(), self.collect_rss, 0, 0)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_make_collect_report(self, collector):
@@ -917,6 +974,21 @@ class Watcher:
             return None
         text = "memwatch: the process that collected this was killed, so it is not tried again: %s" % why
         return pytest.CollectReport(collector.nodeid, "failed", text, [])
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collectreport(self, report):
+        if self.failed[0] != self.serial or self.failed[1] is None:
+            return
+        self.give_back()
+        # What it did not give back is its own, and not that of whoever runs when that is too much.
+        self.tell(
+            {
+                "collected": report.nodeid,
+                "serial": self.serial,
+                "rss_before_bytes": self.collect_rss,
+                "rss_after_bytes": self.gauge.rss(),
+            }
+        )
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_finish(self, session):
@@ -961,6 +1033,8 @@ class Watcher:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report):
         test = self.test
+        if test is None and report.when == "call":  # told by a worker
+            self.called.add(report.nodeid)
         if test is None or report.nodeid != test.id:
             return
         outcome, when = report.outcome, report.when
@@ -989,24 +1063,56 @@ class Watcher:
 
     # -- the controller of pytest-xdist
 
+    @pytest.hookimpl(hookwrapper=True, optionalhook=True)
+    def pytest_xdist_make_scheduler(self):
+        outcome = yield
+        scheduler = outcome.get_result()
+        # loadscope, loadfile, loadgroup: these give a dead worker's units back, finished ones too. A worker that
+        # is handed a finished one gets nothing to do by it, is never asked again, and the run waits for ever.
+        if all(hasattr(scheduler, name) for name in ("assigned_work", "workqueue", "_reschedule")):
+            xdists_own = scheduler.remove_node
+            scheduler.remove_node = lambda node: self.remove_node(scheduler, node, xdists_own)
+
+    def remove_node(self, scheduler, node, xdists_own):
+        """What the scheduler does with a worker that is no more, where memwatch killed it."""
+        units = scheduler.assigned_work[node]
+        pending = {test: unit for unit in units.values() for test, is_over in unit.items() if not is_over}
+        entry = self.wait_for_ended(pending)
+        if entry is None:
+            return xdists_own(node)
+        test = entry["id"]
+        pending[test][test] = test in self.called or not entry.get("bystander")
+        del scheduler.assigned_work[node]
+        scheduler.workqueue.update((scope, unit) for scope, unit in units.items() if not all(unit.values()))
+        for other in scheduler.assigned_work:
+            scheduler._reschedule(other)
+        return test
+
+    def wait_for_ended(self, tests):
+        """What memwatch wrote of one of these, right after it killed its process: xdist may be as fast."""
+        for _ in range(50 if tests else 0):
+            self.read_ended()
+            for test in tests:
+                if test in self.ended and not self.ended[test].get("is_known"):
+                    return self.ended[test]
+            time.sleep(0.005)
+        return None
+
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, crashitem, report, sched):
-        # memwatch writes down whom it killed right after the kill, and xdist may be as fast.
-        for _ in range(50):
-            self.read_ended()
-            if crashitem in self.ended:
-                break
-            time.sleep(0.005)
-        entry = self.ended.get(crashitem)
+        entry = self.wait_for_ended([crashitem])
         if entry is None:
             return
+        entry["is_known"] = True  # if its next process dies, then of something else
         report.longrepr = "%s\nmemwatch: %s" % (report.longrepr, entry.get("why", ""))
         if entry.get("bystander"):
-            try:
-                sched.mark_test_pending(crashitem)
-            except NotImplementedError:  # this scheduler runs it again by itself
-                pass
-            report.outcome = "rerun"
+            if crashitem not in self.called:
+                try:
+                    sched.mark_test_pending(crashitem)
+                except NotImplementedError:  # this scheduler has seen to it
+                    pass
+            # It is told of where it runs again: this is nothing to see in the terminal, and nothing bad in JUnit's file.
+            report.outcome, report.when, report.longrepr = "passed", "teardown", None
 
     # -- the end
 

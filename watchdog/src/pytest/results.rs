@@ -13,6 +13,8 @@ pub struct Results {
     pub selected: Option<u64>,
     /// Its tests, in the order in which they ended.
     pub tests: Vec<TestLine>,
+    /// Collectors that memwatch had fail, and what they kept of the memory.
+    pub collected: Vec<CollectorLine>,
     /// What was found to have been left behind when the session ended, by the serial of the test.
     pub leaks: BTreeMap<u64, Vec<LeakLine>>,
     /// The exit status of the session, if it ended.
@@ -82,6 +84,17 @@ pub struct TestLine {
     pub failed_by_memwatch: Option<String>,
 }
 
+/// A collector, such as a module, that memwatch had fail.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct CollectorLine {
+    /// Node id.
+    pub collected: String,
+    /// Resident before.
+    pub rss_before_bytes: u64,
+    /// Resident when it had failed.
+    pub rss_after_bytes: u64,
+}
+
 /// Something left behind.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct LeakLine {
@@ -100,6 +113,7 @@ pub struct LeakLine {
 enum Line {
     Session(Session),
     Test(TestLine),
+    Collector(CollectorLine),
     Leaks { leaks: Vec<LeakLine>, serial: u64 },
     Selected { selected: u64 },
     Exit { exit: i64 },
@@ -117,6 +131,7 @@ impl Results {
             match serde_json::from_slice(line) {
                 Ok(Line::Session(session)) => results.session = Some(session),
                 Ok(Line::Test(test)) => results.tests.push(test),
+                Ok(Line::Collector(collector)) => results.collected.push(collector),
                 Ok(Line::Leaks { leaks, serial }) => {
                     results.leaks.entry(serial).or_default().extend(leaks);
                 }
@@ -140,6 +155,7 @@ mod tests {
 {"selected":2}
 {"test":"t.py::a","serial":4,"began_ns":7,"outcome":"passed","call_us":61,"wall_us":365,"peak_bytes":null,"later":1}
 {"leaks":[{"kind":"threads","count":1,"names":["t"]}],"serial":4}
+{"collected":"t.py","serial":1,"rss_before_bytes":5,"rss_after_bytes":9}
 {"exit":1}
 {"test":"t.py::b","ser"#;
         let results = Results::parse(text);
@@ -148,6 +164,7 @@ mod tests {
         assert_eq!(results.tests.len(), 1);
         assert_eq!(results.tests[0].call_us, Some(61));
         assert_eq!(results.leaks[&4][0].kind, "threads");
+        assert_eq!(results.collected[0].rss_after_bytes, 9);
         assert_eq!(results.unreadable, 1);
     }
 

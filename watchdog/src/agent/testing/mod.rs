@@ -24,6 +24,7 @@ use crate::pytest::home::Ended;
 use crate::pytest::results::Results;
 use crate::pytest::{Home, HomeError, Phase, Slot, Terms};
 use crate::watch::{Member, Rung};
+use blame::What;
 pub use board::{Board, Notice as OnBoard};
 use eye::{Eye, News, Shared, Told, stat_of};
 use std::collections::BTreeMap;
@@ -314,7 +315,7 @@ impl Testing {
     fn culprit(&self, slot: &Slot, growth_bytes: u64) -> Option<blame::Blame> {
         let over = self.shared.home.results(slot.pid).unwrap_or_default();
         let id = String::from_utf8_lossy(&slot.id);
-        blame::blame(Some((&id, growth_bytes)), &Results::parse(&over).tests)
+        blame::blame(Some((&id, growth_bytes)), &Results::parse(&over))
     }
 
     fn fail(&mut self, slot: &Slot, number: u32, why: &str) {
@@ -345,8 +346,8 @@ impl Testing {
         }
         let growth_bytes = rss_bytes.saturating_sub(slot.rss_bytes);
         let culprit = self.culprit(&slot, growth_bytes);
-        let bystander =
-            culprit.filter(|blame| !blame.runs && blame.growth_bytes > 4 * growth_bytes);
+        let bystander = culprit
+            .filter(|blame| blame.what != What::Runs && blame.growth_bytes > 4 * growth_bytes);
         let id = String::from_utf8_lossy(&slot.id).into_owned();
         let why = match &bystander {
             Some(blame) => format!("{why}; the memory is that of {}", blame.id),
@@ -358,6 +359,15 @@ impl Testing {
             why: &why,
             bystander: bystander.is_some(),
         });
+        // A module that keeps the memory though it has failed would take it again where it is collected next.
+        if let Some(blame) = bystander.filter(|blame| blame.what == What::Collected) {
+            let _ = self.shared.home.tell_ended(&Ended {
+                id: &blame.id,
+                pid: slot.pid,
+                why: &why,
+                bystander: false,
+            });
+        }
         self.ended.push(EndedTest {
             slot,
             at,

@@ -41,7 +41,11 @@ pub(super) fn gather(
         suite.selected = suite.selected.max(results.selected);
         suite.lost += results.unreadable;
         let of_process = ended.iter().filter(|ended| ended.slot.pid == pid);
-        for ended in of_process.clone() {
+        // What is collected is no test; the intervention names it.
+        let killed_tests = of_process
+            .clone()
+            .filter(|ended| ended.slot.phase != Phase::Collect);
+        for ended in killed_tests {
             suite.tests.push(killed(ended, worker.clone(), began));
         }
         // What ran when its process died of something else.
