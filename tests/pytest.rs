@@ -430,3 +430,50 @@ fn a_bare_pytest_is_sent_to_memwatch_where_the_project_wants_it() {
     let ran = lab.attach(&["--cmd", &line]).expect_verdict("finished", 0);
     expect_outcomes(&ran, &[("test_it", "passed")]);
 }
+
+#[test]
+fn tests_are_chosen_by_what_they_took_in_an_earlier_run() {
+    let lab = Lab::new();
+    let text = "
+def test_large():
+    x = bytearray(150 << 20)
+def test_small(): pass
+";
+    suite(&lab, &[], text, &[]).expect_verdict("finished", 0);
+    let suite_dir = lab.file("suite");
+    fs::write(
+        suite_dir.join("pytest.ini"),
+        "[pytest]\nmemwatch_markers = markers.json\n",
+    )
+    .expect("a file");
+    // The ids of that run are from where it was started.
+    let classify = |report: &str| {
+        let mut command = lab.command(lab::MEMWATCH);
+        command
+            .args(["tests", "classify", report, "--write"])
+            .arg(suite_dir.join("markers.json"));
+        lab.run(command).expect(0);
+    };
+    fs::write(
+        suite_dir.join("markers.json"),
+        r#"{"version":1,"markers":{}}"#,
+    )
+    .expect("a file");
+    let ran = suite(&lab, &[], text, &[]).expect_verdict("finished", 0);
+    fs::write(lab.file("run.json"), ran.report.to_string()).expect("a file");
+    classify(&lab.file("run.json").display().to_string());
+    let ran = suite(
+        &lab,
+        &[],
+        text,
+        &["-m", "not memory_intensive", "--strict-markers"],
+    )
+    .expect_verdict("finished", 0);
+    expect_outcomes(&ran, &[("test_small", "passed")]);
+    fs::write(suite_dir.join("markers.json"), "junk").expect("a file");
+    let ran = suite(&lab, &[], text, &[]).expect(4);
+    assert!(
+        ran.err.contains("memwatch tests classify --write"),
+        "{ran:#?}"
+    );
+}

@@ -99,6 +99,7 @@ fn test(id: &str, mib: u64) -> Test {
         major_faults: None,
         reclaim_us: None,
         leaks: Vec::new(),
+        answered_us: None,
         ended_by_memwatch: None,
     }
 }

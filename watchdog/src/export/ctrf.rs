@@ -239,6 +239,7 @@ mod tests {
         let suite = record.suite.as_mut().expect("tests");
         let again = Test {
             outcome: Outcome::Passed,
+            answered_us: None,
             ended_by_memwatch: None,
             ..suite.tests[1].clone()
         };

@@ -261,6 +261,7 @@ pub(crate) fn tested() -> Suite {
             count: 1,
             names: vec!["/tmp/a.txt".into()],
         }],
+        answered_us: None,
         ended_by_memwatch: None,
     };
     let killed = suite::Test {

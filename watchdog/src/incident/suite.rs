@@ -71,6 +71,8 @@ pub struct Test {
     /// What it left behind.
     #[serde(default)]
     pub leaks: Vec<Leak>,
+    /// How long it took to fail from when memwatch asked it to; `None` if it was not asked, or did not answer.
+    pub answered_us: Option<u64>,
     /// Why memwatch failed it or killed its process; `None` if it did not.
     pub ended_by_memwatch: Option<Text>,
 }

@@ -5,6 +5,7 @@
 //! lies in memory where that can be had: what the plugin writes must not wait for a disk under pressure.
 
 use super::PLUGIN;
+use crate::host::clock;
 use serde::Serialize;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
@@ -162,10 +163,13 @@ impl Home {
         #[derive(Serialize)]
         struct Request<'a> {
             serial: u64,
+            /// Now, on the monotonic clock: how long the answer takes is told by who gives it.
+            at_ns: u64,
             why: &'a str,
         }
+        let at_ns = clock::now().as_nanos() as u64;
         let mut file = tempfile::NamedTempFile::new_in(self.path().join("abort"))?;
-        serde_json::to_writer(&mut file, &Request { serial, why })?;
+        serde_json::to_writer(&mut file, &Request { serial, at_ns, why })?;
         file.persist(self.file("abort", pid))?;
         Ok(())
     }
@@ -378,7 +382,8 @@ mod tests {
         let home = Home::make(&Terms::default()).expect("a place");
         home.ask_to_fail(7, 3, "too \"much\"").expect("room");
         let request = fs::read_to_string(home.file("abort", 7)).expect("written");
-        assert_eq!(request, r#"{"serial":3,"why":"too \"much\""}"#);
+        assert!(request.starts_with(r#"{"serial":3,"at_ns":"#), "{request}");
+        assert!(request.ends_with(r#","why":"too \"much\""}"#), "{request}");
         let ended = Ended {
             id: "t.py::a",
             pid: 7,

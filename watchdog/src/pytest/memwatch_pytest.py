@@ -61,6 +61,7 @@ if FROM_CALL is None:  # before pytest 7
 def pytest_addoption(parser, pluginmanager):
     parser.addini("memwatch", "what a pytest without memwatch does: off, require or reexec", default="")
     parser.addini("memwatch_test_memory", "the most by which one test may grow under memwatch: 500M", default="")
+    parser.addini("memwatch_markers", "a file of `memwatch tests classify --write`: tests are marked by it", default="")
     parser.addini("memwatch_test_timeout", "the longest that one test may take under memwatch: 30s", default="")
     stay_out_of_lists(pluginmanager)
 
@@ -176,6 +177,11 @@ def send_to_memwatch(early_config):
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config):
     config.addinivalue_line("markers", MARKER)
+    markers = read_markers(config)
+    if markers:
+        for name in sorted({name for names in markers.values() for name in names}):
+            config.addinivalue_line("markers", "%s: by `memwatch tests classify`" % name)
+        config.pluginmanager.register(Marking(markers), "memwatch-marking")
     run = run_directory()
     if run is None or is_test_of_another() or Watcher.of_this_process is not None:
         return
@@ -237,6 +243,36 @@ def workers_cap():
     """The most workers of pytest-xdist that the terms of the run allow, or None."""
     run = run_directory()
     return read_terms(run).get("workers") if run and not is_test_of_another() else None
+
+
+def read_markers(config):
+    """Which test is to be marked how, from the file that the project names; nothing if it names none."""
+    name = project_says(config, "markers")
+    if not name:
+        return {}
+    path = os.path.join(str(getattr(config, "rootpath", None) or config.rootdir), name)
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+        markers = content["markers"] if content["version"] == 1 else None
+    except (OSError, ValueError, KeyError, TypeError) as why:
+        raise pytest.UsageError("memwatch: %s cannot be read: %r; write it with: memwatch tests classify --write" % (path, why))
+    if markers is None:
+        raise pytest.UsageError("memwatch: %s is of another version; write it again: memwatch tests classify --write" % path)
+    return markers
+
+
+class Marking:
+    """Marks tests before any is chosen by its marks."""
+
+    def __init__(self, markers):
+        self.markers = markers
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, items):
+        for item in items:
+            for name in self.markers.get(item.nodeid, ()):
+                item.add_marker(name)
 
 
 def read_terms(run):
@@ -743,7 +779,7 @@ class Test:
             yield "memwatch_growth_bytes", max(0, self.peak - self.rss_before)
         yield "memwatch_retained_bytes", max(0, self.rss_after - self.rss_before)
 
-    def line(self, failed_by_memwatch):
+    def line(self, failed_by_memwatch, answered_us):
         # Written by hand: the json module takes several times as long.
         more = "".join(',"%s_us":%d' % (phase, seconds * 1e6) for phase, seconds in self.phases.items())
         if self.outcome is not None:
@@ -751,7 +787,7 @@ class Test:
         if self.peak is not None:
             more += ',"peak_bytes":%d' % self.peak
         if failed_by_memwatch is not None:
-            more += ',"failed_by_memwatch":%s' % quoted(failed_by_memwatch)
+            more += ',"failed_by_memwatch":%s,"answered_us":%d' % (quoted(failed_by_memwatch), answered_us)
         return (
             '{"test":%s,"serial":%d,"line":%d,"began_ns":%d,"wall_us":%d,"cpu_us":%d,"rss_before_bytes":%d,'
             '"rss_after_bytes":%d,"minor_faults":%d,"major_faults":%d%s}\n'
@@ -907,10 +943,12 @@ class Watcher:
         if frame is None:
             return
         self.failed = self.serial, request.get("why", "failed by memwatch")
+        self.answered_us = (time.monotonic_ns() - request.get("at_ns", 0)) // 1000
         self.wreck = pytest.fail.Exception(self.failed[1])
         raise self.wreck
 
     failed = 0, None  # the test that was failed here last, and why
+    answered_us = 0  # how long that took from when memwatch asked
 
     def give_back(self):
         """Takes a failed test apart: its frames hold what it allocated (pytest keeps the traceback)."""
@@ -1058,7 +1096,7 @@ class Watcher:
         if test.wall_us is None:
             test.measure(self.gauge)
         why = self.failed[1] if self.failed[0] == test.serial else None
-        self.write(test.line(why))
+        self.write(test.line(why, self.answered_us))
         self.leftovers.look(test)
 
     # -- the controller of pytest-xdist

@@ -82,6 +82,8 @@ pub struct TestLine {
     pub major_faults: Option<u64>,
     /// Why memwatch had it fail, if it did.
     pub failed_by_memwatch: Option<String>,
+    /// How long it took to fail from when it was asked to.
+    pub answered_us: Option<u64>,
 }
 
 /// A collector, such as a module, that memwatch had fail.

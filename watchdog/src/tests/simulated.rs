@@ -48,6 +48,7 @@ pub(crate) fn test(id: &str, memory_bytes: u64, wall_us: u64) -> Test {
         major_faults: None,
         reclaim_us: None,
         leaks: Vec::new(),
+        answered_us: None,
         ended_by_memwatch: None,
     }
 }

@@ -103,6 +103,7 @@ fn told(pid: u32, line: &TestLine, worker: Option<Text>, began: Duration) -> Tes
         major_faults: line.major_faults,
         reclaim_us: None,
         leaks: Vec::new(),
+        answered_us: line.answered_us,
         ended_by_memwatch: line
             .failed_by_memwatch
             .as_deref()
@@ -244,6 +245,7 @@ fn unfinished(slot: &Slot, worker: Option<Text>, began: Duration) -> Test {
         major_faults: None,
         reclaim_us: None,
         leaks: Vec::new(),
+        answered_us: None,
         ended_by_memwatch: None,
     }
 }

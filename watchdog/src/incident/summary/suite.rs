@@ -206,6 +206,7 @@ mod tests {
             leaks: Vec::new(),
             peak_bytes: None,
             wall_us: 500,
+            answered_us: None,
             ended_by_memwatch: None,
             ..sample::tested().tests[0].clone()
         }
