@@ -13,7 +13,13 @@ use crate::workspace::{cargo, step, target_dir};
 /// If the machine lacks what a test needs, or a test fails.
 pub(crate) fn run() -> Result<()> {
     machine::require()?;
-    let python = Python::with_packages(&["pytest", "pytest-xdist", "numpy", "pre-commit"])?;
+    let python = Python::with_packages(&[
+        "pytest",
+        "pytest-xdist",
+        "pytest-rerunfailures",
+        "numpy",
+        "pre-commit",
+    ])?;
 
     step(
         "unit, property and fixture tests",
