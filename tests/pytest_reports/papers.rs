@@ -150,3 +150,27 @@ def test_limited():
         "{page}"
     );
 }
+
+#[test]
+fn a_test_that_is_run_again_is_there_as_often() {
+    let flaky = r#"
+tries = []
+def test_flaky():
+    tries.append(1)
+    assert len(tries) == 3
+def test_steady(): pass
+"#;
+    let suite = Suite::of(&[("test_flaky.py", flaky)]);
+    let ctrf = suite.lab.file("ctrf.json").display().to_string();
+    let ran = suite.run(&["--ctrf", &ctrf], &["--reruns", "3"]).expect(0);
+    let tests = ran.report["suite"]["tests"].as_array().expect("a list");
+    let outcomes: Vec<_> = tests.iter().map(|test| &test["outcome"]).collect();
+    assert_eq!(outcomes, ["failed", "failed", "passed", "passed"]);
+    assert!(ran.err.contains("2: 2 passed; 2 reruns"), "{}", ran.err);
+    let report: Value = serde_json::from_str(&suite.lab.read("ctrf.json")).expect("JSON");
+    let test = &report["results"]["tests"][0];
+    assert_eq!(
+        (&test["flaky"], &test["retries"]),
+        (&true.into(), &2.into())
+    );
+}

@@ -4,6 +4,7 @@
 //!
 //! Each table has a file of its own; `statistics` says what the numbers can tell.
 
+mod abort;
 mod agent;
 mod awake;
 mod budget;
@@ -56,6 +57,8 @@ enum Table {
     Pytest,
     /// What memwatch costs a test suite with its plugin, and what other plugins cost.
     Tests,
+    /// How soon a test fails that is asked to, calm and in reclaim.
+    Abort,
     /// memwatch's own processor time and memory.
     Agent,
     /// From the stall's budget being used up to the victim's exit.
@@ -93,6 +96,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             Table::Target => operations::inside(&release, &scratch, runs(6, 90))?,
             Table::Pytest => pytest::run(&release, &scratch, runs(6, 30))?,
             Table::Tests => tests::run(&release, &scratch, runs(6, 30))?,
+            Table::Abort => abort::run(&release, &scratch, runs(2, 10))?,
             Table::Agent => agent::run(&release, seconds(5, 30))?,
             Table::Reaction => reaction::run(&release, &scratch, runs(6, 50))?,
             Table::MemoryBack => memory_back::run(&release, &scratch, runs(6, 60))?,

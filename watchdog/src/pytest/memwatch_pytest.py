@@ -745,7 +745,7 @@ class Test:
     """A test that runs, and what it used."""
 
     __slots__ = (
-        "serial", "id", "lineno", "rss_before", "usage", "began", "began_ns", "phases", "outcome",
+        "serial", "id", "lineno", "rss_before", "usage", "began", "began_ns", "phases", "outcome", "again",
         "wall_us", "cpu_us", "rss_call", "rss_teardown", "rss_after", "peak", "minor_faults", "major_faults",
     )  # fmt: skip
 
@@ -754,7 +754,7 @@ class Test:
         file, line, _ = item.location
         # What is inherited is defined in another file than its node id names.
         self.lineno = 0 if line is None or not self.id.startswith(file) else line + 1
-        self.phases, self.outcome, self.wall_us = {}, None, None
+        self.phases, self.outcome, self.again, self.wall_us = {}, None, False, None
         self.rss_teardown = 0
         self.rss_before = self.rss_call = gauge.rss()
         gauge.reset_peak()
@@ -848,7 +848,7 @@ class Watcher:
         if getattr(config.option, "xmlpath", None):
             config.pluginmanager.register(Properties(self), "memwatch-properties")
         self.serial = 0
-        self.test = None  # what is known of the test that runs
+        self.test = self.item = None  # what is known of the test that runs, and itself
         self.called = set()  # what ran in workers of pytest-xdist, whatever came of it
         self.wreck = None  # the traceback of a test that memwatch has failed
         self.leftovers = Leftovers(config)
@@ -1042,9 +1042,13 @@ class Watcher:
             self.leftovers.begin()
         if self.worker:  # the killed process of a test was another worker
             self.read_ended()
+        self.begin(item)
+
+    def begin(self, item):
         serial = self.serial = self.serial + 1
         memory, timeout = self.limits_of(item)
         test = self.test = Test(serial, item, self.gauge)
+        self.item = item
         self.slot.write(serial, test.id, SETUP, test.began_ns, test.rss_before, memory, timeout, test.lineno)
 
     @pytest.hookimpl(tryfirst=True)
@@ -1085,6 +1089,9 @@ class Watcher:
             test.outcome = outcome
         elif outcome == "failed":
             test.outcome = "error"
+        if outcome == "rerun":  # by pytest-rerunfailures, which goes on with the same item
+            test.outcome = "failed" if when == "call" else "error"
+            test.again = True
 
     def pytest_runtest_logfinish(self, nodeid):
         test, self.test = self.test, None
@@ -1098,6 +1105,8 @@ class Watcher:
         why = self.failed[1] if self.failed[0] == test.serial else None
         self.write(test.line(why, self.answered_us))
         self.leftovers.look(test)
+        if test.again:
+            self.begin(self.item)
 
     # -- the controller of pytest-xdist
 

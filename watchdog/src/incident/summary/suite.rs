@@ -5,6 +5,7 @@ use super::super::paragraph::{Paragraph, columns};
 use super::super::suite::{Leak, Outcome, Suite, Test};
 use super::super::{Record, Text, human};
 use super::TOLD;
+use std::collections::BTreeMap;
 
 /// As many of those that grew the most, and of those that took the longest, are told.
 const MOST: usize = 5;
@@ -49,7 +50,13 @@ fn outcomes(suite: &Suite) -> String {
         Outcome::Xpassed,
         Outcome::Unknown,
     ];
-    let ran = suite.tests.len() as u64;
+    // Of one that ran several times the last one counts.
+    let last: BTreeMap<&Text, Outcome> = suite
+        .tests
+        .iter()
+        .map(|test| (&test.id, test.outcome))
+        .collect();
+    let ran = last.len() as u64;
     let all = match suite.selected {
         Some(selected) if selected != ran => format!("{ran} of {selected}"),
         _ => ran.to_string(),
@@ -57,7 +64,7 @@ fn outcomes(suite: &Suite) -> String {
     let parts: Vec<String> = ORDER
         .into_iter()
         .filter_map(|outcome| {
-            let times = suite.tests.iter().filter(|t| t.outcome == outcome).count();
+            let times = last.values().filter(|&&how| how == outcome).count();
             (times > 0).then(|| format!("{times} {}", outcome.name()))
         })
         .collect();
@@ -71,7 +78,12 @@ fn outcomes(suite: &Suite) -> String {
     } else {
         parts.join(", ")
     };
-    format!("{all}: {parts}{left}")
+    let again = match suite.tests.len() as u64 - ran {
+        0 => String::new(),
+        1 => "; 1 rerun".to_owned(),
+        more => format!("; {more} reruns"),
+    };
+    format!("{all}: {parts}{again}{left}")
 }
 
 /// Those that memwatch failed or whose process it killed, unless an intervention that is told names them.
