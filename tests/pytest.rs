@@ -477,3 +477,28 @@ def test_small(): pass
         "{ran:#?}"
     );
 }
+
+#[test]
+fn what_a_test_spent_in_reclaim_is_told() {
+    let lab = Lab::new();
+    let big = lab.file("big");
+    let text = format!(
+        "
+import mmap, random
+def test_calm(): time.sleep(1)
+def test_thrashes():
+    with open({big:?}, 'w+b') as file:
+        file.truncate(256 << 20)
+        for _ in range(256): file.write(os.urandom(1 << 20))
+        pages = mmap.mmap(file.fileno(), 0)
+        until = time.monotonic() + 2.5
+        while time.monotonic() < until: pages[random.randrange(len(pages))]
+"
+    );
+    let options = ["--memory-max", "128M", "--on-pressure", "warn"];
+    let ran = suite(&lab, &options, &text, &[]).expect_verdict("finished", 0);
+    let tests = ran.report["suite"]["tests"].as_array().expect("a list");
+    let reclaim = |at: usize| tests[at]["reclaim_us"].as_u64();
+    assert_eq!(reclaim(0).unwrap_or(0), 0, "{ran:#?}");
+    assert!(reclaim(1) > Some(1000), "{ran:#?}");
+}

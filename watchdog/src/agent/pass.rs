@@ -301,6 +301,9 @@ impl Pass {
         members.look(now, eyes.listed(), |pid| eyes.stall_ns_of(pid));
         if let Some(board) = &self.charge.tests {
             members.mark_tests(board);
+            if eyes.kernel().is_some() && self.eyes.row.is_some() {
+                board.put_down_stalls(|pid| eyes.stall_ns_of(pid));
+            }
         }
         let unseen = members.unseen();
         let status = &self.charge.status;

@@ -16,6 +16,10 @@ struct Place {
     /// Pid above, the test's serial below; 0 while it is free.
     who: AtomicU64,
     start_ticks: AtomicU64,
+    /// What the process has spent in reclaim so far, in ns, by the deciding thread's last look at it; and whose
+    /// that is.
+    stall_ns: AtomicU64,
+    stalled: AtomicU64,
 }
 
 /// A process and its test.
@@ -50,6 +54,33 @@ impl Board {
         for place in places {
             place.who.store(0, Ordering::Release);
         }
+    }
+
+    /// Puts down what each has spent in reclaim so far, in ns.
+    pub fn put_down_stalls(&self, stall_ns: impl Fn(u32) -> u64) {
+        for place in &self.0 {
+            let who = place.who.load(Ordering::Acquire);
+            if who == 0 {
+                return;
+            }
+            // A reader between the two finds another's name, and takes nothing.
+            place.stalled.store(0, Ordering::Release);
+            place
+                .stall_ns
+                .store(stall_ns((who >> 32) as u32), Ordering::Release);
+            place.stalled.store(who, Ordering::Release);
+        }
+    }
+
+    /// What a process has spent in reclaim, by the last look of the deciding thread while it ran this test.
+    pub fn stall_ns(&self, notice: &Notice) -> Option<u64> {
+        let who = u64::from(notice.pid) << 32 | u64::from(notice.serial);
+        let place = self
+            .0
+            .iter()
+            .find(|place| place.stalled.load(Ordering::Acquire) == who)?;
+        let stall_ns = place.stall_ns.load(Ordering::Acquire);
+        (place.stalled.load(Ordering::Acquire) == who).then_some(stall_ns)
     }
 
     /// Marks those of `members` that run such a test with its serial.
@@ -99,6 +130,10 @@ mod tests {
             [3, 0, 0],
             "8 is another process of that number"
         );
+        assert_eq!(board.stall_ns(&notice(8, 4)), None, "not looked at yet");
+        board.put_down_stalls(|pid| u64::from(pid) * 100);
+        assert_eq!(board.stall_ns(&notice(8, 4)), Some(800));
+        assert_eq!(board.stall_ns(&notice(8, 5)), None, "another test");
         board.put_up([notice(9, 1)].into_iter());
         let mut members = [member(7, 5), member(9, 5)];
         board.mark(&mut members);

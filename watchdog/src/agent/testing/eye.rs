@@ -60,6 +60,15 @@ pub(in crate::agent) struct Told {
     pub(in crate::agent) hit: Vec<(u32, Stat, Outcome)>,
 }
 
+/// What is seen of a test from outside.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Seen {
+    /// The most that the processes held that it had started.
+    pub(super) children_bytes: u64,
+    /// What its process had spent in reclaim when it was seen first and last, in ns.
+    pub(super) stall_ns: Option<(u64, u64)>,
+}
+
 /// What the thread and the others share.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -68,8 +77,8 @@ pub(super) struct Shared {
     pub(super) news: ArrayQueue<News>,
     /// Tests that have run for a while and can be asked to fail.
     pub(super) long: Mutex<Vec<Notice>>,
-    /// The most that the children of a test held, by pid and serial.
-    pub(super) children: Mutex<BTreeMap<(u32, u64), u64>>,
+    /// What was seen of tests from outside, by pid and serial.
+    pub(super) seen: Mutex<BTreeMap<(u32, u64), Seen>>,
     pub(super) stop: AtomicBool,
 }
 
@@ -80,7 +89,7 @@ impl Shared {
             board: Arc::default(),
             news: ArrayQueue::new(NEWS),
             long: Mutex::default(),
-            children: Mutex::default(),
+            seen: Mutex::default(),
             stop: AtomicBool::new(false),
         }
     }
@@ -188,12 +197,7 @@ impl Eye {
             (self.wake)();
         }
         let listening = running.iter().filter(|(_, slot)| slot.can_abort);
-        let on_board = |(pid, slot): &(u32, Slot)| Notice {
-            pid: *pid,
-            start_ticks: slot.start_ticks,
-            // A serial that wrapped to nothing would read as no test.
-            serial: (slot.serial as u32).max(1),
-        };
+        let on_board = |(pid, slot): &(u32, Slot)| on_board(*pid, slot);
         self.shared.board.put_up(listening.clone().map(on_board));
         let ran = |slot: &Slot| now.saturating_sub(Duration::from_nanos(slot.began_ns));
         let long = listening
@@ -212,14 +216,18 @@ impl Eye {
     fn judge(&mut self, now: Duration, pid: u32, slot: Slot, tree: &Processes) {
         let descendants = tree.descendants(pid);
         let children_bytes: u64 = descendants.iter().map(|pid| tree.rss_bytes(*pid)).sum();
-        if children_bytes > 0 && slot.phase != Phase::Collect {
-            let mut children = self
+        let stall_ns = self.shared.board.stall_ns(&on_board(pid, &slot));
+        if slot.phase != Phase::Collect && (children_bytes > 0 || stall_ns.is_some()) {
+            let mut seen = self
                 .shared
-                .children
+                .seen
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
-            let most = children.entry((pid, slot.serial)).or_default();
-            *most = (*most).max(children_bytes);
+            let seen = seen.entry((pid, slot.serial)).or_default();
+            seen.children_bytes = seen.children_bytes.max(children_bytes);
+            if let Some(now) = stall_ns {
+                seen.stall_ns = Some((seen.stall_ns.map_or(now, |(first, _)| first), now));
+            }
         }
         if slot.memory_limit_bytes.is_none() && slot.timeout_us.is_none() {
             return;
@@ -312,6 +320,15 @@ impl Progress {
         }
         self.told = true;
         Some(idle)
+    }
+}
+
+fn on_board(pid: u32, slot: &Slot) -> Notice {
+    Notice {
+        pid,
+        start_ticks: slot.start_ticks,
+        // A serial that wrapped to nothing would read as no test.
+        serial: (slot.serial as u32).max(1),
     }
 }
 

@@ -245,14 +245,14 @@ impl Testing {
                 self.shared.slot(pid),
             ))
         };
-        let children = self
+        let seen = self
             .shared
-            .children
+            .seen
             .lock()
-            .map(|children| children.clone())
+            .map(|seen| seen.clone())
             .unwrap_or_default();
         let processes = pids.into_iter().filter_map(read).collect();
-        suite::gather(processes, &self.ended, &children, began)
+        suite::gather(processes, &self.ended, &seen, began)
     }
 
     /// Sessions that had a file of JUnit's to write, and ended before they could.

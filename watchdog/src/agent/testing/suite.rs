@@ -2,6 +2,7 @@
 //! tell any more. Pure.
 
 use super::EndedTest;
+use super::eye::Seen;
 use crate::incident::Text;
 use crate::incident::suite::{Leak, LeakKind, LeakOfSeveral, Outcome, Suite, Test};
 use crate::pytest::results::{LeakLine, Results, TestLine};
@@ -17,12 +18,12 @@ const NAMES: usize = 5;
 /// The most files of several that a record holds.
 const OF_SEVERAL: usize = 100;
 
-/// Puts the processes' tellings together. `children` is the most that what a test started held, by pid and
-/// serial.
+/// Puts the processes' tellings together. `seen` is what was seen of tests from outside, by pid
+/// and serial.
 pub(super) fn gather(
     processes: Vec<(u32, Results, Option<Slot>)>,
     ended: &[EndedTest],
-    children: &BTreeMap<(u32, u64), u64>,
+    seen: &BTreeMap<(u32, u64), Seen>,
     began: Duration,
 ) -> Option<Suite> {
     let mut suite = Suite::default();
@@ -66,7 +67,12 @@ pub(super) fn gather(
                 .map_or(&[][..], Vec::as_slice);
             let mut test = told(pid, &line, worker.clone(), began);
             test.leaks = own(leaks, &of_several);
-            test.children_peak_bytes = children.get(&(pid, line.serial)).copied();
+            if let Some(seen) = seen.get(&(pid, line.serial)) {
+                test.children_peak_bytes = Some(seen.children_bytes).filter(|&bytes| bytes > 0);
+                test.reclaim_us = seen
+                    .stall_ns
+                    .map(|(first, last)| last.saturating_sub(first) / 1000);
+            }
             suite.tests.push(test);
         }
     }
