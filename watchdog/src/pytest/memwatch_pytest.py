@@ -551,6 +551,7 @@ class Watcher:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item):
+        self.slot.enter(SETUP)  # for the first time, or again
         why = self.why_ended(item.nodeid)
         if why is not None:
             text = "memwatch: the process that ran this test was killed, so it is not tried again: %s" % why
@@ -581,7 +582,7 @@ class Watcher:
                         item.user_properties.append(("memwatch_" + name, test["figures"][name]))
 
     def measure(self, test):
-        before, after = test.pop("usage"), resource.getrusage(resource.RUSAGE_SELF)
+        before, after = test["usage"], resource.getrusage(resource.RUSAGE_SELF)
         rss, peak = self.gauge.rss(), self.gauge.peak(after)
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         test["figures"] = {
@@ -611,6 +612,8 @@ class Watcher:
             test["outcome"] = "error"
 
     def pytest_runtest_logfinish(self, nodeid):
+        if self.test is not None and self.test["outcome"] == "rerun":  # pytest-rerunfailures is not done with it
+            return
         test, self.test = self.test, None
         if test is None or test["id"] != nodeid:
             return
