@@ -358,3 +358,75 @@ def pytest_testnodedown(node, error):
         lab.read("junit.xml")
     );
 }
+
+/// The plugin as a project has it: installed, and no run of memwatch's.
+fn installed(lab: &Lab) -> std::path::PathBuf {
+    let dir = lab.file("installed");
+    let info = dir.join("pytest_memwatch-0.dist-info");
+    fs::create_dir_all(&info).expect("a directory");
+    fs::write(dir.join("memwatch_pytest.py"), memwatch::pytest::PLUGIN).expect("a file");
+    fs::write(
+        info.join("METADATA"),
+        "Metadata-Version: 2.1\nName: pytest-memwatch\nVersion: 0\n",
+    )
+    .expect("a file");
+    fs::write(
+        info.join("entry_points.txt"),
+        memwatch::pytest::ENTRY_POINTS,
+    )
+    .expect("a file");
+    dir
+}
+
+#[test]
+fn a_bare_pytest_is_sent_to_memwatch_where_the_project_wants_it() {
+    let lab = Lab::new();
+    let suite = lab.file("suite");
+    fs::create_dir_all(&suite).expect("a directory");
+    fs::write(
+        suite.join("test_it.py"),
+        "import os\ndef test_it(): assert 'MEMWATCH_ATTACHED' in os.environ\n",
+    )
+    .expect("a file");
+    let bin = lab.file("bin");
+    fs::create_dir_all(&bin).expect("a directory");
+    std::os::unix::fs::symlink(lab::MEMWATCH, bin.join("memwatch")).expect("a link");
+    let path = format!(
+        "{}:{}",
+        bin.display(),
+        std::env::var("PATH").unwrap_or_default()
+    );
+    let installed = installed(&lab);
+    let pytest = |config: &str, path: &str| {
+        fs::write(suite.join("pytest.ini"), format!("[pytest]\n{config}\n")).expect("a file");
+        let mut command = lab.command(python());
+        command
+            .args(["-m", "pytest", "-q", "-p", "no:cacheprovider"])
+            .arg(&suite)
+            .env("PYTHONPATH", &installed)
+            .env("PATH", path);
+        command
+    };
+    let ran = lab.run(pytest("memwatch = require", &path)).expect(4);
+    assert!(
+        ran.err.contains("run: memwatch attach -- pytest"),
+        "{ran:#?}"
+    );
+    let ran = lab.run(pytest("memwatch = sometimes", &path)).expect(4);
+    assert!(ran.err.contains("write off, require or reexec"), "{ran:#?}");
+    lab.run(pytest("memwatch = off", &path)).expect(1);
+    let ran = lab.run(pytest("memwatch = reexec", &path)).expect(0);
+    assert!(ran.err.contains("memwatch: "), "its summary: {ran:#?}");
+    let ran = lab.run(pytest("memwatch = reexec", "/nowhere")).expect(4);
+    assert!(ran.err.contains("install memwatch"), "{ran:#?}");
+    // Under memwatch it is what it is elsewhere, with the plugin twice.
+    let python = python();
+    let line = format!(
+        "PYTHONPATH=$PYTHONPATH:{} {python} -m pytest -q {}",
+        installed.display(),
+        suite.display()
+    );
+    fs::write(suite.join("pytest.ini"), "[pytest]\nmemwatch = require\n").expect("a file");
+    let ran = lab.attach(&["--cmd", &line]).expect_verdict("finished", 0);
+    expect_outcomes(&ran, &[("test_it", "passed")]);
+}

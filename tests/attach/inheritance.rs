@@ -1,6 +1,7 @@
 //! What a command finds under memwatch is what it would find without.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{self, Write},
     os::unix::process::CommandExt,
@@ -58,9 +59,14 @@ fn with_and_without(prepare: impl Fn(&mut Command)) -> [Vec<String>; 2] {
         print(command)
     });
     let guarded = PROBES.iter().map(|probe| {
-        let mut arguments = vec!["-q", "--"];
+        let mut arguments = vec!["-q", "--no-pytest", "--"];
         arguments.extend(*probe);
-        print(lab.memwatch(&arguments))
+        let printed = print(lab.memwatch(&arguments));
+        // The one thing by which it may know.
+        printed
+            .split_inclusive('\n')
+            .filter(|line| !line.starts_with("MEMWATCH_ATTACHED="))
+            .collect()
     });
     [guarded.collect(), direct.collect()]
 }
@@ -230,4 +236,26 @@ fn a_standard_error_that_nobody_reads_does_not_end_memwatch() {
             assert_eq!(status.code(), Some(code), "{arguments:?}");
         }
     }
+}
+
+#[test]
+fn with_the_plugin_the_environment_has_so_many_variables_more_and_no_other_is_changed() {
+    let lab = Lab::new();
+    let environment = |mut command: Command| {
+        command.env_remove("PYTHONPATH").env_remove("TOX_OVERRIDE");
+        let text = lab.run(command).expect(0).text();
+        let lines = text.lines().filter_map(|line| line.split_once('='));
+        lines
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect::<BTreeMap<_, _>>()
+    };
+    let direct = environment(lab.command("env"));
+    let mut guarded = environment(lab.memwatch(&["-q", "--", "env"]));
+    let run = guarded
+        .remove("MEMWATCH_RUN")
+        .expect("it is told where its run is");
+    assert_eq!(guarded.remove("PYTHONPATH"), Some(run));
+    assert!(guarded.remove("MEMWATCH_ATTACHED").is_some());
+    assert!(guarded.remove("TOX_OVERRIDE").is_some());
+    assert_eq!(guarded, direct);
 }

@@ -153,6 +153,14 @@ async fn answer(mut server: Server, targets: &Targets, watchers: &Mutex<Vec<(Pee
                 });
                 let _ = answer.send(attached);
             }
+            Call::Tests {
+                peer, id, answer, ..
+            } => {
+                let its = targets
+                    .iter()
+                    .any(|target| target.id == id && peer.may_touch(Some(target.peer.uid)));
+                let _ = answer.send(its.then_some(()).ok_or_else(|| peer.no_such_target(id)));
+            }
             Call::Detach { peer, id, answer } => {
                 let its =
                     |target: &Guarded| target.id == id && peer.may_touch(Some(target.peer.uid));

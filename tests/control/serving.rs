@@ -166,6 +166,7 @@ fn who_does_not_listen_loses_events_and_holds_nobody_up() {
         loop {
             match client.event().await.expect("it goes on") {
                 Event::Said { .. } => heard += 1,
+                Event::Hit(hit) => panic!("nobody was: {hit:?}"),
                 Event::Lost { events } => told += events,
                 Event::Gone { .. } => break,
             }

@@ -8,10 +8,11 @@ use std::{
     time::Duration,
 };
 
+use memwatch::control::protocol::{RunningTest, TESTS};
 use memwatch::control::{Client, ClientError};
 use memwatch::host::{cgroup::pids, layout::Layout};
 
-use super::lab::{is_alive, wait_for, wait_until, workload};
+use super::lab::{is_alive, python, wait_for, wait_until, workload};
 use super::service::{Home, Service};
 use super::users::{NOBODY, OTHER, as_user, block_on};
 
@@ -177,5 +178,97 @@ fn roots_process_in_a_users_cgroup_outlives_the_users_hog() {
     assert!(is_alive(roots.id()));
     roots.kill().expect("ours");
     roots.wait().expect("ours");
+    service.stop();
+}
+
+/// A pytest that this user can run: the system's Python, and copies of the packages.
+fn pytest(home: &Home) -> String {
+    let ours = Command::new(python())
+        .args([
+            "-c",
+            "import pytest, os; print(os.path.dirname(os.path.dirname(pytest.__file__)))",
+        ])
+        .output()
+        .expect("Python");
+    let packages = PathBuf::from(String::from_utf8_lossy(&ours.stdout).trim());
+    let copy = home.lab.file("packages");
+    let copied = Command::new("cp")
+        .arg("-r")
+        .arg(&packages)
+        .arg(&copy)
+        .status();
+    assert!(copied.expect("cp").success());
+    format!(
+        "PYTHONPATH={}:$PYTHONPATH /usr/bin/python3 -m pytest -p no:cacheprovider",
+        copy.display()
+    )
+}
+
+#[test]
+fn a_users_test_is_failed_before_the_daemon_ends_its_process() {
+    let service = Service::start("");
+    let home = Home::of(NOBODY);
+    let suite = home.lab.file("test_it.py");
+    let text = "
+import time
+def test_hog():
+    time.sleep(2)
+    keep = []
+    while True:
+        keep.append(bytearray(1 << 20)); time.sleep(0.02)
+def test_z(): pass
+";
+    fs::write(&suite, text).expect("room");
+    let line = format!("{} {}", pytest(&home), suite.display());
+    let started = home.attach(&service, &["--memory-max", "300M", "--cmd", &line]);
+    service.target_of(NOBODY);
+    let ran = started.wait().expect_verdict("finished", 1);
+    let it = &ran.report["interventions"][0];
+    let rungs = it["rungs"].as_array().expect("a list");
+    assert!(rungs.iter().all(|rung| rung["rung"] == "abort"), "{it:#}");
+    assert!(
+        it["test"]["id"]
+            .as_str()
+            .is_some_and(|id| id.ends_with("::test_hog")),
+        "{it:#}"
+    );
+    assert!(
+        it["python_stack"].to_string().contains("in test_hog"),
+        "{it:#}"
+    );
+    let tests = ran.report["suite"]["tests"].as_array().expect("a suite");
+    let outcomes: Vec<_> = tests.iter().map(|test| test["outcome"].as_str()).collect();
+    assert_eq!(outcomes, [Some("failed"), Some("passed")], "{ran:#?}");
+    assert_eq!(ran.report["victims"], serde_json::json!([]));
+    service.stop();
+}
+
+#[test]
+fn nobody_says_which_tests_run_in_anothers_target() {
+    let service = Service::start("");
+    let home = Home::of(NOBODY);
+    let started = home.attach(&service, &["--", "sleep", "3"]);
+    let id = service.target_of(NOBODY).id;
+    let socket = service.socket();
+    let tell = |tests: usize| {
+        let test = RunningTest {
+            pid: 1,
+            start_ticks: 0,
+            serial: 1,
+        };
+        let socket = &socket;
+        move || {
+            block_on(async {
+                let mut client = Client::connect(socket).await?;
+                client.tests(id, vec![test; tests]).await
+            })
+        }
+    };
+    let refused = as_user(OTHER, tell(1)).expect_err("it is not theirs");
+    assert!(matches!(refused, ClientError::Refused(_)), "{refused}");
+    as_user(NOBODY, tell(TESTS)).expect("it is theirs, and nobody is believed to be pid 1");
+    let refused = as_user(NOBODY, tell(TESTS + 1)).expect_err("too many");
+    assert!(refused.to_string().contains("64"), "{refused}");
+    started.wait().expect_verdict("finished", 0);
     service.stop();
 }

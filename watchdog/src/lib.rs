@@ -10,8 +10,8 @@
 //!  PSI, memory.*, /proc, arcstats ────┘    (facts)     (pure)   (I/O)   (record)
 //! ```
 //!
-//! `control` is the daemon's socket. `agent` knows them all and wires them; `config` and `cli` are how a person
-//! says what is wanted.
+//! `export` is what others read a run by, `tests` knows how projects start their test suites. `control` is the
+//! daemon's socket. `agent` knows them all and wires them; `config` and `cli` are how a person says what is wanted.
 
 pub mod causes;
 pub mod config;
@@ -26,6 +26,12 @@ pub mod watch;
 pub mod act;
 
 pub mod incident;
+
+pub mod export;
+
+pub mod tests;
+
+pub mod history;
 
 pub mod control;
 

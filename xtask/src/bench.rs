@@ -20,6 +20,7 @@ mod rounds;
 mod statistics;
 mod table;
 mod targets;
+mod tests;
 mod thrash;
 mod victim;
 mod watched;
@@ -51,8 +52,10 @@ enum Table {
     NonTarget,
     /// What memwatch costs processes that it watches.
     Target,
-    /// What memwatch costs a test suite.
+    /// What memwatch costs a test suite, without its plugin for pytest.
     Pytest,
+    /// What memwatch costs a test suite with its plugin, and what other plugins cost.
+    Tests,
     /// memwatch's own processor time and memory.
     Agent,
     /// From the stall's budget being used up to the victim's exit.
@@ -89,6 +92,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             Table::NonTarget => operations::outside(&release, runs(6, 90))?,
             Table::Target => operations::inside(&release, &scratch, runs(6, 90))?,
             Table::Pytest => pytest::run(&release, &scratch, runs(6, 30))?,
+            Table::Tests => tests::run(&release, &scratch, runs(6, 30))?,
             Table::Agent => agent::run(&release, seconds(5, 30))?,
             Table::Reaction => reaction::run(&release, &scratch, runs(6, 50))?,
             Table::MemoryBack => memory_back::run(&release, &scratch, runs(6, 60))?,

@@ -1,5 +1,5 @@
 //! `cargo xtask dist`: the Debian package, with the binary, its man pages, shell completions, the commented
-//! configuration and the licences. What goes where is in `watchdog/Cargo.toml`.
+//! configuration and the licences, of which `watchdog/Cargo.toml` says what goes where; and the plugin's wheel.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -7,17 +7,19 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::packages::apt_install;
+use crate::wheel;
 use crate::workspace::{Release, cargo, step, target_dir};
 
 /// The last one that is known to build with the compiler that this repository asks for.
 const CARGO_DEB: &str = "3.8.0";
 
-/// Makes the package and prints where it is.
+/// Makes the package and the wheel, and prints where they are.
 ///
 /// # Errors
 /// If something cannot be installed, built or packed.
 pub(crate) fn run() -> Result<()> {
-    println!("\n{}", package()?.display());
+    let (package, wheel) = (package()?, wheel::make(&target_dir())?);
+    println!("\n{}\n{}", package.display(), wheel.display());
     Ok(())
 }
 

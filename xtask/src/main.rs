@@ -11,6 +11,7 @@ mod python;
 mod soak;
 mod test;
 mod vm;
+mod wheel;
 mod workspace;
 
 use clap::Parser;
@@ -31,7 +32,7 @@ enum Chore {
     Soak(soak::Args),
     /// Measure what memwatch costs and how fast it is, and print it beside the goals.
     Bench(bench::Args),
-    /// Make the Debian package.
+    /// Make the Debian package, and the wheel of the plugin for pytest.
     Dist,
     /// Run scenarios on the kernels that users have, in virtual machines.
     Vm(vm::Args),

@@ -30,6 +30,18 @@ impl Python {
         Self::environment(&target_dir().join("venv"), Path::new("python3"), packages)
     }
 
+    /// An environment for these packages alone, which would be in the way of others.
+    ///
+    /// # Errors
+    /// As for [`Python::with_packages`].
+    pub(crate) fn of_their_own(name: &str, packages: &[&str]) -> Result<Self> {
+        Self::environment(
+            &target_dir().join("venvs").join(name),
+            Path::new("python3"),
+            packages,
+        )
+    }
+
     /// The same in a directory and of a Python of one's own choice.
     ///
     /// # Errors

@@ -71,7 +71,7 @@ pub(crate) fn print_environment() -> Result<()> {
 
 /// Where tests on the real kernel find the workloads and the Pythons.
 fn environment() -> Result<[(&'static str, PathBuf); 3]> {
-    let python = Python::with_packages(&["pytest", "pytest-xdist", "numpy"])?;
+    let python = Python::with_packages(&["pytest", "pytest-xdist", "numpy", "pre-commit"])?;
     Ok([
         ("MEMWATCH_TEST_PYTHON", python.program("python")),
         ("MEMWATCH_TEST_PYTESTS", pytests::make()?),

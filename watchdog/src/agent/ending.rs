@@ -5,15 +5,17 @@ use super::adopt;
 use super::blocked;
 use super::identity;
 use super::orphans;
+use super::papers::Papers;
 use super::run::{Ended, Run, Running, Subject};
 use super::signals::Change;
 use super::starting::undo;
+use super::testing::Testing;
 use crate::act::{self, Mode};
 use crate::host::cgroup::{self, Orphan};
 use crate::host::clock;
 use crate::host::layout::Layout;
 use crate::host::place::Place;
-use crate::incident::{self, Record, ReportFile};
+use crate::incident::{self, Record};
 use nix::unistd::Pid;
 use std::time::{Duration, SystemTime};
 
@@ -23,7 +25,7 @@ impl Run {
         mut self,
         layout: &Layout,
         ended: anyhow::Result<Ended>,
-        report: Option<ReportFile>,
+        papers: Papers,
     ) -> anyhow::Result<u8> {
         let over = (clock::now(), SystemTime::now());
         self.hear();
@@ -77,12 +79,14 @@ impl Run {
         }
         drop(self.shelter.take());
         // Before anybody is told: a terminal may be stopped.
-        if let Some(report) = report
-            && let Err(error) = report.write(&record)
-        {
-            // The verdict is the command's; a full disk does not change it.
-            self.terminal.warn(&error.to_string());
-        }
+        let unwritten = self.testing.as_ref().map(Testing::unwritten);
+        let started = self.watched.began.1;
+        papers.write(
+            &record,
+            started,
+            &unwritten.unwrap_or_default(),
+            &self.terminal,
+        );
         self.terminal.summary(&record, self.orders.line.as_deref());
         Ok(record
             .exit_code

@@ -126,6 +126,10 @@ impl Run {
         match word {
             Word::Guards(memwatch, notes) => {
                 self.stop_deciding();
+                if let (Some(testing), Entrusted::Yes { id, .. }) = (&self.testing, &self.entrusted)
+                {
+                    testing.tell_daemon(self.orders.daemon.clone(), *id);
+                }
                 self.terminal.explain(&format!(
                     "the daemon (memwatch {memwatch}) guards from now on"
                 ));
@@ -145,6 +149,11 @@ impl Run {
             Word::Event(Event::Said {
                 line, told_at_end, ..
             }) => self.terminal.said_by_daemon(line.as_str(), told_at_end),
+            Word::Event(Event::Hit(hit)) => {
+                if let Some(testing) = &mut self.testing {
+                    testing.hear_daemon(&hit);
+                }
+            }
             Word::Event(Event::Lost { events }) => {
                 let note = format!("{events} lines of the daemon were not read in time");
                 self.watched.notes.push(note);
@@ -176,7 +185,12 @@ impl Run {
 
     fn take_in(&mut self, record: Option<serde_json::Value>, to_the_end: bool) {
         match record.map(serde_json::from_value::<Record>) {
-            Some(Ok(record)) => self.watched.take_in(record, to_the_end),
+            Some(Ok(record)) => {
+                self.watched.take_in(record, to_the_end);
+                if let Some(testing) = &mut self.testing {
+                    testing.join(&mut self.watched.story);
+                }
+            }
             Some(Err(error)) => {
                 let note = format!("what the daemon tells of the run cannot be read: {error}");
                 self.watched.notes.push(note);

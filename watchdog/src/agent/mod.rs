@@ -23,6 +23,7 @@ pub mod kernel;
 pub mod launch;
 pub mod members;
 mod orphans;
+mod papers;
 pub mod pass;
 mod reacting;
 pub mod recorder;

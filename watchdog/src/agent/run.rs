@@ -18,6 +18,7 @@ use super::inheritance::Inheritance;
 use super::kernel::{Kernel, Wanted};
 use super::launch::Program;
 use super::members::{self, Members};
+use super::papers::Papers;
 use super::pass::{Charge, Pass};
 use super::recorder::{Recorder, Recording};
 use super::signals::{self, Change};
@@ -32,8 +33,8 @@ use crate::config::Attach;
 use crate::host::cgroup::Shelter;
 use crate::host::clock;
 use crate::host::layout::Layout;
-use crate::incident::{FeatureLost, ReportFile};
-use crate::pytest::Terms;
+use crate::incident::FeatureLost;
+use crate::pytest::{HomeError, Terms};
 use crate::watch::{Policy, Settings};
 use anyhow::Context;
 use nix::sys::signalfd::SignalFd;
@@ -70,6 +71,8 @@ pub struct Orders {
     pub with_arguments: bool,
     /// Where to record looks.
     pub record: Option<PathBuf>,
+    /// Where to write the tests as CTRF.
+    pub ctrf: Option<PathBuf>,
     /// Where the daemon listens that may guard in a user's stead.
     pub daemon: PathBuf,
     /// On what terms pytest is given memwatch's plugin, if it is.
@@ -86,12 +89,7 @@ const HOUSEKEEPING: Duration = Duration::from_millis(250);
 /// # Errors
 /// It could not be started. What was made is removed.
 pub fn run(orders: Orders) -> anyhow::Result<u8> {
-    let report = orders
-        .attach
-        .report
-        .as_deref()
-        .map(ReportFile::open)
-        .transpose()?;
+    let papers = Papers::open(&orders)?;
     let inheritance = Inheritance::take(&signals::taken(), safe_cpus(&orders.attach))
         .context("cannot block signals")?;
     let layout = Layout::read(Path::new("/"))?;
@@ -108,7 +106,7 @@ pub fn run(orders: Orders) -> anyhow::Result<u8> {
     });
     // The loader of the BPF programs may still be at it; nothing waits for it.
     runtime.shutdown_background();
-    run.end(&layout, ended, report)
+    run.end(&layout, ended, papers)
 }
 
 /// A run under way. How it ends is [`super::ending`]'s.
@@ -166,7 +164,7 @@ impl Run {
         let target_eyes = guarded.eyes()?;
         let machine_eyes = guarded::machine_eyes()?;
         let refused = awake::protect_process();
-        let testing = give_plugin(&mut orders)?;
+        let plugin = give_plugin(&mut orders);
         let subject = start(&orders, &guarded, layout, inheritance)?;
         // After the command, which must not wait for it, nor find itself in it.
         let shelter = Shelter::enter(layout);
@@ -180,6 +178,12 @@ impl Run {
         if let Running::Adopted(adopted) = &subject {
             watched.notes.extend(adopted.notes());
         }
+        let testing = plugin.unwrap_or_else(|error| {
+            watched
+                .notes
+                .push(format!("tests are not told apart: {error}"));
+            None
+        });
         let capacity = members::capacity(open_files());
         let decider = Decider::new(
             Eyes::new(machine_eyes),
@@ -320,20 +324,18 @@ impl Run {
     }
 }
 
-/// Makes the place for pytest's plugin, and puts it into the command's environment.
-fn give_plugin(orders: &mut Orders) -> anyhow::Result<Option<Testing>> {
+/// Makes the place for pytest's plugin, and puts it into the command's environment. Where there is no such place,
+/// the command runs without, and that is said.
+fn give_plugin(orders: &mut Orders) -> Result<Option<Testing>, HomeError> {
     let Subject::Program(program) = &mut orders.subject else {
         return Ok(None);
     };
-    program
-        .environment
-        .push(("MEMWATCH_ATTACHED", std::process::id().to_string().into()));
-    let Some(terms) = &orders.tests else {
-        return Ok(None);
-    };
-    let testing = Testing::make(terms)?;
-    program.environment.extend(testing.environment());
-    Ok(Some(testing))
+    let own = std::process::id().to_string();
+    program.environment.push(("MEMWATCH_ATTACHED", own.into()));
+    let testing = orders.tests.as_ref().map(Testing::make).transpose()?;
+    let variables = testing.iter().flat_map(Testing::environment);
+    program.environment.extend(variables);
+    Ok(testing)
 }
 
 /// The user who runs memwatch, if it is not root: `cgroup.kill` would end those of others, too, whom this user

@@ -195,6 +195,17 @@ impl Story {
         self.interventions.get(&number).map(reason)
     }
 
+    /// The first intervention in a process of which no test is known.
+    pub fn unblamed(&self, pid: u32) -> Option<u32> {
+        let of_it = |it: &Intervention| {
+            it.test.is_none() && it.rungs.iter().any(|taken| taken.pid == Some(pid))
+        };
+        self.interventions
+            .iter()
+            .find(|(_, it)| of_it(it))
+            .map(|(number, _)| *number)
+    }
+
     /// Where the victim's Python was.
     pub fn python_stack(&mut self, number: u32, lines: Vec<incident::Text>) {
         if let Some(it) = self.interventions.get_mut(&number) {

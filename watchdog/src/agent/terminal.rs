@@ -113,6 +113,13 @@ impl Terminal {
         self.dropped.get()
     }
 
+    /// Lines for another program that reads this stream, as they are. Nothing for an empty text.
+    pub fn verbatim(&self, lines: &str) {
+        if !lines.is_empty() {
+            self.line(lines.trim_end());
+        }
+    }
+
     fn line(&self, text: &str) {
         let writer = self.writer.get_or_init(Writer::start);
         if !writer.write(format!("{text}\n")) {

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::engine::ArgValueCompleter;
 
 use super::config::ConfigArgs;
@@ -13,6 +13,7 @@ use super::doctor::{self, DoctorArgs};
 use super::guard::{self, GuardArgs};
 use super::replay::{self, ReplayArgs};
 use super::status::{self, StatusArgs};
+use super::tests::{self as project_tests, TestsArgs};
 use super::{complete, help, usage};
 use crate::config::{
     Config, ConfigError, Environment, Flags, Layer, Limit, Live, OnPressure, OrNone, Origin, Size,
@@ -79,6 +80,9 @@ pub enum Command {
     /// Say how the daemon and what it guards are
     #[command(long_about = status::ABOUT, after_long_help = status::ABOUT_MORE)]
     Status(StatusArgs),
+    /// What concerns a project's tests: which are slow or got worse, and which are not run under memwatch
+    #[command(long_about = project_tests::ABOUT)]
+    Tests(Box<TestsArgs>),
 }
 
 /// `memwatch attach`.
@@ -127,6 +131,12 @@ pub struct AttachArgs {
     /// Time for one test: 30s, 2m; or none
     #[arg(long, value_name = "DURATION", help_heading = TESTS, long_help = help::TEST_TIMEOUT)]
     test_timeout: Option<OrNone<Span>>,
+    /// Fail the run of tests if a test leaves something of this kind behind
+    #[arg(
+        long, value_name = "KIND", value_enum, value_delimiter = ',', help_heading = TESTS,
+        long_help = help::FAIL_ON_LEAK, conflicts_with = "no_pytest"
+    )]
+    pub fail_on_leak: Vec<Leaking>,
     /// Do not give pytest memwatch's plugin
     #[arg(long, help_heading = TESTS)]
     no_pytest: bool,
@@ -134,6 +144,9 @@ pub struct AttachArgs {
     /// Write the incident record, JSON, to this file when the target has ended
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     report: Option<PathBuf>,
+    /// Write the tests to this file as CTRF, the Common Test Report Format, with their figures
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
+    pub ctrf: Option<PathBuf>,
     /// Let the record carry command lines; they can hold secrets, so they are left out by default
     #[arg(long, help_heading = OUTPUT)]
     pub with_arguments: bool,
@@ -149,6 +162,34 @@ const LIMITS: &str = "Limits";
 const ACTION: &str = "Under pressure";
 const TESTS: &str = "Tests of pytest";
 const OUTPUT: &str = "Output";
+
+/// What `--fail-on-leak` takes: the kinds as the record names them, or any of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum Leaking {
+    /// Open file descriptors
+    FileDescriptors,
+    /// Threads that run on
+    Threads,
+    /// Child processes that run on
+    Children,
+    /// Files in /dev/shm
+    SharedMemory,
+    /// Files in the directory for temporary files
+    TemporaryFiles,
+    /// 16 MiB or more that its process did not give back
+    Memory,
+    /// Each of these
+    Any,
+}
+
+impl Leaking {
+    /// As pytest's plugin knows it.
+    pub fn name(self) -> String {
+        let value = self.to_possible_value();
+        value.map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+}
 
 /// Exactly one of these.
 #[derive(Clone, Debug, Args)]
@@ -221,7 +262,8 @@ impl Cli {
             | Command::Guard(_)
             | Command::Config(_)
             | Command::Daemon(_)
-            | Command::Status(_) => Layer::default(),
+            | Command::Status(_)
+            | Command::Tests(_) => Layer::default(),
         };
         Flags {
             config: self.common.config.clone(),

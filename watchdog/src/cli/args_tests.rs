@@ -8,6 +8,7 @@ use clap::error::ErrorKind;
 
 use super::*;
 use crate::config::Size;
+use crate::incident::suite::LeakKind;
 
 fn parse(arguments: &[&str]) -> Result<Cli, clap::Error> {
     Cli::parse_arguments(["memwatch"].iter().chain(arguments))
@@ -136,7 +137,7 @@ fn a_bad_value_is_answered_in_the_words_of_the_file() {
         assert!(said.contains("write for example 4242"), "{said}");
     }
     assert!(refusal(&["attach", "--cmd", " "]).contains("--cmd 'pytest tests/'"));
-    for empty in ["--report", "--cgroup", "--record", "--config"] {
+    for empty in ["--report", "--ctrf", "--cgroup", "--record", "--config"] {
         let said = refusal(&["attach", empty, "", "--", "x"]);
         assert!(said.contains("a value is required"), "{said}");
     }
@@ -231,4 +232,25 @@ fn the_help_has_the_exit_codes_and_fits_a_narrow_terminal() {
             "{code} is not in the table"
         );
     }
+}
+
+#[test]
+fn kinds_of_leaks_are_those_of_the_record_and_any() {
+    let args = attach(&[
+        "--fail-on-leak=threads,memory",
+        "--fail-on-leak",
+        "any",
+        "--",
+        "x",
+    ]);
+    let names: Vec<_> = args.fail_on_leak.iter().map(|kind| kind.name()).collect();
+    assert_eq!(names, ["threads", "memory", "any"]);
+    let kinds = Leaking::value_variants().iter().map(|kind| kind.name());
+    let known: Vec<_> = kinds
+        .filter(|kind| LeakKind::named(kind).is_none())
+        .collect();
+    assert_eq!(known, ["any"]);
+    assert_eq!(Leaking::value_variants().len(), LeakKind::ALL.len() + 1);
+    let said = refusal(&["attach", "--fail-on-leak", "any", "--no-pytest", "--", "x"]);
+    assert!(said.contains("--no-pytest"), "{said}");
 }

@@ -26,7 +26,7 @@ pub fn run(args: &AttachArgs, config: Config) -> u8 {
         Target::Pid(pid) => Subject::Pid(pid.unsigned_abs()),
         Target::Cgroup(path) => Subject::Cgroup(path),
     };
-    let tests = config.attach.pytest.then(|| terms(&config.attach));
+    let tests = config.attach.pytest.then(|| terms(args, &config.attach));
     let orders = Orders {
         subject,
         line,
@@ -34,6 +34,7 @@ pub fn run(args: &AttachArgs, config: Config) -> u8 {
         settings: config.policy,
         with_arguments: args.with_arguments,
         record: args.record.clone(),
+        ctrf: args.ctrf.clone(),
         daemon: args.socket.clone(),
         tests,
     };
@@ -46,7 +47,7 @@ pub fn run(args: &AttachArgs, config: Config) -> u8 {
 }
 
 /// What pytest's plugin is told.
-fn terms(attach: &Attach) -> Terms {
+fn terms(args: &AttachArgs, attach: &Attach) -> Terms {
     let us = |time: Duration| time.as_micros() as u64;
     let memory_bytes = match attach.memory_max {
         Limit::Bytes(bytes) => Some(bytes),
@@ -59,7 +60,7 @@ fn terms(attach: &Attach) -> Terms {
         workers: memory_bytes
             .filter(|_| attach.safe)
             .map(|bytes| (bytes / WORKER_BYTES).max(1)),
-        ..Terms::default()
+        fail_on_leak: args.fail_on_leak.iter().map(|kind| kind.name()).collect(),
     }
 }
 

@@ -106,6 +106,12 @@ The longest that one test of pytest may take, setup and teardown included, also 
 code. As with --test-memory, the test is failed and not the run; a test's own marker \
 @pytest.mark.memwatch(timeout=\"30s\") counts more, but with --safe only if it says less.";
 
+/// `--fail-on-leak`.
+pub(super) const FAIL_ON_LEAK: &str = "\
+Fail the run of pytest if a test leaves something of this kind behind: its exit status is 1 then, and its \
+summary says which test. What fixtures of wider scope hold until the end of the session is no leak. May be \
+given more than once, or with commas.";
+
 /// `--safe`.
 pub(super) const SAFE: &str = "\
 Safe mode, for what has frozen the machine before: at most 2 GiB, 300 s in total, 120 s for a test of \

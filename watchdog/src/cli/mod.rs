@@ -11,6 +11,7 @@ pub mod guard;
 mod help;
 pub mod replay;
 pub mod status;
+pub mod tests;
 mod usage;
 
 pub use args::{AttachArgs, Cli, Command, Target};
@@ -20,4 +21,5 @@ pub use doctor::DoctorArgs;
 pub use guard::GuardArgs;
 pub use replay::ReplayArgs;
 pub use status::StatusArgs;
+pub use tests::TestsArgs;
 pub use usage::OWN_FAILURE;

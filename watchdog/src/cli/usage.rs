@@ -27,7 +27,7 @@ pub(super) fn explain(error: clap::Error) -> clap::Error {
         _ => None,
     };
     let message = match (error.kind(), argument) {
-        (ErrorKind::MissingRequiredArgument, _) => {
+        (ErrorKind::MissingRequiredArgument, _) if misses_target(&error) => {
             "nothing to guard; write for example: memwatch attach -- pytest tests/".to_owned()
         }
         (ErrorKind::UnknownArgument, Some(word)) if !word.starts_with('-') => format!(
@@ -42,6 +42,14 @@ pub(super) fn explain(error: clap::Error) -> clap::Error {
         _ => return error,
     };
     attach_command().error(error.kind(), message)
+}
+
+/// Whether what is missing is what `memwatch attach` is to guard, and not an argument of another subcommand.
+fn misses_target(error: &clap::Error) -> bool {
+    match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::Strings(missing)) => missing.iter().any(|word| word.contains("--cmd")),
+        _ => false,
+    }
 }
 
 fn is_negative(word: &str) -> bool {

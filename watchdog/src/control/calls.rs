@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::protocol::{Attach, Event, Refusal};
+use super::protocol::{Attach, Event, Refusal, RunningTest};
 use super::rights::Peer;
 use super::status::Status;
 use crate::incident::Text;
@@ -45,6 +45,17 @@ pub enum Call {
         id: u64,
         /// The incident record of all that happened, if there is one.
         answer: Answer<Option<serde_json::Value>>,
+    },
+    /// These tests run in it.
+    Tests {
+        /// Who says so.
+        peer: Peer,
+        /// What [`Call::Attach`] was answered with.
+        id: u64,
+        /// All that can be asked to fail.
+        running: Vec<RunningTest>,
+        /// That it is noted.
+        answer: Answer<()>,
     },
     /// Tell how things are.
     Status {

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::descriptors;
 use super::protocol::{
     self, Attach, Event, FROM_CLIENT_BYTES, FROM_DAEMON_BYTES, FrameError, FromDaemon, Hello,
-    MEMWATCH, Refusal, Reply, Request, VERSION,
+    MEMWATCH, Refusal, Reply, Request, RunningTest, VERSION,
 };
 use super::status::Status;
 use crate::incident::Text;
@@ -146,6 +146,17 @@ impl Client {
     pub async fn detach(&mut self, id: u64) -> Result<Option<serde_json::Value>, ClientError> {
         match self.say(&Request::Detach { id }, None).await? {
             Reply::Detached { record } => Ok(record),
+            other => Err(self.strange(&other)),
+        }
+    }
+
+    /// Says which tests run in a target.
+    ///
+    /// # Errors
+    /// The daemon refuses, or cannot be asked.
+    pub async fn tests(&mut self, id: u64, running: Vec<RunningTest>) -> Result<(), ClientError> {
+        match self.say(&Request::Tests { id, running }, None).await? {
+            Reply::Noted {} => Ok(()),
             other => Err(self.strange(&other)),
         }
     }

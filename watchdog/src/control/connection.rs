@@ -18,7 +18,7 @@ use super::calls::{Answer, Call, Events};
 use super::descriptors;
 use super::protocol::{
     self, Event, FROM_CLIENT_BYTES, FROM_DAEMON_BYTES, FromDaemon, Hello, MEMWATCH, Refusal, Reply,
-    Request, VERSION,
+    Request, TESTS, VERSION,
 };
 use super::rights::Peer;
 use crate::incident::Text;
@@ -281,6 +281,24 @@ async fn ask(
         Request::Detach { id } => {
             let call = |answer| Call::Detach { peer, id, answer };
             put(calls, call, |record| Reply::Detached { record }).await
+        }
+        Request::Tests { id, running } => {
+            if running.len() > TESTS {
+                return Err(broken(
+                    format!(
+                        "{} tests at a time, where {TESTS} are the most",
+                        running.len()
+                    ),
+                    "leave some out",
+                ));
+            }
+            let call = |answer| Call::Tests {
+                peer,
+                id,
+                running,
+                answer,
+            };
+            put(calls, call, |()| Reply::Noted {}).await
         }
         Request::Status {} => {
             put(calls, |answer| Call::Status { peer, answer }, Reply::Status).await

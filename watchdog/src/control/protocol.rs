@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::causes::with_causes;
 use crate::config::OnPressure;
 use crate::incident::Text;
+use crate::watch::Rung;
 
 use super::status::Status;
 
@@ -45,6 +46,14 @@ pub enum Request {
         /// From [`Reply::Attached`].
         id: u64,
     },
+    /// Tests of pytest that run in a target and can be asked to fail, all of them: a test is failed before its
+    /// process is ended. Believed as far as the processes are in the target.
+    Tests {
+        /// From [`Reply::Attached`].
+        id: u64,
+        /// At most [`TESTS`].
+        running: Vec<RunningTest>,
+    },
     /// Tell how things are.
     Status {},
     /// Send the events of all targets of this user from now on; root's: of all.
@@ -67,6 +76,21 @@ pub struct Attach {
     /// The process that the rest belong to, spared as long as another will do. Believed only if it is in the
     /// target.
     pub leader: Option<u32>,
+}
+
+/// The most tests that can run in a target at a time.
+pub const TESTS: usize = 64;
+
+/// A test that runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunningTest {
+    /// In which process, as the daemon numbers it.
+    pub pid: u32,
+    /// When that started, in clock ticks since boot.
+    pub start_ticks: u64,
+    /// Counts the tests of the process.
+    pub serial: u32,
 }
 
 /// The daemon's answer to a frame.
@@ -92,6 +116,8 @@ pub enum Reply {
         /// The incident record: everything since it was attached. `null` for what the configuration names.
         record: Option<serde_json::Value>,
     },
+    /// To [`Request::Tests`].
+    Noted {},
     /// To [`Request::Status`].
     Status(Box<Status>),
     /// To [`Request::Watch`].
@@ -134,6 +160,8 @@ pub enum Event {
         #[serde(default)]
         told_at_end: bool,
     },
+    /// One of its processes was signalled.
+    Hit(Hit),
     /// It is guarded no more: it is not there any more, or the daemon ends.
     Gone {
         /// Which.
@@ -147,6 +175,23 @@ pub enum Event {
         /// How many since the last.
         events: u64,
     },
+}
+
+/// A process that the daemon signalled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hit {
+    /// Of which target.
+    pub id: u64,
+    /// The process.
+    pub pid: u32,
+    /// Its parent.
+    pub ppid: u32,
+    /// What for: `abort` wants its test to fail, which is for whoever can say why to it.
+    pub rung: Rung,
+    /// What it held resident.
+    pub rss_bytes: u64,
+    /// Why, in a phrase.
+    pub why: Text,
 }
 
 /// Every frame of the daemon.
@@ -241,6 +286,17 @@ mod tests {
         for (request, text) in [
             (Request::Status {}, r#"{"status":{}}"#),
             (Request::Watch {}, r#"{"watch":{}}"#),
+            (
+                Request::Tests {
+                    id: 7,
+                    running: vec![RunningTest {
+                        pid: 4,
+                        start_ticks: 5,
+                        serial: 6,
+                    }],
+                },
+                r#"{"tests":{"id":7,"running":[{"pid":4,"start_ticks":5,"serial":6}]}}"#,
+            ),
             (Request::Detach { id: 7 }, r#"{"detach":{"id":7}}"#),
             (
                 Request::Attach(attach),

@@ -12,7 +12,7 @@ mod paragraph;
 mod record;
 mod report;
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;
 #[cfg(test)]
 mod schema;
 mod signal;

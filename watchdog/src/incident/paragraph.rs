@@ -68,6 +68,11 @@ impl Paragraph {
         }
     }
 
+    /// Columns that a line of a row has; `None` for as many as it takes.
+    pub(super) fn row_columns(&self) -> Option<usize> {
+        self.style.width.map(|_| self.room(LABEL_COLUMNS))
+    }
+
     /// A line between two blocks.
     pub(super) fn gap(&mut self) {
         self.paint(DIM, PREFIX.trim_end());

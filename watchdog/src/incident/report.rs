@@ -170,13 +170,21 @@ impl ReportFile {
     /// # Errors
     /// If the disk is full or fails. Nothing is left behind then, and what was there stays.
     pub fn write(self, record: &Record) -> Result<(), ReportError> {
+        self.write_bytes(&record.to_json())
+    }
+
+    /// The same with any other content: what is made of records is written as they are.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub fn write_bytes(self, content: &[u8]) -> Result<(), ReportError> {
         let Self {
             path,
             name,
             unfinished,
         } = self;
         unfinished
-            .finish(&name, &record.to_json())
+            .finish(&name, content)
             .map_err(|source| ReportError::Write { path, source })
     }
 }

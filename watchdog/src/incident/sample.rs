@@ -11,7 +11,7 @@ use crate::watch::{
 const MIB: u64 = 1 << 20;
 
 /// A run of 134 s at a limit of 2 GiB in which nothing happened.
-pub(super) fn quiet() -> Record {
+pub(crate) fn quiet() -> Record {
     let started = UNIX_EPOCH + Duration::from_secs(1_772_356_336);
     let ended = started + Duration::from_secs(134);
     let mut record = Record::new(started, ended, 134_000_000, Verdict::Finished);
@@ -59,7 +59,7 @@ pub(super) fn quiet() -> Record {
 }
 
 /// The same run with one worker of pytest-xdist killed.
-pub(super) fn killed() -> Record {
+pub(crate) fn killed() -> Record {
     let mut record = quiet();
     let worker = |pid, mib, growth_mib| Process {
         pid,
@@ -125,7 +125,7 @@ pub(super) fn killed() -> Record {
 }
 
 /// A run in which everything happened, to processes with hostile names.
-pub(super) fn grave() -> Record {
+pub(crate) fn grave() -> Record {
     let mut record = killed();
     record.kernel_oom.push(KernelOomVictim {
         pid: 4300,
@@ -236,9 +236,10 @@ pub(super) fn grave() -> Record {
 }
 
 /// Two tests: one that leaked, with a hostile name, and one in the process that was killed.
-pub(super) fn tested() -> Suite {
+pub(crate) fn tested() -> Suite {
     let clean = suite::Test {
         id: Text::of_name(b"tests/test_a.py::test_open[\x1b[31m]"),
+        line: Some(12),
         outcome: suite::Outcome::Passed,
         worker: Some("gw0".into()),
         pid: 4251,
@@ -276,9 +277,18 @@ pub(super) fn tested() -> Suite {
     Suite {
         pytest_version: Some("9.2.0".into()),
         python_version: Some("3.11.7".into()),
+        root: Some("/home/dev/project".into()),
         workers: 2,
         selected: Some(589),
         tests: vec![clean, killed],
+        leaks_of_several: vec![suite::LeakOfSeveral {
+            kind: suite::LeakKind::TemporaryFiles,
+            name: "/tmp/b.txt".into(),
+            tests: vec![
+                "tests/test_a.py::test_open".into(),
+                "tests/test_b.py::test_index".into(),
+            ],
+        }],
         lost: 0,
     }
 }

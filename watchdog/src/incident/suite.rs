@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Text;
+use super::{Text, bytes, count};
 
 /// The tests of one run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +14,8 @@ pub struct Suite {
     pub pytest_version: Option<Text>,
     /// The version of Python.
     pub python_version: Option<Text>,
+    /// The directory that the paths in node ids start from.
+    pub root: Option<Text>,
     /// How many workers of pytest-xdist there were, replacements included; 0 without it.
     pub workers: u32,
     /// How many tests were chosen to run, if the collection came to its end.
@@ -21,6 +23,8 @@ pub struct Suite {
     /// Each test that was begun, in the order in which they began. One that ran several times is there as
     /// often.
     pub tests: Vec<Test>,
+    /// Files that were left behind and that tests in more than one process may have made: the first hundred.
+    pub leaks_of_several: Vec<LeakOfSeveral>,
     /// Results that could not be read, and results beyond the most that are kept.
     pub lost: u64,
 }
@@ -30,6 +34,8 @@ pub struct Suite {
 pub struct Test {
     /// Its node id, as pytest shows it.
     pub id: Text,
+    /// The line on which it is defined, in the file that its id names.
+    pub line: Option<u32>,
     /// How it ended.
     pub outcome: Outcome,
     /// The worker of pytest-xdist that ran it; `None` without xdist.
@@ -103,8 +109,20 @@ pub struct Leak {
     pub names: Vec<Text>,
 }
 
+/// A file that appeared while tests ran in several processes: it was left behind, and nobody knows by whom.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeakOfSeveral {
+    /// What sort of file.
+    pub kind: LeakKind,
+    /// Its path.
+    pub name: Text,
+    /// The tests that ran then: the first few.
+    #[serde(default)]
+    pub tests: Vec<Text>,
+}
+
 /// The sorts of things that a test can leave behind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LeakKind {
     /// Open file descriptors.
@@ -121,6 +139,77 @@ pub enum LeakKind {
     Memory,
 }
 
+impl Outcome {
+    /// The word that the record has for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Failed => "failed",
+            Self::Error => "error",
+            Self::Skipped => "skipped",
+            Self::Xfailed => "xfailed",
+            Self::Xpassed => "xpassed",
+            Self::Killed => "killed",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// Whether something is wrong.
+    #[must_use]
+    pub fn is_failure(self) -> bool {
+        matches!(self, Self::Failed | Self::Error | Self::Killed)
+    }
+}
+
+impl Leak {
+    /// `2 threads`, `64 MiB of memory`.
+    #[must_use]
+    pub fn phrase(&self) -> String {
+        let [one, many] = match self.kind {
+            LeakKind::Memory => return format!("{} of memory", bytes(self.count)),
+            LeakKind::FileDescriptors => ["open file descriptor", "open file descriptors"],
+            LeakKind::Threads => ["thread", "threads"],
+            LeakKind::Children => ["child process", "child processes"],
+            LeakKind::SharedMemory => ["file in shared memory", "files in shared memory"],
+            LeakKind::TemporaryFiles => ["temporary file", "temporary files"],
+        };
+        let what = if self.count == 1 { one } else { many };
+        format!("{} {what}", count(self.count))
+    }
+}
+
+impl LeakKind {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::FileDescriptors,
+        Self::Threads,
+        Self::Children,
+        Self::SharedMemory,
+        Self::TemporaryFiles,
+        Self::Memory,
+    ];
+
+    /// As the record has it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::FileDescriptors => "file_descriptors",
+            Self::Threads => "threads",
+            Self::Children => "children",
+            Self::SharedMemory => "shared_memory",
+            Self::TemporaryFiles => "temporary_files",
+            Self::Memory => "memory",
+        }
+    }
+
+    /// The kind of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
 impl Test {
     /// How far its process grew at most while it ran, with the processes that it started.
     #[must_use]
@@ -133,5 +222,21 @@ impl Test {
     #[must_use]
     pub fn retained_bytes(&self) -> Option<u64> {
         Some(self.rss_after_bytes?.saturating_sub(self.rss_before_bytes?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outcome_has_the_records_word_for_a_name() {
+        use Outcome::*;
+        for outcome in [
+            Passed, Failed, Error, Skipped, Xfailed, Xpassed, Killed, Unknown,
+        ] {
+            let word = serde_json::to_value(outcome).expect("a word");
+            assert_eq!(word, outcome.name());
+        }
     }
 }

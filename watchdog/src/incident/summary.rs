@@ -14,6 +14,7 @@ use crate::watch::{
     victim::{Ground, Scope},
 };
 
+mod suite;
 #[cfg(test)]
 mod tests;
 
@@ -40,6 +41,7 @@ pub fn summary(record: &Record, style: Style) -> String {
         page.gap();
     }
     tell_bystanders(&mut page, record);
+    suite::tell(&mut page, record);
     tell_totals(&mut page, record);
     tell_gaps(&mut page, record);
     page.finish()

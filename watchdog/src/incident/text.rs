@@ -77,6 +77,12 @@ impl Text {
         Self(escape(raw))
     }
 
+    /// The name that [`Self::of_name`] has shown, for those who know it by its own bytes.
+    #[must_use]
+    pub fn to_name(&self) -> Vec<u8> {
+        unescape(&self.0)
+    }
+
     /// The text itself.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -249,6 +255,11 @@ mod tests {
             let json = serde_json::to_string(&Comm::new(&raw)).unwrap();
             let back: Comm = serde_json::from_str(&json).unwrap();
             prop_assert_eq!(back.as_bytes(), &raw[..]);
+        }
+
+        #[test]
+        fn a_name_that_is_shown_can_be_found_again(raw in prop::collection::vec(any::<u8>(), 0..64)) {
+            prop_assert_eq!(Text::of_name(&raw).to_name(), raw);
         }
 
         #[test]

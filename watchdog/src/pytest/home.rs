@@ -41,7 +41,7 @@ pub struct Terms {
 /// The directory could not be made.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cannot make the directory for pytest's plugin in {}: {source}; set TMPDIR to a directory that is yours, or give --no-pytest",
+    "cannot make the directory for pytest's plugin in {}: {source}; free it, or set XDG_RUNTIME_DIR to a directory of your own",
     place.display()
 )]
 pub struct HomeError {

@@ -6,7 +6,7 @@ package pytest-memwatch. Without such a directory it knows its options and its m
 What it writes there memwatch reads from outside, also after this process was killed:
 
   slots/PID    4 KiB, mapped: the test that runs now (`Slot`)
-  results/PID  lines of JSON: the session, each test that is over, what it left behind
+  results/PID  lines of JSON: the session, each test that is over, and at the end what it left behind
   stacks/PID   the Python stacks of all threads, whenever SIGURG came
 
 What it reads there memwatch writes: run.json (the terms of the run), abort/PID (a test that is to fail,
@@ -29,14 +29,21 @@ import resource
 import signal
 import struct
 import sys
+import tempfile
 import threading
 import time
+import weakref
+from fcntl import ioctl
+from json.encoder import encode_basestring_ascii as quoted
+from resource import RUSAGE_SELF, getrusage
+from termios import FIONREAD
 
 import pytest
 
 MARKER = "memwatch(memory=None, timeout=None): limits for this test under memwatch, such as '500M' and '30s'"
 IDLE, COLLECT, SETUP, CALL, TEARDOWN, OVER = range(6)
 PAGE = resource.getpagesize()
+pread, write = os.pread, os.write  # for each test several times
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 # The code object that calls a collector, a setup, a test or a teardown, and catches what it raises: an
@@ -138,8 +145,13 @@ def is_test_of_another():
     return "PYTEST_CURRENT_TEST" in os.environ
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_load_initial_conftests(early_config, args):
+@pytest.hookimpl(tryfirst=True, hookwrapper=True)  # outside of pytest's capturing of standard output
+def pytest_load_initial_conftests(early_config):
+    send_to_memwatch(early_config)
+    yield
+
+
+def send_to_memwatch(early_config):
     mode = project_says(early_config, "pytest")
     if mode in ("off", "", None):
         return
@@ -247,6 +259,7 @@ class Slot:
     HEAD = struct.Struct("<8sQIIQQQQQQQB15sI")
     PHASE = struct.Struct("<QQQQQB")  # began_ns, phase_began_ns, rss, memory limit, timeout, phase
     SEQ = struct.Struct("<Q")
+    LINE = struct.Struct("<I")  # in the last bytes: where the test is defined; 0 for not known
     SIZE = 4096
     MAGIC = b"memwtst1"
     CAN_ABORT = 1
@@ -265,9 +278,9 @@ class Slot:
         with open("/proc/self/stat", "rb") as file:
             self.start_ticks = int(file.read().rpartition(b")")[2].split()[19])
 
-    def write(self, serial, node_id, phase, began_ns, rss, memory, timeout_us):
+    def write(self, serial, node_id, phase, began_ns, rss, memory, timeout_us, line=0):
         name = node_id.encode("utf-8", "backslashreplace")
-        kept = name[: self.SIZE - self.HEAD.size]
+        kept = name[: self.SIZE - self.HEAD.size - self.LINE.size]
         seq = self.seq = self.seq + 2
         self.SEQ.pack_into(self.page, 8, seq - 1)
         self.HEAD.pack_into(
@@ -275,15 +288,26 @@ class Slot:
             began_ns, began_ns, rss, memory, timeout_us, phase, self.worker, len(name),
         )  # fmt: skip
         self.page[self.HEAD.size : self.HEAD.size + len(kept)] = kept
+        self.LINE.pack_into(self.page, self.SIZE - self.LINE.size, line)
         self.SEQ.pack_into(self.page, 8, seq)
 
     def enter(self, phase):
         """The same test in its next phase."""
+        page, pack = self.page, self.SEQ.pack_into
         seq = self.seq = self.seq + 2
-        self.SEQ.pack_into(self.page, 8, seq - 1)
-        self.SEQ.pack_into(self.page, 48, time.monotonic_ns())
-        self.page[80] = phase
-        self.SEQ.pack_into(self.page, 8, seq)
+        pack(page, 8, seq - 1)
+        pack(page, 48, time.monotonic_ns())
+        page[80] = phase
+        pack(page, 8, seq)
+
+    def leave(self):
+        """The test is over."""
+        page, pack = self.page, self.SEQ.pack_into
+        seq = self.seq = self.seq + 2
+        pack(page, 8, seq - 1)
+        pack(page, 32, 0)
+        page[80] = IDLE
+        pack(page, 8, seq)
 
 
 # ---------------------------------------------------------------- figures
@@ -301,17 +325,17 @@ class Gauge:
             self.clear_refs = None
         # ru_maxrss keeps the size of what this process was before its exec; where that was larger, the
         # kernel's text for VmHWM has to be read.
-        rss, peak = self.rss(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        rss, peak = self.rss(), getrusage(RUSAGE_SELF).ru_maxrss * 1024
         self.status = None
         if self.clear_refs is not None and peak > rss + (1 << 20):
             self.status = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
 
     def rss(self):
-        return int(os.pread(self.statm, 128, 0).split(None, 2)[1]) * PAGE
+        return int(pread(self.statm, 64, 0).split(b" ", 2)[1]) * PAGE
 
     def reset_peak(self):
         if self.clear_refs is not None:
-            os.write(self.clear_refs, b"5")  # fs/proc/task_mmu.c: CLEAR_REFS_MM_HIWATER_RSS
+            write(self.clear_refs, b"5")  # fs/proc/task_mmu.c: CLEAR_REFS_MM_HIWATER_RSS
 
     def peak(self, usage):
         if self.clear_refs is None:
@@ -322,7 +346,447 @@ class Gauge:
         return int(text.partition(b"VmHWM:")[2].split(None, 1)[0]) * 1024
 
 
+# ---------------------------------------------------------------- what a test leaves behind
+
+
+class Made:
+    """Which files this process has made in some directories, by the kernel's word (fanotify).
+
+    An unprivileged process is told the pid of its own events alone (Linux 5.13 and later), which is all that
+    is needed: what others make at the same time, another worker, a browser, is nobody's leak.
+    """
+
+    INIT = 0xC00 | 1 | 2  # FAN_REPORT_DFID_NAME, FAN_CLOEXEC, FAN_NONBLOCK
+    MARK = 1 | 8  # FAN_MARK_ADD, FAN_MARK_ONLYDIR
+    EVENTS = 0x100 | 0x80 | 0x40000000  # FAN_CREATE, FAN_MOVED_TO, FAN_ONDIR
+    EVENT = struct.Struct("<IBBHQii")  # length, version, reserved, length of this, mask, descriptor, pid
+    NOTHING = b"\0\0\0\0"
+
+    def __init__(self, paths):
+        import ctypes
+
+        libc = ctypes.CDLL(None, use_errno=True)
+        try:
+            self.fd = libc.fanotify_init(self.INIT, os.O_RDONLY | os.O_CLOEXEC)
+            mark = libc.fanotify_mark
+        except AttributeError:  # a C library without it
+            self.fd = -1
+        if self.fd < 0:
+            raise OSError(ctypes.get_errno(), "fanotify_init")
+        for path in paths:
+            if mark(self.fd, self.MARK, ctypes.c_uint64(self.EVENTS), -100, os.fsencode(path)) < 0:
+                why = ctypes.get_errno()
+                os.close(self.fd)
+                raise OSError(why, "fanotify_mark")
+        self.pid = os.getpid()
+
+    def has_more(self):
+        return ioctl(self.fd, FIONREAD, self.NOTHING) != self.NOTHING
+
+    def names(self):
+        """Of what was made since the last call, in whichever directory."""
+        found = set()
+        while self.has_more():
+            events = os.read(self.fd, 1 << 16)
+            at = 0
+            while at < len(events):
+                length, _, _, head, _, _, pid = self.EVENT.unpack_from(events, at)
+                if pid == self.pid and length > head:
+                    handle = int.from_bytes(events[at + head + 12 : at + head + 16], sys.byteorder)
+                    name = events[at + head + 20 + handle : at + length].partition(b"\0")[0]
+                    found.add(os.fsdecode(name))
+                at += length
+        return found
+
+
+class Leftovers:
+    """What tests leave behind: noticed after each test by a few numbers, told when the session is over.
+
+    What a fixture of wider scope holds is no leak, so nothing is one yet when its test is over: it is kept
+    as pending, and what is still there when all fixtures are torn down was left behind by the test after
+    which it was first seen. A directory is listed, and descriptors are, only if their number says so.
+    """
+
+    MEMORY = 16 << 20  # less than this nobody looks for
+    MODULE = 256 << 10  # so much of it is laid to each module that was imported meanwhile
+    ENTRIES = 10_000  # a directory with more is not watched: to list it takes too long
+    NAMES = 1_000  # as many are told of one kind
+    # Of multiprocessing, pytest, joblib and memwatch, which remove them when the process ends.
+    OF_OTHERS = ("memwatch-run-", ".memwatch-", "pytest-of-", "pymp-", "joblib_memmapping_folder_", "loky-")
+    # Opened once by a library and kept for good reason.
+    DEVICES = re.compile(r"/dev/(u?random|nvidia|kfd|dri/)")
+
+    def __init__(self, config):
+        self.pending = []  # (serial, node id, kind, what)
+        self.memory = []  # [serial, node id, what is held, whether by fixtures]
+        self.descriptors_dir = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.children_fd = None
+        try:
+            path = "/proc/self/task/%d/children" % os.getpid()
+            self.children_fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:  # not in this kernel
+            pass
+        self.user = os.geteuid()
+        basetemp = getattr(config.option, "basetemp", None)
+        self.of_others = self.OF_OTHERS + ((os.path.basename(os.path.abspath(str(basetemp))),) if basetemp else ())
+        self.directories = []  # [kind, path, descriptor, time of its last change, entries]
+        self.made = None
+        for kind, path in (("shared_memory", "/dev/shm"), ("temporary_files", tempfile.gettempdir())):
+            try:
+                fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except OSError:
+                continue
+            if all(not os.path.samestat(os.fstat(fd), os.fstat(other[2])) for other in self.directories):
+                self.directories.append([kind, path, fd, 0, None])
+        try:
+            self.made = Made([directory[1] for directory in self.directories])
+        except OSError:  # not in this kernel, or not allowed in this container: the directories are listed
+            pass
+        self.began = False
+
+    def begin(self):
+        """What there is before the first test."""
+        self.began = True
+        self.descriptors = self.open_descriptors()
+        self.descriptor_count = self.count_descriptors()
+        self.threads = threading.enumerate()
+        self.children = self.list_children()
+        self.modules = len(sys.modules)
+        if self.made is not None:
+            self.made.names()
+            return
+        for directory in self.directories:
+            directory[3] = self.changed_at(directory[2])
+            directory[4] = self.entries(directory[2])
+
+    def look(self, test):
+        """After each test."""
+        if self.count_descriptors() != self.descriptor_count:
+            self.look_at_descriptors(test.serial, test.id)
+        threads = threading.enumerate()
+        if threads != self.threads:
+            self.look_at_threads(test.serial, test.id, threads)
+        if self.children_fd is not None and pread(self.children_fd, 4096, 0) != self.children:
+            self.look_at_children(test.serial, test.id)
+        if self.made is None:
+            for directory in self.directories:
+                if os.fstat(directory[2]).st_mtime_ns != directory[3]:
+                    self.look_at_directory(directory, test.serial, test.id, test.began)
+        elif self.made.has_more():
+            for name in self.made.names():
+                self.look_at_files(name, test.serial, test.id)
+        if self.memory or test.rss_after - test.rss_before >= self.MEMORY:
+            self.look_at_memory(test)
+        self.modules = len(sys.modules)
+
+    # -- open files
+
+    def count_descriptors(self):
+        # Linux 6.2 and later has the number as the directory's size.
+        return os.fstat(self.descriptors_dir).st_size or len(os.listdir("/proc/self/fd"))
+
+    @staticmethod
+    def open_descriptors():
+        found = {}
+        for number in os.listdir("/proc/self/fd"):
+            try:
+                found[int(number)] = os.readlink("/proc/self/fd/" + number)
+            except OSError:  # that of the listing itself
+                pass
+        return found
+
+    def look_at_descriptors(self, serial, node_id):
+        now, before = self.open_descriptors(), self.descriptors
+        self.descriptors, self.descriptor_count = now, self.count_descriptors()
+        # A number is taken again by the next file, which may be the same: what is closed is no more pending.
+        self.pending = [
+            entry for entry in self.pending if entry[2] != "file_descriptors" or now.get(entry[3][0]) == entry[3][1]
+        ]
+        for number, target in now.items():
+            if before.get(number) != target and not self.DEVICES.match(target):
+                self.pending.append((serial, node_id, "file_descriptors", (number, target)))
+
+    # -- threads
+
+    def look_at_threads(self, serial, node_id, now):
+        for thread in now:
+            # A dummy stands for one that Python did not start.
+            if thread not in self.threads and not isinstance(thread, threading._DummyThread):
+                self.pending.append((serial, node_id, "threads", weakref.ref(thread)))
+        self.threads = now
+
+    # -- processes
+
+    def list_children(self):
+        """Of the main thread; those of other threads come to it when the thread ends."""
+        return b"" if self.children_fd is None else os.pread(self.children_fd, 4096, 0)
+
+    @staticmethod
+    def about_process(pid):
+        """Name and start of one that runs; None for one that is over, or nobody's."""
+        try:
+            with open("/proc/%d/stat" % pid, "rb") as file:
+                head, _, rest = file.read().rpartition(b")")
+        except OSError:
+            return None
+        fields = rest.split()
+        return None if fields[0] in (b"Z", b"X") else (head.partition(b"(")[2].decode("utf-8", "replace"), fields[19])
+
+    def look_at_children(self, serial, node_id):
+        now = self.list_children()
+        before, self.children = set(self.children.split()), now
+        for pid in map(int, set(now.split()) - before):
+            about = self.about_process(pid)
+            if about:
+                self.pending.append((serial, node_id, "children", (pid, about)))
+
+    # -- files
+
+    def look_at_files(self, name, serial, node_id):
+        """One of that name was made, by this process."""
+        if name.startswith(self.of_others):
+            return
+        for kind, path, _, _, _ in self.directories:
+            path = os.path.join(path, name)
+            try:
+                self.pending.append((serial, node_id, kind, (path, os.lstat(path).st_ino)))
+            except OSError:  # it has gone, or is in the other
+                continue
+
+    @staticmethod
+    def changed_at(fd):
+        """When a directory changed last; 0 if that is so close that another change may bear the same time."""
+        changed = os.fstat(fd).st_mtime_ns
+        return changed if time.time_ns() - changed > 20_000_000 else 0
+
+    def entries(self, fd):
+        names = os.listdir(fd)
+        return None if len(names) > self.ENTRIES else set(names)
+
+    def look_at_directory(self, directory, serial, node_id, began):
+        kind, path, fd, _, before = directory
+        if before is None:
+            return
+        directory[3] = self.changed_at(fd)
+        now = directory[4] = self.entries(fd)
+        for name in sorted((now or set()) - before):
+            if name.startswith(self.of_others):
+                continue
+            try:
+                about = os.lstat(os.path.join(path, name))
+            except OSError:
+                continue
+            # Times of files lag by up to a tick of the kernel.
+            if about.st_uid == self.user and about.st_ctime_ns >= began - 20_000_000:
+                self.pending.append((serial, node_id, kind, (os.path.join(path, name), about.st_ino)))
+
+    # -- memory
+
+    def look_at_memory(self, test):
+        """What a test kept, and what was given back of what was kept before.
+
+        What came in a test's setup is its fixtures', and what went in its teardown, or when the session ended,
+        was fixtures'; of several that could have given something back, the one whose size fits it best did.
+        """
+        if not self.memory:
+            self.memory_base = test.rss_before
+        kept = test.rss_after - test.rss_before - self.MODULE * (len(sys.modules) - self.modules)
+        by_fixtures = min(test.rss_call - test.rss_before, kept)
+        for held, is_fixtures in ((by_fixtures, True), (kept - max(0, by_fixtures), False)):
+            if held >= self.MEMORY:
+                self.memory.append([test.serial, test.id, held, is_fixtures])
+        self.memory_base += test.rss_after - test.rss_before - kept
+        self.give_back(test.rss_after, test.rss_teardown - test.rss_after)
+
+    def give_back(self, rss, by_fixtures):
+        missing = self.memory_base + sum(entry[2] for entry in self.memory) - rss
+        while missing >= self.MEMORY and self.memory:
+            first = by_fixtures >= self.MEMORY // 2
+            likely = [entry for entry in self.memory if entry[3] == first] or self.memory
+            entry = min(reversed(likely), key=lambda entry: abs(entry[2] - missing))
+            given = min(entry[2], missing)
+            entry[2] -= given
+            missing -= given
+            by_fixtures -= given
+            if entry[2] < self.MEMORY:
+                self.memory.remove(entry)
+                self.memory_base += entry[2]
+
+    # -- the end
+
+    @staticmethod
+    def of_python():
+        """Pids and descriptors of what Python itself starts once and keeps."""
+        pids, numbers = set(), set()
+        for module, name, pid, number in (
+            ("multiprocessing.resource_tracker", "_resource_tracker", "_pid", "_fd"),
+            ("joblib.externals.loky.backend.resource_tracker", "_resource_tracker", "_pid", "_fd"),
+            ("multiprocessing.forkserver", "_forkserver", "_forkserver_pid", "_forkserver_alive_fd"),
+        ):
+            thing = getattr(sys.modules.get(module), name, None)
+            pids.add(getattr(thing, pid, None))
+            numbers.add(getattr(thing, number, None))
+        return pids, numbers
+
+    def still_there(self):
+        """(serial, node id, kind, name) of what is pending and has not gone."""
+        pids, numbers = self.of_python()
+        now = self.open_descriptors()
+        found = []
+        for serial, node_id, kind, what in self.pending:
+            if kind == "file_descriptors":
+                number, target = what
+                name = "%d: %s" % what if now.get(number) == target and number not in numbers else None
+            elif kind == "threads":
+                thread = what()
+                name = thread.name if thread is not None and thread.is_alive() else None
+            elif kind == "children":
+                pid, about = what
+                here = pid not in pids and self.about_process(pid) == about
+                name = "%s (pid %d)" % (about[0], pid) if here else None
+            else:
+                path, inode = what
+                try:
+                    name = path if os.lstat(path).st_ino == inode else None
+                except OSError:
+                    name = None
+            if name is not None:
+                found.append((serial, node_id, kind, name))
+        return found
+
+    def end(self, rss):
+        """All fixtures are torn down: what was left behind, as (serial, node id, kind, count, names)."""
+        if not self.pending and not self.memory:
+            return []
+        for name in ("last_type", "last_value", "last_traceback", "last_exc"):  # pytest keeps a failed test's frames
+            if hasattr(sys, name):
+                delattr(sys, name)
+        gc.collect()
+        found = self.still_there()
+        if any(kind in ("threads", "children") for _, _, kind, _ in found):
+            time.sleep(0.1)  # to those that are just ending
+            found = self.still_there()
+        left = {}
+        for serial, node_id, kind, name in found:
+            left.setdefault((serial, node_id, kind), []).append(name)
+        told = [key + (len(names), names[: self.NAMES]) for key, names in left.items()]
+        if self.memory:
+            trim()
+            self.give_back(rss(), sys.maxsize)
+        return told + [(serial, node_id, "memory", held, []) for serial, node_id, held, _ in self.memory]
+
+
+def trim():
+    """Has the C library give back to the kernel what nobody uses."""
+    import ctypes
+
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except AttributeError:  # not glibc
+        pass
+
+
+PHRASES = {
+    "file_descriptors": ("open file descriptor", "open file descriptors"),
+    "threads": ("thread", "threads"),
+    "children": ("child process", "child processes"),
+    "shared_memory": ("file in shared memory", "files in shared memory"),
+    "temporary_files": ("temporary file", "temporary files"),
+}
+
+
+def phrase(kind, count, names):
+    if kind == "memory":
+        return "%d MiB of memory" % (count >> 20)
+    more = ", ..." if count > 3 else ""
+    return "%d %s (%s%s)" % (count, PHRASES[kind][count > 1], ", ".join(names[:3]), more)
+
+
 # ---------------------------------------------------------------- the plugin at work
+
+
+class Test:
+    """A test that runs, and what it used."""
+
+    __slots__ = (
+        "serial", "id", "lineno", "rss_before", "usage", "began", "began_ns", "phases", "outcome",
+        "wall_us", "cpu_us", "rss_call", "rss_teardown", "rss_after", "peak", "minor_faults", "major_faults",
+    )  # fmt: skip
+
+    def __init__(self, serial, item, gauge):
+        self.serial, self.id = serial, item.nodeid
+        file, line, _ = item.location
+        # What is inherited is defined in another file than its node id names.
+        self.lineno = 0 if line is None or not self.id.startswith(file) else line + 1
+        self.phases, self.outcome, self.wall_us = {}, None, None
+        self.rss_teardown = 0
+        self.rss_before = self.rss_call = gauge.rss()
+        gauge.reset_peak()
+        self.usage = getrusage(RUSAGE_SELF)
+        self.began, self.began_ns = time.time_ns(), time.monotonic_ns()
+
+    def measure(self, gauge):
+        self.wall_us = (time.monotonic_ns() - self.began_ns) // 1000
+        before, after = self.usage, getrusage(RUSAGE_SELF)
+        self.cpu_us = int((after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) * 1e6)
+        self.minor_faults = after.ru_minflt - before.ru_minflt
+        self.major_faults = after.ru_majflt - before.ru_majflt
+        self.rss_after, self.peak = gauge.rss(), gauge.peak(after)
+        if self.peak is not None:  # the kernel keeps it in coarser steps
+            self.peak = max(self.peak, self.rss_before, self.rss_after)
+
+    def properties(self):
+        """For JUnit."""
+        yield "memwatch_wall_us", self.wall_us
+        yield "memwatch_cpu_us", self.cpu_us
+        if self.peak is not None:
+            yield "memwatch_growth_bytes", max(0, self.peak - self.rss_before)
+        yield "memwatch_retained_bytes", max(0, self.rss_after - self.rss_before)
+
+    def line(self, failed_by_memwatch):
+        # Written by hand: the json module takes several times as long.
+        more = "".join(',"%s_us":%d' % (phase, seconds * 1e6) for phase, seconds in self.phases.items())
+        if self.outcome is not None:
+            more += ',"outcome":"%s"' % self.outcome
+        if self.peak is not None:
+            more += ',"peak_bytes":%d' % self.peak
+        if failed_by_memwatch is not None:
+            more += ',"failed_by_memwatch":%s' % quoted(failed_by_memwatch)
+        return (
+            '{"test":%s,"serial":%d,"line":%d,"began_ns":%d,"wall_us":%d,"cpu_us":%d,"rss_before_bytes":%d,'
+            '"rss_after_bytes":%d,"minor_faults":%d,"major_faults":%d%s}\n'
+        ) % (
+            quoted(self.id), self.serial, self.lineno, self.began_ns, self.wall_us, self.cpu_us, self.rss_before,
+            self.rss_after, self.minor_faults, self.major_faults, more,
+        )  # fmt: skip
+
+
+class Refuser:
+    """Fails tests whose process was killed before they are run again. There is one once there are such tests."""
+
+    def __init__(self, watcher):
+        self.watcher = watcher
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item):
+        why = self.watcher.why_ended(item.nodeid)
+        if why is not None:
+            text = "memwatch: the process that ran this test was killed, so it is not tried again: %s" % why
+            pytest.fail(text, pytrace=False)
+
+
+class Properties:
+    """Gives a test's figures to JUnit, through pytest-xdist too. There is one if a file of JUnit's is written."""
+
+    def __init__(self, watcher):
+        self.watcher = watcher
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_makereport(self, item, call):
+        test = self.watcher.test
+        if test is not None and call.when == "teardown":
+            test.measure(self.watcher.gauge)
+            item.user_properties.extend(test.properties())
 
 
 class Watcher:
@@ -345,10 +809,14 @@ class Watcher:
         self.ended_size, self.ended = 0, {}
         self.read_ended()
         self.limits = self.common_limits()
+        if getattr(config.option, "xmlpath", None):
+            config.pluginmanager.register(Properties(self), "memwatch-properties")
         self.serial = 0
         self.test = None  # what is known of the test that runs
         self.called = set()  # what ran in workers of pytest-xdist, whatever came of it
         self.wreck = None  # the traceback of a test that memwatch has failed
+        self.leftovers = Leftovers(config)
+        self.left = []  # what was left behind and fails the session
         self.listen()
         os.register_at_fork(after_in_child=self.forget)
         self.tell(
@@ -356,6 +824,7 @@ class Watcher:
                 "session": pytest.__version__,
                 "python": "%d.%d.%d" % sys.version_info[:3],
                 "worker": self.worker,
+                "parent": os.getppid(),
                 "junit": os.path.abspath(config.option.xmlpath) if getattr(config.option, "xmlpath", None) else None,
                 "root": str(getattr(config, "rootpath", None) or config.rootdir),
             }
@@ -372,8 +841,11 @@ class Watcher:
             self.slot = self.test = None
 
     def tell(self, line):
+        self.write(json.dumps(line, separators=(",", ":")) + "\n")
+
+    def write(self, line):
         try:
-            os.write(self.results, json.dumps(line, separators=(",", ":")).encode() + b"\n")
+            os.write(self.results, line.encode())
         except OSError:  # a full disk does not fail a test
             pass
 
@@ -435,10 +907,8 @@ class Watcher:
         if frame is None:
             return
         self.failed = self.serial, request.get("why", "failed by memwatch")
-        failure = pytest.fail.Exception(self.failed[1])
-        if self.test is None:  # of a collector nobody hands the exception on
-            self.wreck = failure
-        raise failure
+        self.wreck = pytest.fail.Exception(self.failed[1])
+        raise self.wreck
 
     failed = 0, None  # the test that was failed here last, and why
 
@@ -463,12 +933,7 @@ class Watcher:
             if hasattr(sys, name):
                 delattr(sys, name)
         gc.collect()
-        import ctypes
-
-        try:
-            ctypes.CDLL(None).malloc_trim(0)
-        except AttributeError:  # not glibc
-            pass
+        trim()
 
     # -- tests whose process was killed are not tried again
 
@@ -476,6 +941,8 @@ class Watcher:
         size = os.fstat(self.ended_fd).st_size
         if size == self.ended_size:
             return
+        if self.ended_size == 0 and not self.config.pluginmanager.has_plugin("memwatch-refuser"):
+            self.config.pluginmanager.register(Refuser(self), "memwatch-refuser")
         new = os.pread(self.ended_fd, size - self.ended_size, self.ended_size)
         lines, _, rest = new.rpartition(b"\n")  # the last line may not be whole yet
         self.ended_size = size - len(rest)
@@ -533,101 +1000,69 @@ class Watcher:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item):
-        self.serial += 1
+        if not self.leftovers.began:
+            self.leftovers.begin()
+        if self.worker:  # the killed process of a test was another worker
+            self.read_ended()
+        serial = self.serial = self.serial + 1
         memory, timeout = self.limits_of(item)
-        rss = self.gauge.rss()
-        self.gauge.reset_peak()
-        began_ns = time.monotonic_ns()
-        self.test = {
-            "id": item.nodeid,
-            "serial": self.serial,
-            "began_ns": began_ns,
-            "rss_before": rss,
-            "usage": resource.getrusage(resource.RUSAGE_SELF),
-            "phases": {},
-            "outcome": None,
-        }
-        self.slot.write(self.serial, item.nodeid, SETUP, began_ns, rss, memory, timeout)
+        test = self.test = Test(serial, item, self.gauge)
+        self.slot.write(serial, test.id, SETUP, test.began_ns, test.rss_before, memory, timeout, test.lineno)
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_setup(self, item):
-        self.slot.enter(SETUP)  # for the first time, or again
-        why = self.why_ended(item.nodeid)
-        if why is not None:
-            text = "memwatch: the process that ran this test was killed, so it is not tried again: %s" % why
-            pytest.fail(text, pytrace=False)
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_call(self, item):
+    def pytest_runtest_call(self):
         self.slot.enter(CALL)
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_teardown(self, item):
-        self.give_back()
-        self.slot.enter(TEARDOWN)
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_makereport(self, item, call):
         test = self.test
-        if test is None:
-            return
-        test["phases"][call.when] = test["phases"].get(call.when, 0) + call.duration
-        if self.failed[0] == self.serial and call.excinfo is not None:
+        # In less time nothing came that would matter: to clear 16 MiB takes longer.
+        if test is not None and time.monotonic_ns() - test.began_ns > 500_000:
+            test.rss_call = self.gauge.rss()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_teardown(self):
+        if self.wreck is not None:
+            self.give_back()
+        self.slot.enter(TEARDOWN)
+        if self.leftovers.memory and self.test is not None:
+            self.test.rss_teardown = self.gauge.rss()
+
+    def pytest_exception_interact(self, call):
+        # What the test made of the exception that failed it.
+        if self.wreck is not None:
             self.wreck = call.excinfo.value
-        if call.when == "teardown":
-            self.measure(test)
-            if getattr(self.config.option, "xmlpath", None):
-                for name in ("wall_us", "cpu_us", "growth_bytes", "retained_bytes"):
-                    if test["figures"].get(name) is not None:
-                        item.user_properties.append(("memwatch_" + name, test["figures"][name]))
 
-    def measure(self, test):
-        before, after = test["usage"], resource.getrusage(resource.RUSAGE_SELF)
-        rss, peak = self.gauge.rss(), self.gauge.peak(after)
-        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        test["figures"] = {
-            "wall_us": (time.monotonic_ns() - test["began_ns"]) // 1000,
-            "cpu_us": int(cpu * 1e6),
-            "rss_before_bytes": test["rss_before"],
-            "rss_after_bytes": rss,
-            "peak_bytes": peak,
-            "growth_bytes": None if peak is None else max(0, peak - test["rss_before"]),
-            "retained_bytes": max(0, rss - test["rss_before"]),
-            "minor_faults": after.ru_minflt - before.ru_minflt,
-            "major_faults": after.ru_majflt - before.ru_majflt,
-        }
-
+    @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report):
         test = self.test
         if test is None and report.when == "call":  # told by a worker
             self.called.add(report.nodeid)
-        if test is None or report.nodeid != test["id"]:
+        if test is None or report.nodeid != test.id:
             return
-        outcome = report.outcome
-        if report.when == "call" or outcome == "skipped":
+        outcome, when = report.outcome, report.when
+        if when == "teardown" and test.wall_us is None:
+            test.measure(self.gauge)
+        test.phases[when] = test.phases.get(when, 0) + report.duration
+        if when == "call" or outcome == "skipped":
             if hasattr(report, "wasxfail"):
                 outcome = "xfailed" if outcome == "skipped" else "xpassed"
-            test["outcome"] = outcome
+            test.outcome = outcome
         elif outcome == "failed":
-            test["outcome"] = "error"
+            test.outcome = "error"
 
     def pytest_runtest_logfinish(self, nodeid):
-        if self.test is not None and self.test["outcome"] == "rerun":  # pytest-rerunfailures is not done with it
+        if self.test is not None and self.test.outcome == "rerun":  # pytest-rerunfailures runs it again
+            self.slot.enter(SETUP)
             return
         test, self.test = self.test, None
-        if test is None or test["id"] != nodeid:
+        if test is None or test.id != nodeid:
             return
-        self.give_back()
-        self.slot.write(0, "", IDLE, time.monotonic_ns(), 0, 0, 0)
-        if "figures" not in test:
-            self.measure(test)
-        line = {"test": nodeid, "serial": test["serial"], "began_ns": test["began_ns"], "outcome": test["outcome"]}
-        for phase, seconds in test["phases"].items():
-            line[phase + "_us"] = int(seconds * 1e6)
-        line.update(test["figures"])
-        if self.failed[0] == test["serial"]:
-            line["failed_by_memwatch"] = self.failed[1]
-        self.tell(line)
+        if self.wreck is not None:
+            self.give_back()
+        self.slot.leave()
+        if test.wall_us is None:
+            test.measure(self.gauge)
+        why = self.failed[1] if self.failed[0] == test.serial else None
+        self.write(test.line(why))
+        self.leftovers.look(test)
 
     # -- the controller of pytest-xdist
 
@@ -685,8 +1120,41 @@ class Watcher:
     # -- the end
 
     @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self, exitstatus):
+    def pytest_sessionfinish(self, session, exitstatus):
+        lines = {}
+        for serial, node_id, kind, count, names in self.leftovers.end(self.gauge.rss):
+            leak = {"kind": kind, "count": count, "names": names}
+            lines.setdefault((serial, node_id), []).append(leak)
+        lines = [{"leaks": leaks, "serial": serial, "id": node_id} for (serial, node_id), leaks in lines.items()]
+        for line in lines:
+            self.tell(line)
+        refused = set(self.terms.get("fail_on_leak") or ())
+        if refused and not self.worker:
+            for line in lines + self.lines_of_workers():
+                for leak in line["leaks"]:
+                    if "any" in refused or leak["kind"] in refused:
+                        self.left.append((line["id"], phrase(leak["kind"], leak["count"], leak["names"])))
+            if self.left and exitstatus == 0:
+                session.exitstatus = exitstatus = pytest.ExitCode.TESTS_FAILED
         self.tell({"exit": int(exitstatus)})
+
+    def lines_of_workers(self):
+        """What the tests of this one's workers left behind. They have ended."""
+        found = []
+        for pid in os.listdir(os.path.join(self.run, "results")):
+            try:
+                with open(os.path.join(self.run, "results", pid), encoding="utf-8") as file:
+                    if json.loads(next(file, "{}")).get("parent") == self.pid:
+                        found += [json.loads(line) for line in file if line.startswith('{"leaks":')]
+            except (OSError, ValueError):
+                continue
+        return found
+
+    def pytest_terminal_summary(self, terminalreporter):
+        if self.left:
+            terminalreporter.section("left behind by tests (memwatch attach --fail-on-leak)", red=True)
+            for node_id, what in self.left:
+                terminalreporter.write_line("LEAK %s - %s" % (node_id, what))
 
     def pytest_unconfigure(self):
         if self.slot is None:

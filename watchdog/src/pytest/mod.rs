@@ -9,7 +9,7 @@ pub mod home;
 pub mod results;
 pub mod slot;
 
-pub use home::{Home, HomeError, Terms};
+pub use home::{ENTRY_POINTS, Home, HomeError, Terms};
 pub use slot::{Phase, Slot};
 
 /// The plugin: one file of Python's standard library.

@@ -34,6 +34,9 @@ pub struct Session {
     /// Worker of pytest-xdist; empty without.
     #[serde(default)]
     pub worker: String,
+    /// The process that started it: a worker's controller.
+    #[serde(default)]
+    pub parent: u32,
     /// Where the user has it write JUnit's XML.
     #[serde(default)]
     pub junit: Option<String>,
@@ -49,6 +52,9 @@ pub struct TestLine {
     pub test: String,
     /// Counts in its process.
     pub serial: u64,
+    /// Where it is defined; 0 for not known.
+    #[serde(default)]
+    pub line: u32,
     /// On the monotonic clock.
     pub began_ns: u64,
     /// As the record names it; `None` if no phase reported.

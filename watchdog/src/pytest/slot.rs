@@ -28,6 +28,8 @@ pub struct Slot {
     pub timeout_us: Option<u64>,
     /// Worker of pytest-xdist; empty without.
     pub worker: Vec<u8>,
+    /// Where the test is defined, if that is known and in the file that its id names.
+    pub line: Option<u32>,
     /// Node id; the beginning of one that does not fit.
     pub id: Vec<u8>,
 }
@@ -59,7 +61,7 @@ impl Slot {
         if page.get(..8)? != b"memwtst1" || word(8)? % 2 == 1 {
             return None;
         }
-        let id_bytes = (half(96)? as usize).min(BYTES - 100);
+        let id_bytes = (half(96)? as usize).min(BYTES - 104);
         let worker = page.get(81..96)?;
         Some(Self {
             pid: half(16)?,
@@ -81,6 +83,7 @@ impl Slot {
                 _ => return None,
             },
             worker: worker.split(|&byte| byte == 0).next()?.to_vec(),
+            line: half(BYTES - 4).filter(|&line| line > 0),
             id: page.get(100..100 + id_bytes)?.to_vec(),
         })
     }
@@ -122,8 +125,9 @@ mod tests {
         page[80] = 3;
         page[81..84].copy_from_slice(b"gw1");
         page[96..100].copy_from_slice(&(id.len() as u32).to_le_bytes());
-        let kept = id.len().min(BYTES - 100);
+        let kept = id.len().min(BYTES - 104);
         page[100..100 + kept].copy_from_slice(&id[..kept]);
+        page[BYTES - 4] = 9;
         page
     }
 
@@ -143,7 +147,8 @@ mod tests {
     #[test]
     fn an_id_that_does_not_fit_is_cut() {
         let slot = Slot::decode(&page(2, &[b'x'; 9000])).expect("whole");
-        assert_eq!(slot.id.len(), BYTES - 100);
+        assert_eq!(slot.id.len(), BYTES - 104);
+        assert_eq!(slot.line, Some(9));
     }
 
     proptest! {

@@ -68,6 +68,14 @@ impl Daemon {
                 let _ = answer.send(attached);
             }
             Call::Detach { peer, id, answer } => self.detach(peer, id, answer),
+            Call::Tests {
+                peer,
+                id,
+                running,
+                answer,
+            } => {
+                let _ = answer.send(self.targets.tests_run(peer, id, &running));
+            }
             Call::Status { answer, .. } => {
                 let _ = answer.send(Ok(Box::new(self.status())));
             }

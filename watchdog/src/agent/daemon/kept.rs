@@ -8,15 +8,16 @@ use crate::agent::deciding::Arrival;
 use crate::agent::kernel::{Kernel, Wanted};
 use crate::agent::pass::{Charge, Pass};
 use crate::agent::starting::{response, terms};
+use crate::agent::testing::Board;
 use crate::agent::watched::Watched;
 use crate::config::OnPressure;
-use crate::control::protocol::FROM_DAEMON_BYTES;
+use crate::control::protocol::{FROM_DAEMON_BYTES, Hit};
 use crate::control::status::{self, GuardedBy};
 use crate::control::{Answer, Event, Events, Peer};
 use crate::host::cgroup;
 use crate::host::clock;
 use crate::incident::{self, FeatureLost, Record, Verdict};
-use crate::watch::Policy;
+use crate::watch::{Member, Policy, Rung};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -63,6 +64,8 @@ pub(super) type Detached = Answer<Option<serde_json::Value>>;
 pub(super) struct Kept {
     pub(super) watched: Watched,
     pub(super) order: Order,
+    /// Which tests run in it, as its user says.
+    pub(super) tests: Arc<Board>,
     pub(super) interventions: u64,
     /// Something happened that is to be kept when its end is known, or then.
     pub(super) tell_at: Option<Duration>,
@@ -88,6 +91,7 @@ impl Kept {
             since: watched.began,
             watched,
             order,
+            tests: Arc::default(),
             interventions: 0,
             tell_at: None,
             leaving: None,
@@ -113,7 +117,7 @@ impl Kept {
             mode: watched.mode,
             status: Arc::clone(&watched.status),
             recorder: None,
-            tests: None,
+            tests: Some(Arc::clone(&self.tests)),
         };
         let mut policy = Policy::new(watched.settings, response(on_pressure));
         policy.one_of_many();
@@ -207,6 +211,20 @@ impl Kept {
                 line: text.into(),
                 told_at_end,
             });
+        }
+    }
+
+    /// One of its processes was signalled. Whose it is can have its test fail, and knows which that was.
+    pub(super) fn say_hit(&self, number: u32, rung: Rung, member: &Member) {
+        for events in &self.listeners {
+            events.send(Event::Hit(Hit {
+                id: self.id(),
+                pid: member.pid,
+                ppid: member.ppid,
+                rung,
+                rss_bytes: member.anon_bytes + member.shared_bytes,
+                why: self.watched.story.reason(number).unwrap_or_default().into(),
+            }));
         }
     }
 

@@ -5,16 +5,18 @@ use super::Means;
 use super::kept::{Detached, Kept, Order, Owner};
 use super::scan::Found;
 use super::spool::Spool;
-use crate::act::Mode;
+use crate::act::{Mode, Outcome};
 use crate::agent::channel::{Notice, TargetId};
 use crate::agent::deciding::Arrival;
 use crate::agent::guarded::{GuardError, Guarded};
 use crate::agent::helpers::Helpers;
 use crate::agent::kernel::Kernel;
 use crate::agent::terminal;
+use crate::agent::testing::OnBoard;
 use crate::agent::watched::{Heard, Watched};
 use crate::bpf;
-use crate::control::{Events, Peer, status};
+use crate::control::protocol::RunningTest;
+use crate::control::{Events, Peer, Refusal, status};
 use crate::host::cgroup::{CgroupError, Limits, Target};
 use crate::host::clock;
 use crate::incident::{self, FeatureLost, Kind, Record};
@@ -146,6 +148,26 @@ impl Targets {
         self.listeners.push((peer, events));
     }
 
+    /// These tests run in it, says its user.
+    pub(super) fn tests_run(
+        &self,
+        peer: Peer,
+        id: TargetId,
+        running: &[RunningTest],
+    ) -> Result<(), Refusal> {
+        match self.kept.get(&id).map(|kept| (kept, kept.order.owner)) {
+            Some((kept, Owner::User(uid))) if peer.may_touch(Some(uid)) => {
+                kept.tests.put_up(running.iter().map(|test| OnBoard {
+                    pid: test.pid,
+                    start_ticks: test.start_ticks,
+                    serial: test.serial.max(1),
+                }));
+                Ok(())
+            }
+            _ => Err(peer.no_such_target(id)),
+        }
+    }
+
     /// Takes on what the configuration names now, and lets go what it named before.
     pub(super) fn of_configuration(&mut self, found: &[Found], means: &Means) {
         let wanted = |id: TargetId, order: &Order| {
@@ -205,6 +227,13 @@ impl Targets {
         let dry_run = kept.order.dry_run;
         match kept.watched.hear(notice, &means.helpers) {
             Heard::Noted => match notice {
+                Notice::Hit {
+                    number,
+                    rung,
+                    member,
+                    outcome: Outcome::Delivered,
+                    ..
+                } => kept.say_hit(*number, *rung, member),
                 Notice::Recovered { .. } => kept.tell_at = Some(at),
                 Notice::Departed if kept.leaving.is_some() => self.let_go(target, means),
                 _ => {}

@@ -22,6 +22,10 @@ use std::time::Duration;
 
 /// How often it looks: a tenth of what a limit of memory may be overrun by at 1 GiB/s is 50 MiB.
 const PERIOD: Duration = Duration::from_millis(50);
+/// While there is no pytest in the run, if there will ever be one.
+const UNTIL_PYTEST: Duration = Duration::from_millis(250);
+/// A test that is over sooner is not worth telling the daemon of.
+const LONG: Duration = Duration::from_millis(200);
 /// The most that is told and not yet heard.
 const NEWS: usize = 64;
 
@@ -62,6 +66,8 @@ pub(super) struct Shared {
     pub(super) home: Home,
     pub(super) board: Arc<Board>,
     pub(super) news: ArrayQueue<News>,
+    /// Tests that have run for a while and can be asked to fail.
+    pub(super) long: Mutex<Vec<Notice>>,
     /// The most that the children of a test held, by pid and serial.
     pub(super) children: Mutex<BTreeMap<(u32, u64), u64>>,
     pub(super) stop: AtomicBool,
@@ -73,6 +79,7 @@ impl Shared {
             home,
             board: Arc::default(),
             news: ArrayQueue::new(NEWS),
+            long: Mutex::default(),
             children: Mutex::default(),
             stop: AtomicBool::new(false),
         }
@@ -127,7 +134,8 @@ impl Eye {
     pub(super) fn run(mut self) {
         while !self.shared.stop.load(Ordering::Acquire) {
             self.look(clock::now());
-            std::thread::sleep(PERIOD);
+            let nobody = self.slots.is_empty();
+            std::thread::sleep(if nobody { UNTIL_PYTEST } else { PERIOD });
         }
     }
 
@@ -179,14 +187,23 @@ impl Eye {
             let _ = self.shared.news.push(stuck);
             (self.wake)();
         }
-        let can_abort = |(_, slot): &&(u32, Slot)| slot.can_abort;
-        let put_up = running.iter().filter(can_abort).map(|(pid, slot)| Notice {
+        let listening = running.iter().filter(|(_, slot)| slot.can_abort);
+        let on_board = |(pid, slot): &(u32, Slot)| Notice {
             pid: *pid,
             start_ticks: slot.start_ticks,
             // A serial that wrapped to nothing would read as no test.
             serial: (slot.serial as u32).max(1),
-        });
-        self.shared.board.put_up(put_up);
+        };
+        self.shared.board.put_up(listening.clone().map(on_board));
+        let ran = |slot: &Slot| now.saturating_sub(Duration::from_nanos(slot.began_ns));
+        let long = listening
+            .filter(|(_, slot)| ran(slot) >= LONG)
+            .map(on_board);
+        *self
+            .shared
+            .long
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = long.collect();
         for (pid, slot) in running {
             self.judge(now, pid, slot, &tree);
         }

@@ -7,6 +7,7 @@
 
 mod blame;
 mod board;
+mod entrusted;
 mod eye;
 mod suite;
 mod words;
@@ -24,7 +25,7 @@ use crate::pytest::results::Results;
 use crate::pytest::{Home, HomeError, Phase, Slot, Terms};
 use crate::watch::{Member, Rung};
 use blame::What;
-pub use board::Board;
+pub use board::{Board, Notice as OnBoard};
 use eye::{Eye, News, Shared, Told, stat_of};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -33,9 +34,12 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+pub(super) use suite::Unwritten;
 
 /// A process that runs tests is at most so many generations above what it started.
 const GENERATIONS: usize = 32;
+/// Enough for two pages and what parses them; locked memory is counted by the size of stacks.
+const STACK_BYTES: usize = 128 << 10;
 /// How long pytest is given to end with its reports when it is interrupted.
 const INTERRUPTED: Duration = Duration::from_secs(10);
 /// Stacks are written in less than a millisecond by who is let run: looked for so often, so many times.
@@ -58,6 +62,7 @@ pub(super) struct Testing {
     limits: u32,
     /// Until when a run that was interrupted may take to end.
     interrupted_until: Option<Duration>,
+    by_daemon: Vec<entrusted::ByDaemon>,
 }
 
 struct Asked {
@@ -88,6 +93,7 @@ impl Testing {
             ended: Vec::new(),
             limits: 0,
             interrupted_until: None,
+            by_daemon: Vec::new(),
         })
     }
 
@@ -114,6 +120,7 @@ impl Testing {
         let eye = Eye::new(Arc::clone(&self.shared), place, mode, Box::new(wake));
         std::thread::Builder::new()
             .name("memwatch-tests".into())
+            .stack_size(STACK_BYTES)
             .spawn(move || eye.run())
             .map(drop)
     }
@@ -246,6 +253,14 @@ impl Testing {
             .unwrap_or_default();
         let processes = pids.into_iter().filter_map(read).collect();
         suite::gather(processes, &self.ended, &children, began)
+    }
+
+    /// Sessions that had a file of JUnit's to write, and ended before they could.
+    pub(super) fn unwritten(&self) -> Vec<Unwritten> {
+        let home = &self.shared.home;
+        let read = |pid| Some((pid, Results::parse(&home.results(pid).ok()?)));
+        let processes: Vec<_> = home.processes().into_iter().filter_map(read).collect();
+        suite::unwritten(&processes)
     }
 
     /// The process that runs tests and is, or has started, this one; and whether it is it.

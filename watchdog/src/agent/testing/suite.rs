@@ -3,14 +3,19 @@
 
 use super::EndedTest;
 use crate::incident::Text;
-use crate::incident::suite::{Leak, LeakKind, Outcome, Suite, Test};
+use crate::incident::suite::{Leak, LeakKind, LeakOfSeveral, Outcome, Suite, Test};
 use crate::pytest::results::{LeakLine, Results, TestLine};
 use crate::pytest::{Phase, Slot};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// The most tests that a record holds: some 600 bytes each.
 const TESTS: usize = 50_000;
+/// The most names that a leak keeps.
+const NAMES: usize = 5;
+/// The most files of several that a record holds.
+const OF_SEVERAL: usize = 100;
 
 /// Puts the processes' tellings together. `children` is the most that what a test started held, by pid and
 /// serial.
@@ -21,6 +26,7 @@ pub(super) fn gather(
     began: Duration,
 ) -> Option<Suite> {
     let mut suite = Suite::default();
+    let of_several = of_several(&processes);
     let mut has_session = false;
     for (pid, results, slot) in processes {
         let session = results.session.unwrap_or_default();
@@ -28,6 +34,7 @@ pub(super) fn gather(
         let worker = (!session.worker.is_empty()).then(|| Text::of_name(session.worker.as_bytes()));
         suite.workers += u32::from(worker.is_some());
         if suite.pytest_version.is_none() && !session.session.is_empty() {
+            suite.root = Some(Text::of_name(session.root.as_bytes()));
             suite.pytest_version = Some(Text::of_name(session.session.as_bytes()));
             suite.python_version = Some(Text::of_name(session.python.as_bytes()));
         }
@@ -57,7 +64,8 @@ pub(super) fn gather(
                 .leaks
                 .get(&line.serial)
                 .map_or(&[][..], Vec::as_slice);
-            let mut test = told(pid, &line, leaks, worker.clone(), began);
+            let mut test = told(pid, &line, worker.clone(), began);
+            test.leaks = own(leaks, &of_several);
             test.children_peak_bytes = children.get(&(pid, line.serial)).copied();
             suite.tests.push(test);
         }
@@ -66,6 +74,7 @@ pub(super) fn gather(
     let over = suite.tests.len().saturating_sub(TESTS);
     suite.tests.truncate(TESTS);
     suite.lost += over as u64;
+    suite.leaks_of_several = of_several.into_values().take(OF_SEVERAL).collect();
     has_session.then_some(suite)
 }
 
@@ -73,15 +82,10 @@ fn since(began: Duration, ns: u64) -> u64 {
     Duration::from_nanos(ns).saturating_sub(began).as_micros() as u64
 }
 
-fn told(
-    pid: u32,
-    line: &TestLine,
-    leaks: &[LeakLine],
-    worker: Option<Text>,
-    began: Duration,
-) -> Test {
+fn told(pid: u32, line: &TestLine, worker: Option<Text>, began: Duration) -> Test {
     Test {
         id: Text::of_name(line.test.as_bytes()),
+        line: Some(line.line).filter(|&line| line > 0),
         outcome: line.outcome.as_deref().map_or(Outcome::Unknown, outcome),
         worker,
         pid,
@@ -98,7 +102,7 @@ fn told(
         minor_faults: line.minor_faults,
         major_faults: line.major_faults,
         reclaim_us: None,
-        leaks: leaks.iter().filter_map(leak).collect(),
+        leaks: Vec::new(),
         ended_by_memwatch: line
             .failed_by_memwatch
             .as_deref()
@@ -118,30 +122,111 @@ fn outcome(word: &str) -> Outcome {
     }
 }
 
-fn leak(line: &LeakLine) -> Option<Leak> {
-    let kind = match line.kind.as_str() {
-        "file_descriptors" => LeakKind::FileDescriptors,
-        "threads" => LeakKind::Threads,
-        "children" => LeakKind::Children,
-        "shared_memory" => LeakKind::SharedMemory,
-        "temporary_files" => LeakKind::TemporaryFiles,
-        "memory" => LeakKind::Memory,
-        _ => return None,
+/// A session that did not write its file of JUnit's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::agent) struct Unwritten {
+    /// The file, as the process named it.
+    pub(in crate::agent) path: PathBuf,
+    /// Its processes: its own, or those of its workers.
+    pub(in crate::agent) pids: Vec<u32>,
+}
+
+/// Sessions that were to write such a file, and did not come to their end. A worker writes none.
+pub(super) fn unwritten(processes: &[(u32, Results)]) -> Vec<Unwritten> {
+    let workers_of = |controller: u32| {
+        let all = processes.iter();
+        all.filter(move |(_, results)| {
+            let session = results.session.as_ref();
+            session.is_some_and(|s| s.parent == controller && !s.worker.is_empty())
+        })
+        .map(|(pid, _)| *pid)
     };
-    Some(Leak {
-        kind,
-        count: line.count,
-        names: line
-            .names
+    processes
+        .iter()
+        .filter_map(|(pid, results)| {
+            let session = results.session.as_ref()?;
+            let path = PathBuf::from(session.junit.as_ref()?);
+            (session.worker.is_empty() && results.exit.is_none()).then(|| Unwritten {
+                path,
+                pids: std::iter::once(*pid).chain(workers_of(*pid)).collect(),
+            })
+        })
+        .collect()
+}
+
+/// Files that tests of more than one process have seen appear, by kind and name: without the kernel's word
+/// for who made them every process claims what came while it ran a test.
+fn of_several(
+    processes: &[(u32, Results, Option<Slot>)],
+) -> BTreeMap<(LeakKind, String), LeakOfSeveral> {
+    let mut claims: BTreeMap<(LeakKind, String), BTreeSet<(u32, u64)>> = BTreeMap::new();
+    for (pid, results, _) in processes {
+        for (serial, line) in results
+            .leaks
             .iter()
-            .map(|name| Text::of_name(name.as_bytes()))
-            .collect(),
-    })
+            .flat_map(|(serial, lines)| lines.iter().map(move |line| (*serial, line)))
+        {
+            let Some(kind) = LeakKind::named(&line.kind).filter(|kind| is_file(*kind)) else {
+                continue;
+            };
+            for name in &line.names {
+                let claim = claims.entry((kind, name.clone())).or_default();
+                claim.insert((*pid, serial));
+            }
+        }
+    }
+    let id = |pid: u32, serial: u64| {
+        let (_, results, _) = processes.iter().find(|(of, ..)| *of == pid)?;
+        let test = results.tests.iter().find(|test| test.serial == serial)?;
+        Some(Text::of_name(test.test.as_bytes()))
+    };
+    claims
+        .into_iter()
+        .filter(|(_, by)| by.iter().map(|(pid, _)| pid).collect::<BTreeSet<_>>().len() > 1)
+        .map(|((kind, name), by)| {
+            let tests = by.into_iter().take(NAMES);
+            let leak = LeakOfSeveral {
+                kind,
+                name: Text::of_name(name.as_bytes()),
+                tests: tests.filter_map(|(pid, serial)| id(pid, serial)).collect(),
+            };
+            ((kind, name), leak)
+        })
+        .collect()
+}
+
+fn is_file(kind: LeakKind) -> bool {
+    matches!(kind, LeakKind::SharedMemory | LeakKind::TemporaryFiles)
+}
+
+/// What is this test's alone.
+fn own(leaks: &[LeakLine], of_several: &BTreeMap<(LeakKind, String), LeakOfSeveral>) -> Vec<Leak> {
+    leaks
+        .iter()
+        .filter_map(|line| {
+            let kind = LeakKind::named(&line.kind)?;
+            let names = line.names.iter();
+            let own: Vec<_> = names
+                .filter(|name| !of_several.contains_key(&(kind, (*name).clone())))
+                .collect();
+            let count = line.count - ((line.names.len() - own.len()) as u64).min(line.count);
+            (count > 0).then(|| Leak {
+                kind,
+                count,
+                names: own
+                    .iter()
+                    .take(NAMES)
+                    .map(|name| Text::of_name(name.as_bytes()))
+                    .collect(),
+            })
+        })
+        .collect()
 }
 
 fn unfinished(slot: &Slot, worker: Option<Text>, began: Duration) -> Test {
     Test {
         id: Text::of_name(&slot.id),
+        line: slot.line,
         outcome: Outcome::Unknown,
         worker,
         pid: slot.pid,
@@ -173,5 +258,55 @@ fn killed(ended: &EndedTest, worker: Option<Text>, began: Duration) -> Test {
         peak_bytes: Some(ended.rss_bytes),
         ended_by_memwatch: Some(Text::of_name(ended.why.as_bytes())),
         ..unfinished(&ended.slot, worker, began)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn process(pid: u32, name: &str, files: &[&str]) -> (u32, Results, Option<Slot>) {
+        let names: Vec<_> = files.iter().map(|file| format!("\"{file}\"")).collect();
+        let text = format!(
+            r#"{{"session":"9.2.0","worker":"gw{pid}"}}
+{{"test":"{name}","serial":1,"began_ns":{pid},"wall_us":5,"outcome":"passed"}}
+{{"leaks":[{{"kind":"temporary_files","count":{},"names":[{}]}},{{"kind":"threads","count":1,"names":["a"]}}],"serial":1}}
+"#,
+            files.len(),
+            names.join(","),
+        );
+        (pid, Results::parse(text.as_bytes()), None)
+    }
+
+    #[test]
+    fn a_file_that_two_processes_claim_is_neithers_and_is_told_of() {
+        let processes = vec![
+            process(1, "t.py::a", &["/tmp/both", "/tmp/mine"]),
+            process(2, "t.py::b", &["/tmp/both"]),
+        ];
+        let suite =
+            gather(processes, &[], &BTreeMap::new(), Duration::ZERO).expect("there was a session");
+        let [a, b] = &suite.tests[..] else {
+            panic!("{suite:?}")
+        };
+        let kinds = |test: &Test| -> Vec<_> {
+            let leaks = test.leaks.iter();
+            leaks
+                .map(|leak| (leak.kind, leak.count, leak.names[0].as_str().to_owned()))
+                .collect()
+        };
+        assert_eq!(
+            kinds(a),
+            [
+                (LeakKind::TemporaryFiles, 1, "/tmp/mine".to_owned()),
+                (LeakKind::Threads, 1, "a".to_owned())
+            ]
+        );
+        assert_eq!(kinds(b), [(LeakKind::Threads, 1, "a".to_owned())]);
+        let [both] = &suite.leaks_of_several[..] else {
+            panic!("{suite:?}")
+        };
+        assert_eq!(both.name.as_str(), "/tmp/both");
+        assert_eq!(both.tests, ["t.py::a".into(), "t.py::b".into()]);
     }
 }

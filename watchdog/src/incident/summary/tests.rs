@@ -84,6 +84,10 @@ memwatch:   killed   a\nb\x1b[31m\xff (pid 4300) by the kernel's OOM killer at 2
 memwatch:   killed   2 processes by the kernel's OOM killer, unseen
 memwatch:   hung     txg_sync (tid 611), reported by the kernel at 2m 10s
 memwatch:   blocked  txg_sync (tid 611) in uninterruptible sleep from 8.0s on, for 2m 05s, in cv_wait_common
+memwatch:   tests    2 of 589: 1 passed, 1 killed; 1 left something behind
+memwatch:   grew     1.2 GiB  tests/test_b.py::test_index
+memwatch:   left     1 open file descriptor by tests/test_a.py::test_open[\x1b[31m]
+memwatch:            1 file by one of the tests that ran together, such as /tmp/b.txt
 memwatch:   memory   peak 2.0 GiB of 2.0 GiB (98%); stalled for 412ms (0.3%)
 memwatch:   faults   1.2M minor, 312 major; reclaimed 14 times in 38ms
 memwatch:   lost     12 events dropped, 3 looks came late, 1 helper threads hung

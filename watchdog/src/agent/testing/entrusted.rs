@@ -1,0 +1,114 @@
+//! Tests in a target that the daemon guards: it is told which of them run, so that it asks them to fail before it
+//! ends a process, and what it did is joined with its record at the end.
+//!
+//! The daemon reads nothing of a user's: it signals, and this side, as the user, says why to the process.
+
+use super::{Testing, words};
+use crate::agent::story::Story;
+use crate::control::protocol::{Hit, RunningTest};
+use crate::control::{Client, ClientError};
+use crate::host::clock;
+use crate::incident::BlamedTest;
+use crate::watch::{Member, Rung};
+use std::path::PathBuf;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// How often the daemon is told.
+const PERIOD: Duration = Duration::from_millis(100);
+
+/// What the daemon did to a process, until its own record of it comes.
+pub(super) struct ByDaemon {
+    pid: u32,
+    test: BlamedTest,
+}
+
+impl Testing {
+    /// Tells the daemon at `socket` which tests run in the target `id`, until the run is over. On a connection of
+    /// its own, and only from when there is one to tell of.
+    pub(in crate::agent) fn tell_daemon(&self, socket: PathBuf, id: u64) {
+        let shared = self.shared.clone();
+        tokio::spawn(async move {
+            let mut client: Option<Client> = None;
+            let mut said = Vec::new();
+            while !shared.stop.load(Ordering::Acquire) {
+                let long = shared
+                    .long
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .clone();
+                if long != said {
+                    let connected = match client.take() {
+                        Some(client) => Ok(client),
+                        None => Client::connect(&socket).await,
+                    };
+                    let running = long.iter().map(|test| RunningTest {
+                        pid: test.pid,
+                        start_ticks: test.start_ticks,
+                        serial: test.serial,
+                    });
+                    let running = running.collect();
+                    let told: Result<Client, ClientError> = async {
+                        let mut client = connected?;
+                        client.tests(id, running).await?;
+                        Ok(client)
+                    }
+                    .await;
+                    match told {
+                        Ok(connected) => client = Some(connected),
+                        Err(error) => {
+                            tracing::debug!("the daemon is not told of tests: {error}");
+                            return;
+                        }
+                    }
+                    said = long;
+                }
+                tokio::time::sleep(PERIOD).await;
+            }
+        });
+    }
+
+    /// The daemon has signalled a process.
+    pub(in crate::agent) fn hear_daemon(&mut self, hit: &Hit) {
+        let Some((slot, own)) = self.owner(hit.pid, hit.ppid) else {
+            return;
+        };
+        let at = clock::now();
+        if hit.rung == Rung::Abort {
+            let _ = self.shared.home.ask_to_fail(
+                slot.pid,
+                slot.serial,
+                &words::failed(hit.why.as_str()),
+            );
+            super::poke(&slot);
+        }
+        let member = Member {
+            pid: hit.pid,
+            anon_bytes: hit.rss_bytes,
+            ..Member::default()
+        };
+        let test = self.blamed(&slot, own.then_some(hit.rss_bytes), &member, at);
+        if own && matches!(hit.rung, Rung::Sigterm | Rung::Sigkill) {
+            let why = format!("memwatch killed its process: {}", hit.why);
+            self.end(slot, at, hit.rss_bytes, &why);
+        }
+        self.by_daemon.push(ByDaemon { pid: hit.pid, test });
+    }
+
+    /// The daemon's record has come: its interventions get their tests, and where these were.
+    pub(in crate::agent) fn join(&mut self, story: &mut Story) {
+        for ByDaemon { pid, test } in std::mem::take(&mut self.by_daemon) {
+            let Some(number) = story.unblamed(pid) else {
+                continue;
+            };
+            story.blame(number, test);
+            let stacks = self.shared.home.stacks(pid).unwrap_or_default();
+            let from = self.old_stacks.insert(pid, stacks.len()).unwrap_or(0);
+            story.python_stack(
+                number,
+                super::stack_lines(stacks.get(from..).unwrap_or_default()),
+            );
+        }
+    }
+}

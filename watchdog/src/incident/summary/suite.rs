@@ -1,0 +1,259 @@
+//! The tests of a run in its summary: one line for how they ended, and one for each that matters: that was
+//! failed or killed by memwatch, grew much, took long, or left something behind. Pure.
+
+use super::super::paragraph::{Paragraph, columns};
+use super::super::suite::{Leak, Outcome, Suite, Test};
+use super::super::{Record, Text, human};
+use super::TOLD;
+
+/// As many of those that grew the most, and of those that took the longest, are told.
+const MOST: usize = 5;
+/// Less growth than this matters to nobody.
+const GROWTH_BYTES: u64 = 32 << 20;
+/// Nor does less time.
+const WALL_US: u64 = 1_000_000;
+/// Columns of a figure.
+const FIGURE: usize = 8;
+/// Stands for the beginning of a name.
+const CUT: &str = "...";
+
+/// Adds the rows.
+pub(super) fn tell(page: &mut Paragraph, record: &Record) {
+    let Some(suite) = &record.suite else {
+        return;
+    };
+    page.row("tests", &outcomes(suite));
+    tell_ended(page, record, suite);
+    let growth = |test: &Test| test.growth_bytes().unwrap_or(0);
+    rank(page, suite, "grew", GROWTH_BYTES, growth, human::bytes);
+    rank(
+        page,
+        suite,
+        "took",
+        WALL_US,
+        |test| test.wall_us,
+        human::duration,
+    );
+    tell_leaks(page, suite);
+}
+
+/// `589 of 612: 580 passed, 2 failed, 1 killed; 3 left something behind`
+fn outcomes(suite: &Suite) -> String {
+    const ORDER: [Outcome; 8] = [
+        Outcome::Passed,
+        Outcome::Failed,
+        Outcome::Error,
+        Outcome::Killed,
+        Outcome::Skipped,
+        Outcome::Xfailed,
+        Outcome::Xpassed,
+        Outcome::Unknown,
+    ];
+    let ran = suite.tests.len() as u64;
+    let all = match suite.selected {
+        Some(selected) if selected != ran => format!("{ran} of {selected}"),
+        _ => ran.to_string(),
+    };
+    let parts: Vec<String> = ORDER
+        .into_iter()
+        .filter_map(|outcome| {
+            let times = suite.tests.iter().filter(|t| t.outcome == outcome).count();
+            (times > 0).then(|| format!("{times} {}", outcome.name()))
+        })
+        .collect();
+    let leaking = suite.tests.iter().filter(|t| !t.leaks.is_empty()).count();
+    let left = match leaking {
+        0 => String::new(),
+        _ => format!("; {leaking} left something behind"),
+    };
+    let parts = if parts.is_empty() {
+        "none ran".to_owned()
+    } else {
+        parts.join(", ")
+    };
+    format!("{all}: {parts}{left}")
+}
+
+/// Those that memwatch failed or whose process it killed, unless an intervention that is told names them.
+fn tell_ended(page: &mut Paragraph, record: &Record, suite: &Suite) {
+    let told = |id: &Text| {
+        let mut tests = record.interventions.iter().take(TOLD);
+        tests.any(|it| it.test.as_ref().is_some_and(|test| test.id == *id))
+    };
+    let ended: Vec<_> = suite
+        .tests
+        .iter()
+        .filter(|test| test.ended_by_memwatch.is_some() && !told(&test.id))
+        .collect();
+    for (n, test) in ended.iter().take(TOLD).enumerate() {
+        let label = if n == 0 { "ended" } else { "" };
+        let how = if test.outcome == Outcome::Killed {
+            "killed"
+        } else {
+            "failed"
+        };
+        let line = line(page, how, &test.id);
+        page.row(label, &line);
+    }
+    more(page, ended.len(), TOLD);
+}
+
+/// The first few by a figure, one line each.
+fn rank(
+    page: &mut Paragraph,
+    suite: &Suite,
+    label: &str,
+    least: u64,
+    figure: impl Fn(&Test) -> u64,
+    shown: impl Fn(u64) -> String,
+) {
+    let mut first: Vec<_> = suite
+        .tests
+        .iter()
+        .filter(|test| figure(test) >= least)
+        .collect();
+    first.sort_by_key(|test| std::cmp::Reverse(figure(test)));
+    for (n, test) in first.into_iter().take(MOST).enumerate() {
+        let label = if n == 0 { label } else { "" };
+        let line = line(page, &shown(figure(test)), &test.id);
+        page.row(label, &line);
+    }
+}
+
+fn tell_leaks(page: &mut Paragraph, suite: &Suite) {
+    let leaking: Vec<_> = suite
+        .tests
+        .iter()
+        .filter(|test| !test.leaks.is_empty())
+        .collect();
+    for (n, test) in leaking.iter().take(TOLD).enumerate() {
+        let label = if n == 0 { "left" } else { "" };
+        let mut what = test.leaks.first().map(Leak::phrase).unwrap_or_default();
+        what.push_str(if test.leaks.len() > 1 {
+            " and more by"
+        } else {
+            " by"
+        });
+        let line = line(page, &what, &test.id);
+        page.row(label, &line);
+    }
+    more(page, leaking.len(), TOLD);
+    if let Some(first) = suite.leaks_of_several.first() {
+        let count = suite.leaks_of_several.len();
+        let what = if count == 1 { "file" } else { "files" };
+        page.row(
+            if leaking.is_empty() { "left" } else { "" },
+            &format!(
+                "{count} {what} by one of the tests that ran together, such as {}",
+                first.name
+            ),
+        );
+    }
+}
+
+/// A figure and whose it is: of a name that is too long for the line its end, which tells more than its
+/// beginning.
+fn line(page: &Paragraph, figure: &str, id: &Text) -> String {
+    let figure = format!("{figure:<FIGURE$}");
+    let id = id.as_str();
+    let room = match page.row_columns() {
+        Some(all) => all.saturating_sub(columns(&figure) + 1),
+        None => usize::MAX,
+    };
+    if columns(id) <= room {
+        return format!("{figure} {id}");
+    }
+    let mut used = CUT.len();
+    let mut from = id.len();
+    for (at, character) in id.char_indices().rev() {
+        used += if character.is_ascii() { 1 } else { 2 };
+        if used > room.max(CUT.len() + 1) {
+            break;
+        }
+        from = at;
+    }
+    format!("{figure} {CUT}{}", &id[from..])
+}
+
+fn more(page: &mut Paragraph, all: usize, told: usize) {
+    if let Some(more @ 1..) = all.checked_sub(told) {
+        page.row("", &format!("and {more} more, which `--report FILE` keeps"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Style, summary};
+    use super::*;
+    use crate::incident::sample;
+
+    fn shown(suite: Suite, width: Option<usize>) -> String {
+        let mut record = sample::quiet();
+        record.suite = Some(suite);
+        summary(
+            &record,
+            Style {
+                color: false,
+                width,
+            },
+        )
+    }
+
+    fn quiet(id: &str) -> Test {
+        Test {
+            id: id.into(),
+            outcome: Outcome::Passed,
+            leaks: Vec::new(),
+            peak_bytes: None,
+            wall_us: 500,
+            ended_by_memwatch: None,
+            ..sample::tested().tests[0].clone()
+        }
+    }
+
+    #[test]
+    fn a_quiet_suite_takes_one_line() {
+        let suite = Suite {
+            selected: Some(3),
+            tests: vec![quiet("a"), quiet("b"), quiet("c")],
+            ..Suite::default()
+        };
+        let expected = "\
+memwatch: pytest finished in 2m 14s (exit code 0)
+memwatch:   tests    3: 3 passed
+memwatch:   memory   peak 1.2 GiB of 2.0 GiB (60%); stalled for 412ms (0.3%)
+memwatch:   faults   1.2M minor, 312 major; reclaimed 14 times in 38ms
+";
+        assert_eq!(shown(suite, Some(80)), expected);
+    }
+
+    #[test]
+    fn those_that_matter_have_a_line_each_that_fits() {
+        let mut suite = sample::tested();
+        suite.tests[1].wall_us = 4_200_000;
+        let long = format!(
+            "tests/{}test_c.py::TestIndex::test_search[1536]",
+            "deep/".repeat(9)
+        );
+        suite.tests.push(Test {
+            wall_us: 65_000_000,
+            ..quiet(&long)
+        });
+        let expected = "\
+memwatch: pytest finished in 2m 14s (exit code 0)
+memwatch:   tests    3 of 589: 2 passed, 1 killed; 1 left something behind
+memwatch:   ended    killed   tests/test_b.py::test_index
+memwatch:   grew     1.2 GiB  tests/test_b.py::test_index
+memwatch:   took     1m 05s   ...ep/deep/test_c.py::TestIndex::test_search[1536]
+memwatch:            4.2s     tests/test_b.py::test_index
+memwatch:   left     1 open file descriptor by ...test_a.py::test_open[\\x1b[31m]
+memwatch:            1 file by one of the tests that ran together, such as
+memwatch:            /tmp/b.txt
+memwatch:   memory   peak 1.2 GiB of 2.0 GiB (60%); stalled for 412ms (0.3%)
+memwatch:   faults   1.2M minor, 312 major; reclaimed 14 times in 38ms
+";
+        let shown = shown(suite, Some(80));
+        assert_eq!(shown, expected);
+        assert!(shown.lines().all(|line| line.len() <= 80));
+    }
+}
