@@ -1,0 +1,196 @@
+//! A suite of 589 tests in which one leaks, or several: the others have their own verdict, in pytest's file for
+//! JUnit and in the record, only the guilty are named, and the run ends by itself. With each way to leak and
+//! each way in which pytest-xdist hands out tests.
+
+use std::collections::BTreeSet;
+
+use regex::Regex;
+use serde_json::Value;
+
+use super::lab::{Lab, Ran};
+use super::sides::{outcomes, path, program, write};
+
+const LEAKS: &str = include_str!("suites/leaky/test_leaks.py");
+const IMPORT: &str = include_str!("suites/leaky/test_import.py");
+const INNOCENT: &str = include_str!("suites/leaky/test_innocent.py");
+/// As in the report of an accident that memwatch was made for.
+const TESTS: usize = 589;
+/// Ten modules before those that leak in the order of collection, nine after.
+const BEFORE: usize = 10;
+const AFTER: usize = 9;
+
+/// Runs the suite with these leaks and options.
+fn suite(leaks: &str, options: &[&str]) -> (Lab, Ran) {
+    let lab = Lab::new();
+    write(&lab, "suite/test_leaks.py", LEAKS);
+    write(&lab, "suite/test_import.py", IMPORT);
+    for number in 0..BEFORE {
+        write(&lab, &format!("suite/test_a_{number}.py"), INNOCENT);
+    }
+    for number in 0..AFTER {
+        write(&lab, &format!("suite/test_z_{number}.py"), INNOCENT);
+    }
+    let [tested, dir, junit] = [
+        program("plugins", "pytest"),
+        path(&lab, "suite"),
+        format!("--junitxml={}", path(&lab, "junit.xml")),
+    ];
+    let mut arguments = vec!["--memory-max", "500M", "--", &tested, "-q", &junit];
+    arguments.extend(["-p", "no:cacheprovider", "--rootdir", &dir, &dir]);
+    arguments.extend(options);
+    let mut command = lab.reporting(&arguments);
+    command
+        .env("LEAKS", leaks)
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    let ran = lab.run(command);
+    (lab, ran)
+}
+
+/// With two workers that get their tests in this way.
+fn spread(leaks: &str, dist: &str) -> (Lab, Ran) {
+    suite(leaks, &["-n", "2", "--dist", dist])
+}
+
+/// The tests of pytest's file for JUnit, and those of them that did not pass.
+fn junit(lab: &Lab) -> (BTreeSet<String>, BTreeSet<String>) {
+    let begin = Regex::new(r#"^ classname="([^"]*)" name="([^"]*)"([^>]*)>"#).expect("a pattern");
+    let text = lab.read("junit.xml");
+    let (mut all, mut bad) = (BTreeSet::new(), BTreeSet::new());
+    for case in text.split("<testcase").skip(1) {
+        let found = begin
+            .captures(case)
+            .unwrap_or_else(|| panic!("a test: {case}"));
+        let [class, name] = [&found[1], &found[2]];
+        all.insert(format!("{class}.{name}"));
+        if case.contains("<failure") || case.contains("<error") {
+            bad.insert(name.to_owned());
+        }
+    }
+    (all, bad)
+}
+
+/// The tests that the record lays the memory to.
+fn named(report: &Value) -> BTreeSet<String> {
+    let interventions = report["interventions"].as_array().expect("a list");
+    let culprits = interventions
+        .iter()
+        .filter_map(|it| it["test"]["culprit"]["id"].as_str());
+    culprits
+        .map(|id| id.rsplit(['/', ':']).next().unwrap_or(id).to_owned())
+        .collect()
+}
+
+/// Fails unless all ran and passed but these, which are named.
+#[track_caller]
+fn expect_only(lab: &Lab, ran: &Ran, guilty: &[&str]) {
+    let guilty: BTreeSet<String> = guilty.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        named(&ran.report),
+        guilty,
+        "{:#}",
+        ran.report["interventions"]
+    );
+    let (all, bad) = junit(lab);
+    assert_eq!(bad, guilty, "in JUnit's file; {}", ran.err);
+    assert_eq!(all.len(), TESTS, "in JUnit's file");
+    let told = outcomes(&ran.report);
+    assert_eq!(told.len(), TESTS, "in the record");
+    let bad = told.iter().filter(|(_, outcome)| *outcome != "passed");
+    let bad: BTreeSet<String> = bad
+        .map(|(id, _)| id.rsplit("::").next().unwrap_or(id).to_owned())
+        .collect();
+    assert_eq!(bad, guilty, "in the record");
+    assert_eq!(ran.status.code(), Some(1), "{}", ran.err);
+}
+
+#[test]
+fn each_test_that_leaks_and_heeds_fails_and_the_rest_of_the_suite_runs() {
+    let (lab, ran) = suite("python child fixture", &[]);
+    expect_only(&lab, &ran, &["test_python", "test_child", "test_fixture"]);
+    // What C code has taken nobody can give back: enough is left for the rest.
+    let (lab, ran) = suite("c", &[]);
+    expect_only(&lab, &ran, &["test_c"]);
+}
+
+#[test]
+fn without_workers_who_has_to_be_killed_ends_the_run_and_the_record_shows_how_far_it_came() {
+    let (_lab, ran) = suite("swallows", &[]);
+    let ran = ran.expect_verdict("killed_by_memwatch", 137);
+    assert_eq!(
+        named(&ran.report),
+        BTreeSet::from(["test_swallows".to_owned()])
+    );
+    let told = outcomes(&ran.report);
+    // Those before it, itself, and by `selected` how many never ran.
+    assert_eq!(ran.report["suite"]["selected"], TESTS);
+    assert_eq!(told["test_leaks.py::test_swallows"], "killed");
+    let passed = told.values().filter(|&outcome| outcome == "passed");
+    assert_eq!(passed.count(), told.len() - 1);
+    assert_eq!(told.len(), BEFORE * 30 + 1 + 9);
+}
+
+#[test]
+fn a_module_that_leaks_when_it_is_imported_fails_to_be_collected() {
+    let (_lab, ran) = suite("import", &["--continue-on-collection-errors"]);
+    assert_eq!(
+        named(&ran.report),
+        BTreeSet::from(["test_import.py".to_owned()])
+    );
+    let told = outcomes(&ran.report);
+    assert_eq!(told.len(), TESTS - 1);
+    assert!(told.values().all(|outcome| outcome == "passed"), "{told:?}");
+    assert_eq!(ran.status.code(), Some(1), "{}", ran.err);
+}
+
+#[test]
+fn a_module_that_leaks_in_every_worker_keeps_none_of_the_others_from_running() {
+    let (_lab, ran) = spread("import", "load");
+    assert_eq!(
+        named(&ran.report),
+        BTreeSet::from(["test_import.py".to_owned()])
+    );
+    let told = outcomes(&ran.report);
+    assert_eq!(told.len(), TESTS - 1);
+    assert!(told.values().all(|outcome| outcome == "passed"), "{told:?}");
+    assert_eq!(ran.status.code(), Some(1), "{}", ran.err);
+}
+
+#[test]
+fn a_killed_workers_test_is_not_tried_again_and_its_other_tests_are() {
+    for dist in ["load", "worksteal", "loadscope", "loadfile", "loadgroup"] {
+        let (lab, ran) = spread("swallows", dist);
+        let ran = ran.expect_verdict("finished_with_kills", 1);
+        expect_only(&lab, &ran, &["test_swallows"]);
+        let killed = lab.read("junit.xml");
+        assert!(
+            killed.contains("memwatch: memwatch killed its process"),
+            "{killed}"
+        );
+    }
+}
+
+#[test]
+fn who_runs_when_a_thread_of_another_test_leaks_is_innocent_and_runs_again() {
+    for dist in ["load", "loadgroup"] {
+        let (lab, ran) = spread("thread", dist);
+        expect_only(&lab, &ran, &["test_thread"]);
+    }
+}
+
+#[test]
+fn with_all_leaks_at_once_only_the_guilty_fail() {
+    for dist in ["load", "loadscope"] {
+        let (lab, ran) = spread("python c swallows child fixture", dist);
+        expect_only(
+            &lab,
+            &ran,
+            &[
+                "test_python",
+                "test_c",
+                "test_swallows",
+                "test_child",
+                "test_fixture",
+            ],
+        );
+    }
+}
