@@ -38,6 +38,8 @@ from json.encoder import encode_basestring_ascii as quoted
 from resource import RUSAGE_SELF, getrusage
 from termios import FIONREAD
 
+import _pytest
+import pluggy
 import pytest
 
 MARKER = "memwatch(memory=None, timeout=None): limits for this test under memwatch, such as '500M' and '30s'"
@@ -45,6 +47,8 @@ IDLE, COLLECT, SETUP, CALL, TEARDOWN, OVER = range(6)
 PAGE = resource.getpagesize()
 pread, write = os.pread, os.write  # for each test several times
 HERE = os.path.dirname(os.path.abspath(__file__))
+# Where pytest lies: not what anybody looks for in a stack.
+PYTESTS_OWN = tuple(os.path.join(os.path.dirname(of.__file__), "") for of in (_pytest, pluggy))
 
 # The code object that calls a collector, a setup, a test or a teardown, and catches what it raises: an
 # exception from a signal handler below this frame fails the test, anywhere else it would end the run.
@@ -938,13 +942,18 @@ class Watcher:
             return  # only the stacks were wanted
         if request.get("serial") != self.serial:
             return  # that test is over
+        where = []
         while frame is not None and frame.f_code is not FROM_CALL:
+            where.append("%s:%d: in %s" % (frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name))
             frame = frame.f_back
         if frame is None:
             return
         self.failed = self.serial, request.get("why", "failed by memwatch")
         self.answered_us = (time.monotonic_ns() - request.get("at_ns", 0)) // 1000
-        self.wreck = pytest.fail.Exception(self.failed[1])
+        # Without pytest's own traceback: to show what functions were called with, it makes texts of it. A list of
+        # large things gives a larger text, and there is no memory to be had.
+        text = "\n".join([self.failed[1]] + [line for line in reversed(where) if not line.startswith(PYTESTS_OWN)])
+        self.wreck = pytest.fail.Exception(text, pytrace=False)
         raise self.wreck
 
     failed = 0, None  # the test that was failed here last, and why
