@@ -107,7 +107,7 @@ impl Testing {
             let from = self.old_stacks.insert(pid, stacks.len()).unwrap_or(0);
             story.python_stack(
                 number,
-                super::stack_lines(stacks.get(from..).unwrap_or_default()),
+                super::stacks::stack_lines(stacks.get(from..).unwrap_or_default()),
             );
         }
     }

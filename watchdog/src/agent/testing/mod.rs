@@ -2,31 +2,32 @@
 //! tests fail, and keeps those from being tried again whose process was killed.
 //!
 //! This is the slow side's. [`eye`] is the thread that reads what processes of pytest say; [`board`] is what the
-//! deciding thread sees of it; [`blame`] lays growth to a test; [`suite`] is the part of the record. Only the
+//! deciding thread sees of it; [`limits`] tells what that thread did; [`stacks`] is where Python was; [`blame`] lays
+//! growth to a test; [`suite`] is the part of the record; [`entrusted`] is for what the daemon guards. Only the
 //! command line does any of this, as the user who runs the tests: the daemon reads no file of a user's.
 
 mod blame;
 mod board;
 mod entrusted;
 mod eye;
+mod limits;
+mod stacks;
 mod suite;
 mod words;
 
 use super::channel::Notice;
-use super::story::{FIRST_TEST, NO_PROGRESS, Story};
+use super::story::Story;
 use crate::act::{Mode, Outcome, signal};
 use crate::host::place::Place;
-use crate::incident::{
-    BlamedTest, Culprit, Intervention, KilledBy, Process, Rule, RungTaken, Signal, Suite,
-    TestPhase, Text, Victim,
-};
+use crate::incident::{BlamedTest, Culprit, Suite, TestPhase, Text};
 use crate::pytest::home::Ended;
 use crate::pytest::results::Results;
 use crate::pytest::{Home, HomeError, Phase, Slot, Terms};
 use crate::watch::{Member, Rung};
 use blame::What;
 pub use board::{Board, Notice as OnBoard};
-use eye::{Eye, News, Shared, Told, stat_of};
+use eye::{Eye, News, Shared, stat_of};
+use stacks::stack_lines;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
@@ -40,13 +41,6 @@ pub(super) use suite::Unwritten;
 const GENERATIONS: usize = 32;
 /// Enough for two pages and what parses them; locked memory is counted by the size of stacks.
 const STACK_BYTES: usize = 128 << 10;
-/// How long pytest is given to end with its reports when it is interrupted.
-const INTERRUPTED: Duration = Duration::from_secs(10);
-/// Stacks are written in less than a millisecond by who is let run: looked for so often, so many times.
-const STACK_LOOK: Duration = Duration::from_millis(2);
-const STACK_LOOKS: usize = 50;
-/// The most lines of a stack that are kept.
-const STACK_LINES: usize = 200;
 
 /// The tests of a run.
 pub(super) struct Testing {
@@ -160,30 +154,6 @@ impl Testing {
         if let Some(slot) = self.shared.slot(pid) {
             let rss_bytes = slot.rss_bytes;
             self.end(slot, at, rss_bytes, why);
-        }
-    }
-
-    /// Everybody is about to be told to end: where are they? Waits for them to write it down, for as long as that
-    /// can matter.
-    pub(super) fn ask_for_stacks(&mut self, number: u32) {
-        let home = &self.shared.home;
-        let written = |pid| home.stacks(pid).map_or(0, |stacks| stacks.len());
-        let slots = home
-            .processes()
-            .into_iter()
-            .filter_map(|pid| self.shared.slot(pid));
-        let asked: Vec<(u32, usize)> = slots
-            .filter(|slot| slot.can_abort && poke(slot) == Outcome::Delivered)
-            .map(|slot| (slot.pid, written(slot.pid)))
-            .collect();
-        for _ in 0..STACK_LOOKS {
-            if asked.iter().all(|&(pid, before)| written(pid) > before) {
-                break;
-            }
-            std::thread::sleep(STACK_LOOK);
-        }
-        for (pid, _) in asked {
-            self.expect_stack(number, pid);
         }
     }
 
@@ -375,145 +345,6 @@ impl Testing {
             why,
         });
     }
-
-    fn expect_stack(&mut self, number: u32, pid: u32) {
-        let from = self.old_stacks.get(&pid).copied().unwrap_or(0);
-        self.stacks.entry((number, pid)).or_insert(from);
-    }
-
-    /// Nothing goes on any more: pytest is interrupted, and so ends with its reports.
-    fn interrupt(&mut self, at: Duration, idle: Duration, controllers: &[Slot], story: &mut Story) {
-        self.interrupted_until = Some(at + INTERRUPTED);
-        let at_us = story.at_us(at);
-        let (observed, threshold) = words::no_progress(idle);
-        let rungs = controllers.iter().map(|slot| RungTaken {
-            rung: Rung::Sigint,
-            at_us,
-            pid: Some(slot.pid),
-            outcome: send(slot, libc::SIGINT),
-        });
-        let intervention = Intervention {
-            at_us,
-            rule: Rule::NoProgress,
-            observed,
-            threshold,
-            duration_us: Some(idle.as_micros() as u64),
-            rungs: rungs.collect(),
-            victim: None,
-            ground: None,
-            scope: None,
-            rivals: Vec::new(),
-            memory_before_bytes: None,
-            memory_after_bytes: None,
-            recovery_us: None,
-            test: None,
-            python_stack: Vec::new(),
-        };
-        story.test_limit(NO_PROGRESS, false, intervention, Vec::new());
-    }
-
-    /// Whether a run that was interrupted has not ended by itself. Told once.
-    pub(super) fn has_ignored_interrupt(&mut self, now: Duration) -> bool {
-        self.interrupted_until
-            .take_if(|until| now >= *until)
-            .is_some()
-    }
-
-    /// A test was over a limit of its own.
-    fn take_in(&mut self, told: &Told, story: &mut Story) {
-        let slot = &told.slot;
-        let again = told.kills
-            && self
-                .asked
-                .get(&slot.pid)
-                .is_some_and(|asked| asked.serial == slot.serial);
-        let number = match self.asked.get(&slot.pid) {
-            Some(asked) if again => asked.number,
-            _ => {
-                self.limits += 1;
-                FIRST_TEST + self.limits
-            }
-        };
-        let at_us = story.at_us(told.at);
-        let (rule, observed, threshold) = words::quantities(&told.excess);
-        let why = words::excess(&told.excess);
-        let rung = if told.kills {
-            Rung::Sigkill
-        } else {
-            Rung::Abort
-        };
-        let process = |(pid, stat, _): &(u32, crate::host::process::Stat, Outcome)| Process {
-            pid: *pid,
-            comm: crate::incident::Comm::new(&stat.comm),
-            start_time_ticks: Some(stat.start_ticks),
-            ppid: Some(stat.ppid),
-            pgid: Some(stat.pgid),
-            ..Process::default()
-        };
-        let rungs = told.hit.iter().map(|(pid, _, outcome)| RungTaken {
-            rung,
-            at_us,
-            pid: Some(*pid),
-            outcome: *outcome,
-        });
-        let killed = told
-            .hit
-            .iter()
-            .filter(|(_, _, outcome)| told.kills && *outcome == Outcome::Delivered);
-        let victims = killed.map(|hit| Victim {
-            process: process(hit),
-            signal: Signal::KILL,
-            reason: why.as_str().into(),
-            killed_by: KilledBy::Memwatch,
-            at_us: Some(at_us),
-        });
-        let intervention = Intervention {
-            at_us,
-            rule,
-            observed,
-            threshold,
-            duration_us: None,
-            rungs: rungs.collect(),
-            victim: told.hit.first().map(process),
-            ground: None,
-            scope: None,
-            rivals: Vec::new(),
-            memory_before_bytes: None,
-            memory_after_bytes: None,
-            recovery_us: None,
-            test: Some(BlamedTest {
-                id: Text::of_name(&slot.id),
-                worker: (!slot.worker.is_empty()).then(|| Text::of_name(&slot.worker)),
-                phase: match slot.phase {
-                    Phase::Setup => TestPhase::Setup,
-                    Phase::Teardown => TestPhase::Teardown,
-                    _ => TestPhase::Call,
-                },
-                elapsed_us: Some(elapsed_us(slot, told.at)),
-                growth_bytes: match told.excess {
-                    crate::watch::Excess::Memory { growth_bytes, .. } => Some(growth_bytes),
-                    crate::watch::Excess::Time { .. } => None,
-                },
-                culprit: None,
-            }),
-            python_stack: Vec::new(),
-        };
-        let victims: Vec<Victim> = victims.collect();
-        let dies = !victims.is_empty();
-        story.test_limit(number, again, intervention, victims);
-        self.expect_stack(number, slot.pid);
-        if dies {
-            self.end(
-                slot.clone(),
-                told.at,
-                slot.rss_bytes,
-                &format!("memwatch killed its process: {why}"),
-            );
-        } else if !told.kills {
-            let serial = slot.serial;
-            self.asked.insert(slot.pid, Asked { number, serial });
-        }
-    }
 }
 
 impl Drop for Testing {
@@ -540,36 +371,4 @@ fn send(slot: &Slot, number: i32) -> Outcome {
 fn elapsed_us(slot: &Slot, at: Duration) -> u64 {
     at.saturating_sub(Duration::from_nanos(slot.began_ns))
         .as_micros() as u64
-}
-
-/// The first of the dumps in `text`: it ends where its first line comes again.
-fn stack_lines(text: &[u8]) -> Vec<Text> {
-    let text = String::from_utf8_lossy(text);
-    let mut lines = text.lines().filter(|line| !line.is_empty());
-    let Some(first) = lines.next() else {
-        return Vec::new();
-    };
-    let rest = lines.take_while(|line| *line != first);
-    [first]
-        .into_iter()
-        .chain(rest)
-        .take(STACK_LINES)
-        .map(|line| Text::of_name(line.as_bytes()))
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_several_dumps_the_first_is_kept_whole() {
-        let dump = "Thread 0x1 (most recent call first):\n  File \"a.py\", line 3 in f\n\n\
-                    Current thread 0x2 (most recent call first):\n  File \"b.py\", line 4 in g\n";
-        let lines = stack_lines(format!("{dump}{dump}").as_bytes());
-        let lines: Vec<_> = lines.iter().map(Text::as_str).collect();
-        assert_eq!(lines.len(), 4, "{lines:?}");
-        assert_eq!(lines[3], "  File \"b.py\", line 4 in g");
-        assert!(stack_lines(b"").is_empty());
-    }
 }

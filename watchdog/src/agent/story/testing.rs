@@ -1,0 +1,82 @@
+//! What is told of tests of pytest: which is to blame for an intervention, where it was, and what no policy ordered.
+
+use super::{Story, reason};
+use crate::act::Outcome;
+use crate::host::clock;
+use crate::incident::{self, Intervention, KilledBy, Process, RungTaken, Signal, Victim};
+use crate::watch::Rung;
+use std::time::Duration;
+
+impl Story {
+    /// Which test the victim of an intervention ran, and which is to blame.
+    pub fn blame(&mut self, number: u32, test: incident::BlamedTest) {
+        if let Some(it) = self.interventions.get_mut(&number) {
+            it.test.get_or_insert(test);
+        }
+    }
+
+    /// Why memwatch stepped in, in a phrase.
+    pub fn reason(&self, number: u32) -> Option<String> {
+        self.interventions.get(&number).map(reason)
+    }
+
+    /// The first intervention in a process of which no test is known.
+    pub fn unblamed(&self, pid: u32) -> Option<u32> {
+        let of_it = |it: &Intervention| {
+            it.test.is_none() && it.rungs.iter().any(|taken| taken.pid == Some(pid))
+        };
+        self.interventions
+            .iter()
+            .find(|(_, it)| of_it(it))
+            .map(|(number, _)| *number)
+    }
+
+    /// Where the victim's Python was.
+    pub fn python_stack(&mut self, number: u32, lines: Vec<incident::Text>) {
+        if let Some(it) = self.interventions.get_mut(&number) {
+            it.python_stack.extend(lines);
+        }
+    }
+
+    /// Something that no policy ordered: a test was over a limit of its own. What follows on it is `again`.
+    pub fn test_limit(
+        &mut self,
+        number: u32,
+        again: bool,
+        told: Intervention,
+        victims: Vec<Victim>,
+    ) {
+        match self.interventions.get_mut(&number) {
+            Some(it) if again => it.rungs.extend(told.rungs),
+            _ => drop(self.interventions.insert(number, told)),
+        }
+        self.victims.extend(victims);
+    }
+
+    /// The whole target was ended, or would have been, as a further step of an intervention.
+    pub fn end_all(&mut self, number: u32, leader: Option<Process>, outcome: Outcome) {
+        let at_us = self.since(clock::now());
+        let Some(it) = self.interventions.get_mut(&number) else {
+            return;
+        };
+        it.rungs.push(RungTaken {
+            rung: Rung::Sigkill,
+            at_us,
+            pid: None,
+            outcome,
+        });
+        let reason = reason(it);
+        self.victims.extend(leader.map(|process| Victim {
+            process,
+            signal: Signal::KILL,
+            reason: reason.into(),
+            killed_by: KilledBy::Memwatch,
+            at_us: Some(at_us),
+        }));
+    }
+
+    /// From the begin of the run, in µs.
+    pub fn at_us(&self, at: Duration) -> u64 {
+        self.since(at)
+    }
+}
