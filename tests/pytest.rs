@@ -8,12 +8,12 @@ use lab::{Lab, Ran, python};
 use serde_json::Value;
 use std::fs;
 
-/// Takes 1 MiB every 10 ms: slow enough for a test to be failed in time where everything else is slow, too.
+/// Takes 1 MiB every 20 ms: slow enough for a test to be failed in time where everything else is slow, too.
 const LEAK: &str = "
 def leak(keep):
     while True:
         keep.append(bytearray(1 << 20))
-        time.sleep(0.01)
+        time.sleep(0.02)
 ";
 
 /// Runs pytest on a suite of one file, with memwatch's options before and pytest's after.

@@ -254,7 +254,7 @@ fn with_the_plugin_the_environment_has_so_many_variables_more_and_no_other_is_ch
     let run = guarded
         .remove("MEMWATCH_RUN")
         .expect("it is told where its run is");
-    assert_eq!(guarded.remove("PYTHONPATH"), Some(run));
+    assert_eq!(guarded.remove("PYTHONPATH"), Some(format!("{run}/lib")));
     assert!(guarded.remove("MEMWATCH_ATTACHED").is_some());
     assert!(guarded.remove("TOX_OVERRIDE").is_some());
     assert_eq!(guarded, direct);

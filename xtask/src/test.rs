@@ -43,6 +43,7 @@ pub(crate) fn run() -> Result<()> {
         "test",
         "-p",
         "memwatch",
+        "--no-fail-fast",
         "--test",
         "*",
         "--",

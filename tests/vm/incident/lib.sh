@@ -20,3 +20,27 @@ bystander() {
     systemctl stop "bystander-$name"
     echo "the bystander $name: $(cat "$name.json")"
 }
+
+# guarded_between_busy ATTACH...: the suite under memwatch with these options, with a bystander before, beside and
+# after. As many busy processes as the suite has workers, and memory free: what is late then waits for a CPU. An
+# emulated machine on a busy one is late by itself.
+guarded_between_busy() {
+    busy() { timeout 20 "$BASH" -c 'while :; do :; done & while :; do :; done'; }
+    guarded() { attach incident "$@" --cmd 'pytest tests/ -n 2' >pytest.txt; }
+    bystander before busy
+    bystander guarded guarded "$@"
+    bystander after busy
+    cat pytest.txt
+    kill -CONT "$(systemctl show -P MainPID systemd-oomd)"
+}
+
+# The promise is 250 ms. Where an answer takes more than half of that while memory is free, it is twice what it takes
+# then.
+expect_answers() {
+    local slowest busy allowed=250
+    slowest=$(jq .longest_answer_ms guarded.json)
+    busy=$(jq --slurp 'map(.longest_answer_ms) | max' before.json after.json)
+    [ "$busy" -gt 125 ] && allowed=$((2 * busy))
+    echo "the slowest answers: $slowest ms, beside busy loops alone $busy ms; allowed are $allowed ms"
+    expect "the slowest answer is one of at most $allowed ms" "$([ "$slowest" -le "$allowed" ] && echo yes)" yes
+}

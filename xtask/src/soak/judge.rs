@@ -15,6 +15,9 @@ pub(crate) enum Ending {
     LeaderKilled,
     /// memwatch ends a process below the command, which goes on and ends by itself.
     ChildKilled { exit_code: i64 },
+    /// memwatch has the test of a process fail, or ends the process when it does not heed that, and the suite
+    /// goes on.
+    TestEnded { exit_code: i64 },
     /// Nobody is touched and the command succeeds.
     Untouched,
 }
@@ -59,6 +62,15 @@ impl Evidence {
             left_over: left_over.unwrap_or_default(),
             report,
         })
+    }
+
+    fn has_victims(&self) -> bool {
+        let victims = self
+            .report
+            .as_ref()
+            .ok()
+            .and_then(|report| report["victims"].as_array());
+        victims.is_some_and(|victims| !victims.is_empty())
     }
 
     /// The most memory that the target had, in percent of its limit.
@@ -112,6 +124,11 @@ pub(crate) fn judge(ending: Ending, evidence: &Evidence) -> Vec<String> {
     let (verdict, exit_code) = match ending {
         Ending::LeaderKilled => ("killed_by_memwatch", 137),
         Ending::ChildKilled { exit_code } => ("finished_with_kills", exit_code),
+        // Where everything is slow the test may not have had the time that it takes.
+        Ending::TestEnded { exit_code } if evidence.has_victims() => {
+            ("finished_with_kills", exit_code)
+        }
+        Ending::TestEnded { exit_code } => ("finished", exit_code),
         Ending::Untouched => ("finished", 0),
     };
     check(
@@ -169,7 +186,12 @@ fn judge_victims(ending: Ending, report: &Value, culprit: Option<u64>) -> Vec<St
         return vec!["the workload did not get to name its culprit".to_owned()];
     };
     let mut wrong = Vec::new();
-    if victims.is_empty() {
+    if matches!(ending, Ending::TestEnded { .. }) {
+        let asked = &report["interventions"][0]["rungs"][0];
+        if asked["rung"] != "abort" || asked["pid"] != culprit {
+            wrong.push(format!("the first step was {asked}, for {culprit}"));
+        }
+    } else if victims.is_empty() {
         wrong.push("no victim named".to_owned());
     }
     for victim in victims {

@@ -77,9 +77,19 @@ fn hogs(programs: &Programs<'_>) -> Vec<Scenario> {
         Scenario {
             name: "pytest-worker",
             limit: "300M",
-            command: pytest(programs.python),
+            command: {
+                let mut command = pytest(programs.python);
+                command.extend(["-p", "no:memwatch_pytest"].map(str::to_owned));
+                command
+            },
             // pytest's own code for "a test failed": the controller lived to say so.
             ending: Ending::ChildKilled { exit_code: 1 },
+        },
+        Scenario {
+            name: "pytest-test",
+            limit: "300M",
+            command: pytest(programs.python),
+            ending: Ending::TestEnded { exit_code: 1 },
         },
     ]
 }
