@@ -112,6 +112,9 @@ struct Signalled {
     is_back: bool,
 }
 
+/// How far apart the looks are at a process whose test was asked to fail, until its memory is back.
+const ANSWER_LOOK: Duration = Duration::from_millis(50);
+
 /// The policy of one target.
 #[derive(Clone, Debug)]
 pub struct Policy {
@@ -202,8 +205,18 @@ impl Policy {
                 depth: Depth::Members,
             }
         } else {
-            let after = self.pause();
-            let depth = self.depth(now + after);
+            // Between two looks that are far apart the next test could have taken as much again.
+            let awaits = self.awaits_memory(now);
+            let after = if awaits {
+                self.pause().min(ANSWER_LOOK)
+            } else {
+                self.pause()
+            };
+            let depth = if awaits {
+                Depth::Members
+            } else {
+                self.depth(now + after)
+            };
             Look { after, depth }
         };
         if next.depth == Depth::Members {
@@ -220,6 +233,14 @@ impl Policy {
             let member = members.into_iter().flatten().find(is_it);
             signalled.is_back |= member.is_some_and(|m| m.anon_bytes <= signalled.back_bytes);
         }
+    }
+
+    /// Whether a test was asked to fail, and its memory is not back yet though it may still come.
+    fn awaits_memory(&self, now: Duration) -> bool {
+        let patience = 2 * self.settings.abort_grace;
+        let mut signalled = self.signalled.iter().flatten();
+        signalled
+            .any(|s| s.rung == Rung::Abort && !s.is_back && now.saturating_sub(s.at) < patience)
     }
 
     /// Moves on from a signal: to settling when the process is gone, and from there to watching, with

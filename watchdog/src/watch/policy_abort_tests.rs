@@ -48,6 +48,18 @@ fn rungs(worker: &mut Worker, time: Duration) -> Vec<(Duration, Rung, u32)> {
             victim_gone: false,
         };
         let decision = policy.step(Duration::from_secs(1000) + at, &facts);
+        let awaits = given.last().is_some_and(|(since, rung, test)| {
+            (*rung, *test) == (Rung::Abort, worker.test)
+                && at < *since + Settings::default().abort_grace
+        });
+        if awaits && decision.order.is_none() {
+            // Whether memory came back must not be missed: another test may take as much soon.
+            assert_eq!(decision.next.depth, Depth::Members);
+            assert!(
+                decision.next.after <= Duration::from_millis(50),
+                "{decision:?}"
+            );
+        }
         if let Some(order) = decision.order {
             given.push((at, order.rung, worker.test));
             if order.rung == Rung::Abort && worker.answers {
