@@ -11,6 +11,8 @@ mod sides;
 mod leaky;
 #[path = "pytest_matrix/plugins.rs"]
 mod plugins;
+#[path = "pytest_matrix/real.rs"]
+mod real;
 #[path = "pytest_matrix/runners.rs"]
 mod runners;
 #[path = "pytest_matrix/versions.rs"]

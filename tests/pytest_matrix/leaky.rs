@@ -69,14 +69,22 @@ fn junit(lab: &Lab) -> (BTreeSet<String>, BTreeSet<String>) {
     (all, bad)
 }
 
-/// The tests that the record lays the memory to.
+/// What the record lays the memory to: who is to blame for an intervention, and the tests that memwatch ended and
+/// that did not pass when they ran again.
 fn named(report: &Value) -> BTreeSet<String> {
-    let interventions = report["interventions"].as_array().expect("a list");
-    let culprits = interventions
-        .iter()
-        .filter_map(|it| it["test"]["culprit"]["id"].as_str());
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let culprits = list(&report["interventions"])
+        .into_iter()
+        .filter_map(|it| it["test"]["culprit"]["id"].as_str().map(str::to_owned));
+    let last = outcomes(report);
+    let ended = list(&report["suite"]["tests"])
+        .into_iter()
+        .filter(|test| !test["ended_by_memwatch"].is_null())
+        .filter_map(|test| test["id"].as_str().map(str::to_owned))
+        .filter(|id| last[id] != "passed");
     culprits
-        .map(|id| id.rsplit(['/', ':']).next().unwrap_or(id).to_owned())
+        .chain(ended)
+        .map(|id| id.rsplit(['/', ':']).next().unwrap_or(&id).to_owned())
         .collect()
 }
 

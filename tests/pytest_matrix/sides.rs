@@ -114,6 +114,26 @@ impl Sides {
         self
     }
 
+    /// Fails unless the record has every test that pytest says it collected, and counts as pytest does.
+    #[track_caller]
+    pub(crate) fn expect_all_tests(self) -> Self {
+        let printed = self.watched.text();
+        let found = |pattern: &str| {
+            let pattern = Regex::new(pattern).expect("a pattern");
+            let found = pattern.captures_iter(&printed).last();
+            found.map_or(0, |found| found[1].parse::<usize>().expect("a number"))
+        };
+        let collected = found("collected ([0-9]+) items");
+        assert!(collected > 0, "{}: {printed}", self.what);
+        let told = outcomes(&self.watched.report);
+        for word in ["passed", "failed", "skipped", "xfailed"] {
+            let number = told.values().filter(|outcome| *outcome == word).count();
+            let printed = found(&format!("\n=.* ([0-9]+) {word}"));
+            assert_eq!(number, printed, "{}: {word}", self.what);
+        }
+        self.expect_tests(collected)
+    }
+
     /// Fails if there is a plugin where none can be.
     #[track_caller]
     pub(crate) fn expect_no_suite(self) -> Self {

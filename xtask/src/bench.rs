@@ -19,6 +19,7 @@ mod pytest;
 mod reaction;
 mod rounds;
 mod statistics;
+mod suites;
 mod table;
 mod targets;
 mod tests;
@@ -57,6 +58,8 @@ enum Table {
     Pytest,
     /// What memwatch costs a test suite with its plugin, and what other plugins cost.
     Tests,
+    /// What memwatch costs suites that nobody here wrote.
+    Suites,
     /// How soon a test fails that is asked to, calm and in reclaim.
     Abort,
     /// memwatch's own processor time and memory.
@@ -96,6 +99,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             Table::Target => operations::inside(&release, &scratch, runs(6, 90))?,
             Table::Pytest => pytest::run(&release, &scratch, runs(6, 30))?,
             Table::Tests => tests::run(&release, &scratch, runs(6, 30))?,
+            Table::Suites => suites::run(&release, &scratch, runs(2, 12))?,
             Table::Abort => abort::run(&release, &scratch, runs(2, 10))?,
             Table::Agent => agent::run(&release, seconds(5, 30))?,
             Table::Reaction => reaction::run(&release, &scratch, runs(6, 50))?,

@@ -10,7 +10,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use crate::python::Python;
-use crate::workspace::target_dir;
+use crate::workspace::{step, target_dir};
 
 /// A version of pytest, the packages of it, and the oldest and the newest Python 3 that it can use. A coverage of
 /// its time is among them where one version had to be treated differently from the newest.
@@ -38,6 +38,9 @@ const PLUGINS: [&str; 9] = [
     "numpy",
     "pandas",
 ];
+
+/// Packages whose sources bring tests that nobody here wrote.
+const SOURCES: [&str; 3] = ["attrs==26.1.0", "more-itertools==11.2.1", "pluggy==1.7.0"];
 
 /// What starts pytest for people.
 const RUNNERS: [&str; 5] = ["pytest>=9", "tox>=4", "nox", "uv", "poetry"];
@@ -68,9 +71,52 @@ pub(crate) fn make() -> Result<PathBuf> {
         .last()
         .context("tests need a Python 3.10 or later")?;
     ensure!(*minor >= 10, "tests need a Python 3.10 or later");
-    Python::environment(&home.join("plugins"), newest, &PLUGINS)?;
+    let plugins = Python::environment(&home.join("plugins"), newest, &PLUGINS)?;
+    fetch_sources(&plugins, &home.join("sources"))?;
     Python::environment(&home.join("runners"), newest, &RUNNERS)?;
     Ok(home)
+}
+
+/// Unpacks those that are not there yet, each into a directory of its name.
+fn fetch_sources(python: &Python, home: &Path) -> Result<()> {
+    fs::create_dir_all(home)?;
+    for package in SOURCES {
+        let name = package.split("==").next().unwrap_or(package);
+        let place = home.join(name);
+        if place.is_dir() {
+            continue;
+        }
+        let packed = home.join(format!("{name}.packed"));
+        let mut download = Command::new(python.program("python"));
+        download
+            .args([
+                "-m",
+                "pip",
+                "download",
+                "--quiet",
+                "--no-deps",
+                "--disable-pip-version-check",
+            ])
+            .args(["--no-binary", ":all:", "--dest"])
+            .arg(&packed)
+            .arg(package);
+        step(&format!("fetch the sources of {name}"), &mut download)?;
+        let archive = fs::read_dir(&packed)?.next().context("an archive")??;
+        let unpacked = home.join(format!("{name}.unpacked"));
+        fs::create_dir_all(&unpacked)?;
+        let mut unpack = Command::new("tar");
+        unpack
+            .arg("-xzf")
+            .arg(archive.path())
+            .arg("--strip-components=1")
+            .arg("-C")
+            .arg(&unpacked);
+        step(&format!("unpack {name}"), &mut unpack)?;
+        // Whole or not at all.
+        fs::rename(&unpacked, &place)?;
+        fs::remove_dir_all(&packed)?;
+    }
+    Ok(())
 }
 
 /// The Pythons of this machine by their minor version: those on PATH, and pyenv's.

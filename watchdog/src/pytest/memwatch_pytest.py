@@ -1103,9 +1103,6 @@ class Watcher:
             test.again = True
 
     def pytest_runtest_logfinish(self, nodeid):
-        if self.test is not None and self.test.outcome == "rerun":  # pytest-rerunfailures runs it again
-            self.slot.enter(SETUP)
-            return
         test, self.test = self.test, None
         if test is None or test.id != nodeid:
             return
