@@ -23,6 +23,13 @@ expect_ended fork-tree finished_with_kills 0
 expect_victim fork-tree memwatch
 
 attach thrash --memory-max 64M -- "$workload" thrash --seconds 90 --dir "$scratch"
-expect_ended thrash killed_by_memwatch 137
-expect_victim thrash memwatch
-expect_report thrash rule '.interventions[0].rule' stall
+if [ "$code" -eq 0 ]; then
+    # The kernel counted little waiting: the host had the disk's pages in memory, and what does not stall is left alone.
+    expect_ended thrash finished 0
+    expect 'thrash: it stalled for less than the rule asks for' \
+        "$(report thrash 'if .stall_full_us * 1000 / .duration_us < 200 then "yes" else .stall_full_us end')" yes
+else
+    expect_ended thrash killed_by_memwatch 137
+    expect_victim thrash memwatch
+    expect_report thrash rule '.interventions[0].rule' stall
+fi

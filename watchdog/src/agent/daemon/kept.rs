@@ -64,8 +64,8 @@ pub(super) type Detached = Answer<Option<serde_json::Value>>;
 pub(super) struct Kept {
     pub(super) watched: Watched,
     pub(super) order: Order,
-    /// Which tests run in it, as its user says.
-    pub(super) tests: Arc<Board>,
+    /// Which tests run in it, as its user says; of what the configuration names nobody does.
+    pub(super) tests: Option<Arc<Board>>,
     pub(super) interventions: u64,
     /// Something happened that is to be kept when its end is known, or then.
     pub(super) tell_at: Option<Duration>,
@@ -91,7 +91,7 @@ impl Kept {
             since: watched.began,
             watched,
             order,
-            tests: Arc::default(),
+            tests: (order.owner != Owner::Configuration).then(Arc::default),
             interventions: 0,
             tell_at: None,
             leaving: None,
@@ -117,7 +117,7 @@ impl Kept {
             mode: watched.mode,
             status: Arc::clone(&watched.status),
             recorder: None,
-            tests: Some(Arc::clone(&self.tests)),
+            tests: self.tests.clone(),
         };
         let mut policy = Policy::new(watched.settings, response(on_pressure));
         policy.one_of_many();

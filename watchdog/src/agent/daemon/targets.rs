@@ -157,11 +157,14 @@ impl Targets {
     ) -> Result<(), Refusal> {
         match self.kept.get(&id).map(|kept| (kept, kept.order.owner)) {
             Some((kept, Owner::User(uid))) if peer.may_touch(Some(uid)) => {
-                kept.tests.put_up(running.iter().map(|test| OnBoard {
+                let running = running.iter().map(|test| OnBoard {
                     pid: test.pid,
                     start_ticks: test.start_ticks,
                     serial: test.serial.max(1),
-                }));
+                });
+                if let Some(board) = &kept.tests {
+                    board.put_up(running);
+                }
                 Ok(())
             }
             _ => Err(peer.no_such_target(id)),
