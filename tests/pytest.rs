@@ -502,3 +502,23 @@ def test_thrashes():
     assert_eq!(reclaim(0).unwrap_or(0), 0, "{ran:#?}");
     assert!(reclaim(1) > Some(1000), "{ran:#?}");
 }
+
+#[test]
+fn in_a_dry_run_no_test_is_failed_and_none_is_even_asked() {
+    let lab = Lab::new();
+    let text = "def test_slow(): time.sleep(3)\ndef test_z(): pass\n";
+    let options = ["--dry-run", "--test-timeout", "1s", "--timeout", "2s"];
+    let ran = suite(&lab, &options, text, &[]).expect_verdict("finished", 0);
+    expect_outcomes(&ran, &[("test_slow", "passed"), ("test_z", "passed")]);
+    let interventions = ran.report["interventions"].as_array().expect("a list");
+    let results: Vec<_> = interventions
+        .iter()
+        .flat_map(|it| it["rungs"].as_array().expect("a list"))
+        .map(|rung| rung["result"].as_str())
+        .collect();
+    assert!(
+        !results.is_empty() && results.iter().all(|&it| it == Some("dry_run")),
+        "{ran:#?}"
+    );
+    assert_eq!(ran.report["victims"], serde_json::json!([]));
+}

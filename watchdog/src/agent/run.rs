@@ -164,16 +164,16 @@ impl Run {
         let target_eyes = guarded.eyes()?;
         let machine_eyes = guarded::machine_eyes()?;
         let refused = awake::protect_process();
-        let plugin = give_plugin(&mut orders);
-        let subject = start(&orders, &guarded, layout, inheritance)?;
-        // After the command, which must not wait for it, nor find itself in it.
-        let shelter = Shelter::enter(layout);
-        let features_lost = shelter.as_ref().err().map(identity::no_shelter);
         let mode = if orders.attach.dry_run {
             Mode::DryRun
         } else {
             Mode::Real
         };
+        let plugin = give_plugin(&mut orders, mode);
+        let subject = start(&orders, &guarded, layout, inheritance)?;
+        // After the command, which must not wait for it, nor find itself in it.
+        let shelter = Shelter::enter(layout);
+        let features_lost = shelter.as_ref().err().map(identity::no_shelter);
         let mut watched = Watched::new(guarded, orders.settings, mode, user(), began);
         if let Running::Adopted(adopted) = &subject {
             watched.notes.extend(adopted.notes());
@@ -256,7 +256,7 @@ impl Run {
         let channel = Arc::clone(&self.way.channel);
         let place = self.watched.guarded.target.place.clone();
         if testing
-            .start(place, self.watched.mode, move || channel.wake_slow_side())
+            .start(place, move || channel.wake_slow_side())
             .is_err()
         {
             self.watched
@@ -326,13 +326,17 @@ impl Run {
 
 /// Makes the place for pytest's plugin, and puts it into the command's environment. Where there is no such place,
 /// the command runs without, and that is said.
-fn give_plugin(orders: &mut Orders) -> Result<Option<Testing>, HomeError> {
+fn give_plugin(orders: &mut Orders, mode: Mode) -> Result<Option<Testing>, HomeError> {
     let Subject::Program(program) = &mut orders.subject else {
         return Ok(None);
     };
     let own = std::process::id().to_string();
     program.environment.push(("MEMWATCH_ATTACHED", own.into()));
-    let testing = orders.tests.as_ref().map(Testing::make).transpose()?;
+    let testing = orders
+        .tests
+        .as_ref()
+        .map(|terms| Testing::make(terms, mode))
+        .transpose()?;
     let variables = testing.iter().flat_map(Testing::environment);
     program.environment.extend(variables);
     Ok(testing)

@@ -66,7 +66,8 @@ impl Story {
             outcome,
         });
         let reason = reason(it);
-        self.victims.extend(leader.map(|process| Victim {
+        let hit = leader.filter(|_| outcome == Outcome::Delivered);
+        self.victims.extend(hit.map(|process| Victim {
             process,
             signal: Signal::KILL,
             reason: reason.into(),

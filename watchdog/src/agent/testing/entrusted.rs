@@ -81,7 +81,7 @@ impl Testing {
                 slot.serial,
                 &words::failed(hit.why.as_str()),
             );
-            super::poke(&slot);
+            super::poke(&slot, self.mode);
         }
         let member = Member {
             pid: hit.pid,

@@ -251,7 +251,7 @@ impl Eye {
                 (excess, true, [pid].into_iter().chain(descendants).collect())
             }
         };
-        if !kills {
+        if !kills && self.mode == Mode::Real {
             let why = super::words::excess(&excess);
             let _ = self
                 .shared

@@ -33,7 +33,7 @@ impl Testing {
             rung: Rung::Sigint,
             at_us,
             pid: Some(slot.pid),
-            outcome: send(slot, libc::SIGINT),
+            outcome: send(slot, libc::SIGINT, self.mode),
         });
         let intervention = Intervention {
             at_us,

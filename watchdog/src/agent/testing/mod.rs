@@ -45,6 +45,8 @@ const STACK_BYTES: usize = 128 << 10;
 /// The tests of a run.
 pub(super) struct Testing {
     shared: Arc<Shared>,
+    /// In a dry run nobody is signalled from here either.
+    mode: Mode,
     /// Tests that were asked to fail, by process.
     asked: BTreeMap<u32, Asked>,
     /// From where in the stacks of a process those of an intervention are: by intervention and process.
@@ -78,9 +80,10 @@ impl Testing {
     ///
     /// # Errors
     /// There is none to be had.
-    pub(super) fn make(terms: &Terms) -> Result<Self, HomeError> {
+    pub(super) fn make(terms: &Terms, mode: Mode) -> Result<Self, HomeError> {
         Ok(Self {
             shared: Arc::new(Shared::new(Home::make(terms)?)),
+            mode,
             asked: BTreeMap::new(),
             stacks: BTreeMap::new(),
             old_stacks: BTreeMap::new(),
@@ -105,13 +108,8 @@ impl Testing {
     ///
     /// # Errors
     /// No thread can be had.
-    pub(super) fn start(
-        &self,
-        place: Place,
-        mode: Mode,
-        wake: impl Fn() + Send + 'static,
-    ) -> io::Result<()> {
-        let eye = Eye::new(Arc::clone(&self.shared), place, mode, Box::new(wake));
+    pub(super) fn start(&self, place: Place, wake: impl Fn() + Send + 'static) -> io::Result<()> {
+        let eye = Eye::new(Arc::clone(&self.shared), place, self.mode, Box::new(wake));
         std::thread::Builder::new()
             .name("memwatch-tests".into())
             .stack_size(STACK_BYTES)
@@ -299,7 +297,7 @@ impl Testing {
             return;
         }
         // The deciding thread's signal may have come before there was anything to read.
-        poke(slot);
+        poke(slot, self.mode);
         let serial = slot.serial;
         self.asked.insert(slot.pid, Asked { number, serial });
     }
@@ -354,15 +352,15 @@ impl Drop for Testing {
 }
 
 /// Has a process look for a request, and write its stacks down. Who does not listen takes no harm.
-fn poke(slot: &Slot) -> Outcome {
-    send(slot, libc::SIGURG)
+fn poke(slot: &Slot, mode: Mode) -> Outcome {
+    send(slot, libc::SIGURG, mode)
 }
 
 /// Signals the process that the slot is of, or nobody.
-fn send(slot: &Slot, number: i32) -> Outcome {
+fn send(slot: &Slot, number: i32, mode: Mode) -> Outcome {
     match signal::pidfd_open(slot.pid) {
         Ok(pidfd) if stat_of(slot.pid).is_some_and(|stat| stat.start_ticks == slot.start_ticks) => {
-            signal::send(pidfd.as_fd(), number, Mode::Real)
+            signal::send(pidfd.as_fd(), number, mode)
         }
         _ => Outcome::Gone,
     }

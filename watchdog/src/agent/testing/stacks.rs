@@ -22,7 +22,7 @@ impl Testing {
             .into_iter()
             .filter_map(|pid| self.shared.slot(pid));
         let asked: Vec<(u32, usize)> = slots
-            .filter(|slot| slot.can_abort && poke(slot) == Outcome::Delivered)
+            .filter(|slot| slot.can_abort && poke(slot, self.mode) == Outcome::Delivered)
             .map(|slot| (slot.pid, written(slot.pid)))
             .collect();
         for _ in 0..STACK_LOOKS {
