@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::host::machine::{ReadError, read_if_there};
 use crate::host::text;
@@ -19,7 +19,7 @@ pub struct SwapArea {
 }
 
 /// What a swap area is kept on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Medium {
     /// Compressed memory.

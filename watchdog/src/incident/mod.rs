@@ -4,9 +4,11 @@
 //! facts is `agent`; who sends a record further is `export`.
 
 mod evidence;
+mod flight;
 mod human;
 mod intervention;
 mod live;
+mod machine;
 mod merge;
 mod paragraph;
 mod record;
@@ -24,12 +26,14 @@ mod timestamp;
 
 pub use crate::act::Outcome;
 pub use evidence::{order, quantities, rivals};
+pub use flight::Flight;
 pub use human::{bytes, count, duration, percent};
 pub use intervention::{
     BlamedTest, BlockedTask, Culprit, HungTask, Intervention, KernelOomVictim, KilledBy, Process,
     Quantity, Rival, Rule, RungTaken, TestPhase, Unit, Victim,
 };
 pub use live::{LiveStatus, live_line};
+pub use machine::{ArcState, KernelLine, Machine, SwapState};
 pub use paragraph::Style;
 pub(crate) use paragraph::wrap;
 pub use record::{

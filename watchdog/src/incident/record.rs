@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
-    BlockedTask, HungTask, Intervention, KernelOomVictim, KilledBy, Signal, Suite, Takeover, Text,
-    Timestamp, Victim,
+    BlockedTask, Flight, HungTask, Intervention, KernelLine, KernelOomVictim, KilledBy, Machine,
+    Signal, Suite, Takeover, Text, Timestamp, Victim,
 };
 use crate::watch::Rung;
 
@@ -86,6 +86,15 @@ pub struct Record {
     pub takeover: Option<Takeover>,
     /// The tests, if pytest ran with memwatch's plugin.
     pub suite: Option<Suite>,
+    /// What memwatch saw in the minutes before and while this happened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flight: Option<Flight>,
+    /// The machine, when the record was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<Machine>,
+    /// What the kernel's log said meanwhile about memory and blocked tasks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kernel_log: Vec<KernelLine>,
     /// What is missing from this record because it was lost.
     #[serde(default)]
     pub losses: Losses,
@@ -109,6 +118,10 @@ pub struct Record {
 pub enum Kind {
     /// A run in which nothing happened.
     Run,
+    /// A record that was made to see whether records arrive: nothing happened.
+    Test,
+    /// The target was close to where memwatch steps in, and got away from there by itself.
+    NearMiss,
     /// Somebody was warned.
     Warn,
     /// The kernel reported a hung task, or memwatch saw one that was blocked for long.
@@ -127,6 +140,8 @@ pub enum Kind {
     Takeover,
     /// systemd-oomd looks after them again.
     HandBack,
+    /// The machine ended without being shut down: these are the last seconds before.
+    HardReset,
 }
 
 /// How a run ended.
@@ -326,6 +341,9 @@ impl Record {
             blocked_tasks: Vec::new(),
             takeover: None,
             suite: None,
+            flight: None,
+            machine: None,
+            kernel_log: Vec::new(),
             losses: Losses::default(),
             features_lost: Vec::new(),
             notes: Vec::new(),
