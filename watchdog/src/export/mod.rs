@@ -6,3 +6,4 @@ pub mod ctrf;
 pub mod github;
 pub mod junit;
 mod node;
+pub mod refusal;
