@@ -41,13 +41,22 @@ unsafe extern "C" fn populate(
         let page = libc::sysconf(libc::_SC_PAGESIZE) as usize;
         (program.dlpi_addr as usize, headers, page)
     };
+    // Tables for unwinding come last among the constants: what panics may wait for a disk.
+    let tables = headers
+        .iter()
+        .find(|part| part.p_type == libc::PT_GNU_EH_FRAME)
+        .map(|part| base + part.p_vaddr as usize);
     for part in headers {
         if part.p_type != libc::PT_LOAD || part.p_flags & libc::PF_W != 0 {
             continue;
         }
         let begin = base + part.p_vaddr as usize;
+        let end = begin + part.p_memsz as usize;
+        let end = tables
+            .filter(|tables| (begin..end).contains(tables))
+            .unwrap_or(end);
         let aligned = begin & !(page - 1);
-        let len = begin + part.p_memsz as usize - aligned;
+        let len = end - aligned;
         // SAFETY: the loader mapped it, and it is only read. Kernels before 5.14 refuse.
         unsafe { libc::madvise(aligned as *mut libc::c_void, len, libc::MADV_POPULATE_READ) };
     }

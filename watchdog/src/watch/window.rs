@@ -1,19 +1,21 @@
 //! Counters into rates: a sliding window over samples that come at uneven times.
 //!
 //! Fixed memory: samples closer together than the window's grain replace one another, so looks every
-//! 2 ms and looks every second fit the same ring.
+//! 2 ms and looks every second fit the same ring. It is small, since a daemon has nine windows for each of a
+//! thousand targets.
 
 use std::time::Duration;
 
-/// How many samples a window keeps. With a grain of a thirty-second of the span, the span is always
-/// covered with as much again to spare.
-const SAMPLES: usize = 64;
+/// A window is divided into so many grains.
+const GRAINS: usize = 40;
+/// How many samples a window keeps: the newest, and as many that are a grain or more apart as cover the span.
+const SAMPLES: usize = GRAINS + 2;
 
 /// A sliding window over one counter or level.
 #[derive(Clone, Debug)]
 pub struct Window {
     span: Duration,
-    /// When, in ns, and what: a daemon has nine windows for each of a thousand targets.
+    /// When, in ns, and what.
     samples: [(u64, u64); SAMPLES],
     /// How many samples are valid, the newest at `newest`.
     len: usize,
@@ -63,8 +65,10 @@ impl Window {
             if sample.0 < self.samples[self.newest].0 {
                 return;
             }
+            // Only what is a grain away from the one before it stays.
+            let newest = Duration::from_nanos(self.samples[self.newest].0);
             let settled = self.nth(1).map(|(at, _)| at);
-            if settled.is_some_and(|at| now.saturating_sub(at) < self.grain()) {
+            if settled.is_some_and(|at| newest.saturating_sub(at) < self.grain()) {
                 self.samples[self.newest] = sample;
                 return;
             }
@@ -106,7 +110,7 @@ impl Window {
     }
 
     fn grain(&self) -> Duration {
-        self.span / (SAMPLES as u32 / 2)
+        self.span / GRAINS as u32
     }
 
     /// The `n`th newest sample.
@@ -191,6 +195,20 @@ mod tests {
     }
 
     proptest! {
+        /// However dense the sampling, what was seen for longer than the span answers for all of it.
+        #[test]
+        fn the_whole_span_is_covered(gaps in proptest::collection::vec(1u64..60, 1..50)) {
+            let mut w = Window::new(ms(1000));
+            let mut at = 0;
+            for gap in gaps.iter().cycle().take(4000) {
+                at += gap;
+                w.push(ms(at), at);
+                if at > 1000 + gaps[0] {
+                    prop_assert!(w.change(ms(1000)).is_some(), "at {at}");
+                }
+            }
+        }
+
         /// Whatever the sampling, a steady counter's rate is found, over the span and nothing else.
         #[test]
         fn a_steady_rate_is_found(gaps in proptest::collection::vec(1u64..400, 2..400), span in 1u64..1000) {

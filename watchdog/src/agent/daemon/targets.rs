@@ -32,7 +32,8 @@ pub(super) struct Targets {
     /// What this daemon has to do without, for all of them.
     lacks: Vec<FeatureLost>,
     spool: Spool,
-    kept: BTreeMap<TargetId, Kept>,
+    /// Boxed, since the nodes of a map are half empty.
+    kept: BTreeMap<TargetId, Box<Kept>>,
     /// What the configuration names and cannot be guarded: said once.
     failed: BTreeMap<TargetId, PathBuf>,
     /// Who hears what is said of all that they may hear of.
@@ -102,7 +103,7 @@ impl Targets {
         let watched = Watched::new(guarded, self.settings, mode, order.uid(), began);
         let kept = Kept::new(watched, order);
         kept.hand_over(means)?;
-        self.kept.insert(id, kept);
+        self.kept.insert(id, Box::new(kept));
         Ok(())
     }
 
