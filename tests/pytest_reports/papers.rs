@@ -32,6 +32,25 @@ def test_never(): pass
 "#;
 
 #[test]
+fn python_compiles_the_plugin_once() {
+    let suite = Suite::of(&[("test_mixed.py", "def test_passes(): pass")]);
+    let compiled: Vec<bool> = (0..2)
+        .map(|_| {
+            let mut command = suite.command(&[], &[]);
+            command
+                .env("XDG_CACHE_HOME", suite.lab.file("cache"))
+                .env("PYTHONVERBOSE", "1")
+                .env_remove("PYTHONDONTWRITEBYTECODE");
+            let ran = suite.lab.run(command).expect(0);
+            let is_ours = |line: &&str| line.contains("memwatch_pytest");
+            let ours = ran.err.lines().filter(is_ours);
+            ours.filter(|line| line.starts_with("# created")).count() == 1
+        })
+        .collect();
+    assert_eq!(compiled, [true, false]);
+}
+
+#[test]
 fn junit_has_the_figures_also_through_xdist() {
     for xdist in [&[][..], &["-n2"]] {
         let suite = Suite::of(&[("test_mixed.py", MIXED)]);

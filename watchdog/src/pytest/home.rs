@@ -4,7 +4,7 @@
 //! It belongs to whoever runs the command, is open to nobody else, and has a name that cannot be guessed. It
 //! lies in memory where that can be had: what the plugin writes must not wait for a disk under pressure.
 
-use super::PLUGIN;
+use super::{PLUGIN, bytecode};
 use crate::host::clock;
 use serde::Serialize;
 use std::ffi::{OsStr, OsString};
@@ -56,6 +56,8 @@ pub struct HomeError {
 #[derive(Debug)]
 pub struct Home {
     dir: tempfile::TempDir,
+    /// Where the plugin's bytecode is kept.
+    bytecode: Option<PathBuf>,
     /// Locked, so that who comes later can tell that its memwatch lives.
     _lock: File,
 }
@@ -80,7 +82,17 @@ impl Home {
         let lock = File::open(dir.path()).map_err(failed)?;
         try_lock(&lock);
         fill(dir.path(), terms).map_err(failed)?;
-        Ok(Self { dir, _lock: lock })
+        let bytecode =
+            bytecode::place(std::env::var_os("XDG_CACHE_HOME"), std::env::var_os("HOME"));
+        if let Some(bytecode) = &bytecode {
+            // Nothing was kept, or not for us: Python compiles.
+            let _ = bytecode::lay_out(bytecode, &dir.path().join(LIBRARY));
+        }
+        Ok(Self {
+            dir,
+            bytecode,
+            _lock: lock,
+        })
     }
 
     /// Where it is.
@@ -193,6 +205,15 @@ impl Home {
     }
 }
 
+impl Drop for Home {
+    fn drop(&mut self) {
+        if let Some(bytecode) = &self.bytecode {
+            // On a full disk the next run's Python compiles again.
+            let _ = bytecode::keep(bytecode, &self.path().join(LIBRARY));
+        }
+    }
+}
+
 /// A test whose process was killed.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Ended<'a> {
@@ -238,7 +259,10 @@ fn fill(dir: &Path, terms: &Terms) -> io::Result<()> {
     // By this coverage takes what lies below for somebody else's. It would measure the plugin as the suite's own
     // code otherwise, and not find it any more when it reports.
     fs::write(dir.join("pyvenv.cfg"), "")?;
-    fs::write(library.join("memwatch_pytest.py"), PLUGIN)?;
+    let plugin = library.join("memwatch_pytest.py");
+    fs::write(&plugin, PLUGIN)?;
+    let file = OpenOptions::new().write(true).open(&plugin)?;
+    file.set_modified(bytecode::time_of(PLUGIN))?;
     fs::write(info.join("METADATA"), metadata())?;
     // The name of the entry must be the module's: pytest takes it for the same plugin then, however it was
     // asked for.

@@ -82,6 +82,8 @@ pub(crate) fn seconds(command: &[&Path], directory: &Path) -> Result<f64> {
     let status = Command::new(command[0])
         .args(&command[1..])
         .current_dir(directory)
+        // As users have it: the plugin is compiled once.
+        .env_remove("PYTHONDONTWRITEBYTECODE")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .status()?;

@@ -63,6 +63,8 @@ pub(crate) fn run(release: &Release, scratch: &Path, rounds: usize) -> Result<()
             command
                 .current_dir(&place)
                 .env("PYTHONPATH", place.join("src"))
+                // As users have it: the plugin is compiled once.
+                .env_remove("PYTHONDONTWRITEBYTECODE")
                 .args(["--quiet", "-p", "no:cacheprovider", "-p", "no:asyncio"])
                 .args(options)
                 .stdin(Stdio::null())
