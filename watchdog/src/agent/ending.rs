@@ -109,6 +109,10 @@ impl Run {
         let by_daemon = self.watched.was_daemons();
         let mut record = self.watched.record(over, verdict, &self.kernel);
         record.exit_code = Some(exit_code.into());
+        if !by_daemon {
+            self.surroundings.catch_up(&self.watched, &record);
+            self.surroundings.tell(&mut self.watched, &mut record, true);
+        }
         if let Some((_, Change::Killed(signal))) = leader {
             record.leader_signal = Some(incident::Signal::from_number(signal));
         }

@@ -43,8 +43,9 @@ impl Run {
             self.watched.story.blocked(&found);
         }
         let status = &self.watched.status;
-        self.kernel
-            .heat(status.some_permille.load(Ordering::Relaxed) >= HOT_PERMILLE);
+        let is_hot = status.some_permille.load(Ordering::Relaxed) >= HOT_PERMILLE;
+        self.kernel.heat(is_hot);
+        self.surroundings.keep_up(is_hot);
         let seen = |count: &AtomicU64| count.load(Ordering::Relaxed);
         tracing::trace!(
             looks = seen(&status.looks),

@@ -89,6 +89,7 @@ impl Run {
                 .start(move || _ = act::signal::release_memory(pidfd.as_fd()));
         }
         let mut ended = None;
+        let mut stepped_in = false;
         while let Some((_, notice)) = channel.next() {
             let heard = self.watched.hear(&notice, &self.helpers);
             if let Some(testing) = &mut self.testing {
@@ -96,14 +97,21 @@ impl Run {
             }
             match heard {
                 Heard::Noted => {}
-                Heard::Ordered(order) => self.terminal.ordered(&order, self.orders.attach.dry_run),
+                Heard::Ordered(order) => {
+                    self.terminal.ordered(&order, self.orders.attach.dry_run);
+                    stepped_in = true;
+                }
                 Heard::Frozen(order, outcome) => {
                     self.terminal.ordered(&order, self.orders.attach.dry_run);
                     self.terminal
                         .frozen(&self.watched.guarded.target.place, outcome);
+                    stepped_in = true;
                 }
                 Heard::Gone => ended = self.target_is_gone(),
             }
+        }
+        if stepped_in {
+            self.surroundings.see_machine(&mut self.watched);
         }
         self.keep_up_with_tests();
         ended

@@ -25,6 +25,7 @@ use super::signals::{self, Change};
 use super::starting::{
     guard_terms, make_ready, open_files, open_recording, response, safe_cpus, start, undo,
 };
+use super::surroundings::Surroundings;
 use super::terminal::Terminal;
 use super::testing::Testing;
 use super::watched::Watched;
@@ -125,6 +126,7 @@ pub(super) struct Run {
     pub(super) helpers: Helpers,
     /// Where no thread can be had, nobody looks for blocked tasks.
     pub(super) blocked: Option<blocked::Watch>,
+    pub(super) surroundings: Surroundings,
     /// How long it took.
     pub(super) rehearsal: Option<Duration>,
     pub(super) terminal: Terminal,
@@ -164,6 +166,7 @@ impl Run {
         let target_eyes = guarded.eyes()?;
         let machine_eyes = guarded::machine_eyes()?;
         let refused = awake::protect_process();
+        let surroundings = Surroundings::begin(layout);
         let mode = if orders.attach.dry_run {
             Mode::DryRun
         } else {
@@ -174,6 +177,10 @@ impl Run {
         // After the command, which must not wait for it, nor find itself in it.
         let shelter = Shelter::enter(layout);
         let features_lost = shelter.as_ref().err().map(identity::no_shelter);
+        let features_lost = features_lost
+            .into_iter()
+            .chain(surroundings.missing())
+            .collect();
         let mut watched = Watched::new(guarded, orders.settings, mode, user(), began);
         if let Running::Adopted(adopted) = &subject {
             watched.notes.extend(adopted.notes());
@@ -217,10 +224,11 @@ impl Run {
             recording,
             decider: Some(decider),
             refused,
-            features_lost: features_lost.into_iter().collect(),
+            features_lost,
             shelter: shelter.ok(),
             helpers: Helpers::default(),
             blocked: blocked::Watch::start(blocked::LONG).ok(),
+            surroundings,
             rehearsal: None,
             terminal,
             testing,

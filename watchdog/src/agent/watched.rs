@@ -16,7 +16,7 @@ use crate::host::cgroup::{self, Held};
 use crate::host::clock;
 use crate::host::place::Place;
 use crate::host::reread::Reread;
-use crate::incident::{self, Record};
+use crate::incident::{self, Machine, Record};
 use crate::watch::victim::Scope;
 use crate::watch::{Order, Rung, Settings};
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,6 +53,8 @@ pub(super) struct Watched {
     nested_left_out: usize,
     /// What the daemon has told of it, whose it was to guard.
     told_by_daemon: Option<Record>,
+    /// The machine when memwatch stepped in first since the record began.
+    pub(super) machine: Option<Box<Machine>>,
 }
 
 /// The whole target was told to end: who outlives its leader does not go free.
@@ -100,6 +102,7 @@ impl Watched {
             nested: BTreeSet::new(),
             nested_left_out: 0,
             told_by_daemon: None,
+            machine: None,
         }
     }
 

@@ -37,8 +37,17 @@ pub fn parse(bytes: &[u8]) -> Option<Psi> {
 /// `full avg10` of a pressure file's text, in hundredths of a percent: what systemd-oomd's limits mean. Nothing
 /// else is judged by it.
 pub fn full_avg10_permyriad(bytes: &[u8]) -> Option<u32> {
+    avg10_permyriad(bytes, b"full avg10=")
+}
+
+/// `some avg10`, the same: told in records, and nothing is judged by it.
+pub fn some_avg10_permyriad(bytes: &[u8]) -> Option<u32> {
+    avg10_permyriad(bytes, b"some avg10=")
+}
+
+fn avg10_permyriad(bytes: &[u8], key: &[u8]) -> Option<u32> {
     let mut lines = bytes.split(|&b| b == b'\n');
-    let line = lines.find_map(|line| line.strip_prefix(b"full avg10="))?;
+    let line = lines.find_map(|line| line.strip_prefix(key))?;
     // Always two digits behind the point.
     let (whole, rest) = line.split_at_checked(line.iter().position(|&b| b == b'.')?)?;
     let hundredths = text::number(rest.get(1..3)?)?;
@@ -78,6 +87,7 @@ mod tests {
     fn the_average_is_of_full_and_exact_to_the_hundredth() {
         let text = b"some avg10=99.00 avg60=0.02 total=1\nfull avg10=12.05 avg60=0.00 total=6\n";
         assert_eq!(full_avg10_permyriad(text), Some(1205));
+        assert_eq!(some_avg10_permyriad(text), Some(9900));
         assert_eq!(full_avg10_permyriad(b"some avg10=99.00 total=1\n"), None);
         assert_eq!(full_avg10_permyriad(b"full avg10=1"), None);
     }

@@ -89,11 +89,11 @@ pub struct Record {
     /// What memwatch saw in the minutes before and while this happened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flight: Option<Flight>,
-    /// The machine, when the record was made.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The machine, when memwatch first stepped in, or else when the record was made.
+    #[serde(default)]
     pub machine: Option<Machine>,
     /// What the kernel's log said meanwhile about memory and blocked tasks.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub kernel_log: Vec<KernelLine>,
     /// What is missing from this record because it was lost.
     #[serde(default)]
@@ -278,6 +278,9 @@ pub struct Losses {
     pub dropped_jobs: u64,
     /// Tasks in long uninterruptible sleep, or their ends, that found no room to be told.
     pub blocked_tasks: u64,
+    /// Lines of the kernel's log that were overwritten before they could be read, or for which there was no
+    /// room in the record.
+    pub kernel_lines: u64,
 }
 
 /// Something that this machine or these privileges do not offer.

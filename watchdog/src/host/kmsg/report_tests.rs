@@ -77,7 +77,11 @@ fn a_real_report_of_a_limit_is_whole_and_short() {
     assert_eq!(report.about, about);
     let lines = texts(report);
     assert!(lines[0].starts_with("tail invoked oom-killer: "));
-    assert!(lines.last().is_some_and(|last| last.contains("Killed process 5902 (tail)")));
+    assert!(
+        lines
+            .last()
+            .is_some_and(|last| last.contains("Killed process 5902 (tail)"))
+    );
     let holds = |wanted: &str| lines.iter().any(|line| line.starts_with(wanted));
     for wanted in [
         "memory: usage 65536kB, limit 65536kB",
@@ -115,16 +119,25 @@ fn the_machines_report_begins_and_ends_where_it_does() {
 #[test]
 fn of_a_thousand_tasks_the_largest_are_kept() {
     let tasks: Vec<String> = (1..=1000u64)
-        .map(|n| format!("[{n:7}]  1000 {n:5}    17037 {:8} 1  0  0  0 name", (n * 7919) % 1000))
+        .map(|n| {
+            format!(
+                "[{n:7}]  1000 {n:5}    17037 {:8} 1  0  0  0 name",
+                (n * 7919) % 1000
+            )
+        })
         .collect();
     let (head, tail) = MACHINE.split_at(14);
     let lines = head.iter().copied();
-    let lines = lines.chain(tasks.iter().map(String::as_str)).chain(tail.iter().copied());
+    let lines = lines
+        .chain(tasks.iter().map(String::as_str))
+        .chain(tail.iter().copied());
     let whole = take_all(&mut Reports::default(), lines);
     assert_eq!(whole.len(), 1);
     let lines = texts(&whole[0]);
     assert!(lines.len() < LINES + TASKS + 3, "{}", lines.len());
-    let kept = lines.iter().filter_map(|line| resident_pages(line.as_bytes()));
+    let kept = lines
+        .iter()
+        .filter_map(|line| resident_pages(line.as_bytes()));
     let kept: Vec<u64> = kept.collect();
     assert_eq!(kept.len(), TASKS);
     assert!(kept.iter().all(|&pages| pages >= 990), "{kept:?}");
@@ -135,11 +148,19 @@ fn of_a_thousand_tasks_the_largest_are_kept() {
 fn a_flood_inside_a_report_does_not_take_its_end() {
     let flood = std::iter::repeat_n("Node 0 DMA free:1kB", 5000);
     let (head, tail) = MACHINE.split_at(12);
-    let lines = head.iter().copied().chain(flood).chain(tail.iter().copied());
+    let lines = head
+        .iter()
+        .copied()
+        .chain(flood)
+        .chain(tail.iter().copied());
     let whole = take_all(&mut Reports::default(), lines);
     let lines = texts(&whole[0]);
     assert!(lines.len() <= LINES + TASKS + 2, "{}", lines.len());
-    assert!(lines.last().is_some_and(|last| last.contains("Killed process")));
+    assert!(
+        lines
+            .last()
+            .is_some_and(|last| last.contains("Killed process"))
+    );
 }
 
 #[test]
@@ -204,9 +225,11 @@ fn a_program_cannot_make_the_kernel_say_anything() {
 
 #[test]
 fn a_name_cannot_pass_for_a_path_nor_a_pid() {
-    let line = |comm: &str| format!(
-        "oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),oom_memcg=/a,task_memcg=/a/b,task={comm},pid=7,uid=0"
-    );
+    let line = |comm: &str| {
+        format!(
+            "oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),oom_memcg=/a,task_memcg=/a/b,task={comm},pid=7,uid=0"
+        )
+    };
     for comm in ["tail", "x,task=y,pid=1", ",task_memcg=/c", ""] {
         let extent = constraint(line(comm).as_bytes());
         assert_eq!(extent, Some(Extent::Cgroup(b"/a/b".to_vec())), "{comm}");

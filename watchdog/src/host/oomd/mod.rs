@@ -11,7 +11,7 @@ mod presence;
 pub mod tree;
 pub mod units;
 
-pub use presence::{Oomd, read};
+pub use presence::{Glance, Oomd, glance, read};
 
 use crate::host::process;
 use std::time::Duration;

@@ -43,6 +43,42 @@ pub enum Oomd {
     },
 }
 
+/// What one look at systemd-oomd's cgroup shows: no verdict, but cheap, and it waits for nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Glance {
+    /// Neither a process nor a unit.
+    NotInstalled,
+    /// There is a unit, but no living process.
+    NotRunning,
+    /// Somebody sent it SIGSTOP, or traces it.
+    Stopped,
+    /// It is in D state, as everybody is now and then.
+    Waiting,
+    /// It runs, or sleeps until there is something to do.
+    Well,
+}
+
+/// Looks for systemd-oomd once, where the unit's cgroup is below `v2_mount`, instead of among all processes.
+pub fn glance(root: &Path, v2_mount: &Path) -> Glance {
+    let group = v2_mount.join("system.slice/systemd-oomd.service/cgroup.procs");
+    let pids = std::fs::read_to_string(group).unwrap_or_default();
+    let pids = pids.lines().filter_map(|pid| pid.parse().ok());
+    match pids.filter_map(|pid| look(root, pid)).next() {
+        None if has_unit(root) => Glance::NotRunning,
+        None => Glance::NotInstalled,
+        Some(look) => match look.state {
+            b'T' | b't' => Glance::Stopped,
+            b'Z' | b'X' => Glance::NotRunning,
+            b'D' => Glance::Waiting,
+            _ => Glance::Well,
+        },
+    }
+}
+
+fn has_unit(root: &Path) -> bool {
+    UNITS.iter().any(|unit| root.join(unit).exists())
+}
+
 /// Looks for systemd-oomd; sleeps for 300 ms if the first look finds it in D state.
 ///
 /// # Errors
@@ -55,7 +91,7 @@ pub fn read(root: &Path) -> Result<Oomd, ReadError> {
         .filter_map(|pid| Some((pid, look(root, pid)?)))
         .find(|(pid, _)| is_the_service(root, *pid));
     Ok(match found {
-        None if UNITS.iter().any(|unit| root.join(unit).exists()) => Oomd::NotRunning,
+        None if has_unit(root) => Oomd::NotRunning,
         None => Oomd::NotInstalled,
         Some((pid, first)) => match first.state {
             b'T' | b't' => Oomd::Stopped { pid },
@@ -130,6 +166,29 @@ mod tests {
             std::fs::create_dir_all(unit.parent().unwrap()).unwrap();
             std::fs::write(unit, "").unwrap();
             assert_eq!(read(root.path()).unwrap(), expected, "{state}");
+        }
+    }
+
+    #[test]
+    fn a_glance_looks_into_the_units_cgroup_alone() {
+        let root = tempfile::tempdir().unwrap();
+        let group = root.path().join("cgroup/system.slice/systemd-oomd.service");
+        let mount = root.path().join("cgroup");
+        assert_eq!(glance(root.path(), &mount), Glance::NotInstalled);
+        let unit = root.path().join(UNITS[1]);
+        std::fs::create_dir_all(unit.parent().unwrap()).unwrap();
+        std::fs::write(unit, "").unwrap();
+        assert_eq!(glance(root.path(), &mount), Glance::NotRunning);
+        std::fs::create_dir_all(&group).unwrap();
+        std::fs::write(group.join("cgroup.procs"), "812\n").unwrap();
+        for (state, expected) in [
+            ('S', Glance::Well),
+            ('T', Glance::Stopped),
+            ('D', Glance::Waiting),
+            ('Z', Glance::NotRunning),
+        ] {
+            add(root.path(), 812, "systemd-oomd", state, GROUP);
+            assert_eq!(glance(root.path(), &mount), expected, "{state}");
         }
     }
 
