@@ -11,11 +11,13 @@ use memwatch::act::{Mode, Outcome};
 use memwatch::agent::channel::{Channel, Notice, Status};
 use memwatch::agent::deciding::{Arrival, Decider, Inbox, Way};
 use memwatch::agent::eyes::{Eyes, KernelEyes};
+use memwatch::agent::flight::Flights;
 use memwatch::agent::guarded::{self, Guarded};
 use memwatch::agent::inheritance::Inheritance;
 use memwatch::agent::launch::{self, Program};
 use memwatch::agent::members::Members;
 use memwatch::agent::pass::{Charge, Pass};
+use memwatch::agent::recorder::Lane;
 use memwatch::agent::signals;
 use memwatch::bpf::{Facts, Programs, plan};
 use memwatch::host::cgroup::{Limits, Target};
@@ -58,13 +60,14 @@ fn not_one_allocation_from_the_first_pass_to_the_kill() {
         channel: Arc::new(Channel::new().expect("descriptors")),
     };
     let status = Arc::new(Status::default());
+    let flights = Flights::new(Lane::new(256, 64), 1);
     let charge = Charge {
         id: guarded.target.id,
         leader: Some(child.id()),
         uid: None,
         mode: Mode::Real,
         status: Arc::clone(&status),
-        recorder: None,
+        recorder: Some(flights.recorder(guarded.target.id, true)),
         tests: None,
     };
     let eyes = guarded.eyes().expect("the target's files");
@@ -113,5 +116,7 @@ fn not_one_allocation_from_the_first_pass_to_the_kill() {
     assert!(recovered && killed > 0, "{killed} killed in {looks} looks");
     assert!(status.success(), "a bystander was hit: {status}");
     assert!(looks > 20, "{looks} looks prove little");
+    let flight = flights.of(guarded.target.id, Duration::ZERO);
+    assert!(flight.is_some_and(|flight| flight.looks.len() > 20));
     assert_eq!(calls, 0, "calls to the allocator in {looks} looks");
 }

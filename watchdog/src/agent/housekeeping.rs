@@ -30,6 +30,7 @@ impl Run {
         self.miss_decider();
         self.helpers.look_after(clock::now());
         self.way.inbox.sweep();
+        self.watched.look_after_flight();
         self.take_events();
         self.take_guard_kills();
         self.keep_up_with_tests();

@@ -208,10 +208,11 @@ impl Pass {
                 .as_ref()
                 .is_some_and(|v| signal::has_exited(&v.pidfd)),
         };
-        if let Some(recorder) = &self.charge.recorder {
-            recorder.take(now, &facts);
-        }
         let decision = self.policy.step(now, &facts);
+        if let Some(recorder) = &mut self.charge.recorder {
+            let closely = self.members.is_some();
+            recorder.take(now, &facts, closely, decision.order.is_some());
+        }
         let (current_bytes, victim_gone) = (facts.target.current_bytes, facts.victim_gone);
         self.publish(current_bytes);
         self.follow_victim(now, current_bytes, victim_gone);

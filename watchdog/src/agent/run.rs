@@ -11,6 +11,7 @@ use super::channel::Channel;
 use super::deciding::{Arrival, Decider, Inbox, Way};
 use super::entrusted::Entrusted;
 use super::eyes::{Eyes, TargetEyes};
+use super::flight::Flights;
 use super::guarded;
 use super::helpers::Helpers;
 use super::identity;
@@ -20,7 +21,8 @@ use super::launch::Program;
 use super::members::{self, Members};
 use super::papers::Papers;
 use super::pass::{Charge, Pass};
-use super::recorder::{Recorder, Recording};
+use super::recorder::Lane;
+use super::recording::Recording;
 use super::signals::{self, Change};
 use super::starting::{
     guard_terms, make_ready, open_files, open_recording, response, safe_cpus, start, undo,
@@ -155,8 +157,12 @@ impl Run {
         inheritance: &Inheritance,
     ) -> anyhow::Result<Self> {
         let began = (clock::now(), SystemTime::now());
-        let recording = orders.record.as_deref().map(open_recording).transpose()?;
-        let (recorder, recording) = recording.unzip();
+        // A quarter of a second at the fastest, between two times that they are taken.
+        let flights = Arc::new(Flights::new(Lane::new(256, 64), 1));
+        let recording = orders.record.as_deref();
+        let recording = recording
+            .map(|path| open_recording(path, &flights))
+            .transpose()?;
         let guarded = make_ready(&orders, layout)?;
         let way = Way {
             inbox: Arc::new(Inbox::new(1)),
@@ -181,7 +187,7 @@ impl Run {
             .into_iter()
             .chain(surroundings.missing())
             .collect();
-        let mut watched = Watched::new(guarded, orders.settings, mode, user(), began);
+        let mut watched = Watched::new(guarded, orders.settings, mode, user(), began, flights);
         if let Running::Adopted(adopted) = &subject {
             watched.notes.extend(adopted.notes());
         }
@@ -234,20 +240,20 @@ impl Run {
             testing,
         };
         run.look_at_tests();
-        run.decide_with(target_eyes, recorder);
+        run.decide_with(target_eyes);
         run.entrust();
         Ok(run)
     }
 
     /// Has the deciding thread look at the target, until it is told not to.
-    fn decide_with(&self, eyes: TargetEyes, recorder: Option<Recorder>) {
+    fn decide_with(&self, eyes: TargetEyes) {
         let charge = Charge {
             id: self.watched.guarded.target.id,
             leader: self.leader(),
             uid: None,
             mode: self.watched.mode,
             status: Arc::clone(&self.watched.status),
-            recorder,
+            recorder: Some(self.watched.recorder(self.recording.is_some())),
             tests: self.testing.as_ref().map(Testing::board),
         };
         let response = response(self.orders.attach.on_pressure);
@@ -275,7 +281,7 @@ impl Run {
 
     /// The same again, after a while in which somebody else did.
     pub(super) fn start_deciding(&self) -> anyhow::Result<()> {
-        self.decide_with(self.watched.guarded.eyes()?, None);
+        self.decide_with(self.watched.guarded.eyes()?);
         Ok(())
     }
 

@@ -2,10 +2,11 @@
 //! [`super::run`]'s.
 
 use super::adopt;
+use super::flight::Flights;
 use super::guarded::{self, Guarded};
 use super::inheritance::Inheritance;
 use super::launch;
-use super::recorder::{self, Recording};
+use super::recording::{self, Recording};
 use super::run::{Orders, Running, Subject};
 use crate::act::{self, Mode};
 use crate::bpf;
@@ -17,9 +18,10 @@ use anyhow::Context;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::Pid;
 use std::path::Path;
+use std::sync::Arc;
 
 /// A recording into a file that is not there yet.
-pub(super) fn open_recording(path: &Path) -> anyhow::Result<(recorder::Recorder, Recording)> {
+pub(super) fn open_recording(path: &Path, flights: &Arc<Flights>) -> anyhow::Result<Recording> {
     let file = std::fs::OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -30,7 +32,7 @@ pub(super) fn open_recording(path: &Path) -> anyhow::Result<(recorder::Recorder,
                 path.display()
             )
         })?;
-    recorder::start(file).context("cannot start the recorder")
+    recording::start(file, Arc::clone(flights)).context("cannot start the recorder")
 }
 
 /// The target, made or found, with its limits.

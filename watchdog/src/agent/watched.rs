@@ -7,8 +7,10 @@ mod telling;
 use super::channel::{Notice, Status};
 use super::deciding::{Arrival, Way};
 use super::eyes::NESTED;
+use super::flight::Flights;
 use super::guarded::Guarded;
 use super::helpers::Helpers;
+use super::recorder::Recorder;
 use super::story::Story;
 use crate::act::{self, Mode, Outcome};
 use crate::bpf;
@@ -16,7 +18,7 @@ use crate::host::cgroup::{self, Held};
 use crate::host::clock;
 use crate::host::place::Place;
 use crate::host::reread::Reread;
-use crate::incident::{self, Machine, Record};
+use crate::incident::{self, Flight, Machine, Record};
 use crate::watch::victim::Scope;
 use crate::watch::{Order, Rung, Settings};
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,6 +57,10 @@ pub(super) struct Watched {
     told_by_daemon: Option<Record>,
     /// The machine when memwatch stepped in first since the record began.
     pub(super) machine: Option<Box<Machine>>,
+    /// Where the looks at it are kept.
+    flights: Arc<Flights>,
+    /// The looks that the daemon took.
+    flight_of_daemon: Option<Flight>,
 }
 
 /// The whole target was told to end: who outlives its leader does not go free.
@@ -87,6 +93,7 @@ impl Watched {
         mode: Mode,
         uid: Option<u32>,
         began: (Duration, SystemTime),
+        flights: Arc<Flights>,
     ) -> Self {
         Self {
             notes: guarded.shortcomings.clone(),
@@ -103,6 +110,8 @@ impl Watched {
             nested_left_out: 0,
             told_by_daemon: None,
             machine: None,
+            flights,
+            flight_of_daemon: None,
         }
     }
 
@@ -292,6 +301,16 @@ impl Watched {
             act::target::thaw(self.place(), Mode::Real);
             self.guarded.target.say_thawed();
         }
+    }
+
+    /// The deciding thread's end of the flight recorder; for `--record` it takes every look.
+    pub(super) fn recorder(&self, every_look: bool) -> Recorder {
+        self.flights.recorder(self.guarded.target.id, every_look)
+    }
+
+    /// Takes in the looks that have come.
+    pub(super) fn look_after_flight(&self) {
+        self.flights.look_after(clock::now());
     }
 
     /// From now on by other numbers, and by a pass that knows of no cgroup inside yet.

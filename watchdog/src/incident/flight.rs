@@ -4,7 +4,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Intervention;
 use crate::watch::replay::RecordedLook;
+use crate::watch::thinning::{self, Kept, LOOKS, MARKS};
 
 /// The last minutes as the policy saw them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,5 +26,103 @@ impl Flight {
         look.at_us
             .cast_signed()
             .saturating_sub(self.began_us.cast_signed())
+    }
+
+    /// When the latest of these were, on the clock of the looks.
+    #[must_use]
+    pub fn marks(&self, interventions: &[Intervention]) -> Vec<u64> {
+        let latest = interventions.iter().rev().take(MARKS);
+        latest
+            .map(|it| self.began_us.saturating_add(it.at_us))
+            .collect()
+    }
+
+    /// Takes in looks at the same target by another memwatch, or of an earlier record. What is too much goes, but
+    /// little of what was around the `marks`.
+    pub fn join(&mut self, other: Self, marks: &[u64]) {
+        self.lost += other.lost;
+        self.looks.extend(other.looks);
+        self.looks.sort_by_key(|look| look.at_us);
+        self.looks.dedup_by_key(|look| look.at_us);
+        let now_us = self.looks.last().map_or(0, |look| look.at_us);
+        while self.looks.len() > LOOKS
+            && let Some(at) = thinning::least_missed(self.looks.iter().map(kept), now_us, marks)
+        {
+            self.looks.remove(at);
+        }
+    }
+
+    /// Whether the target waited for memory for a tenth of some tenth of a second.
+    #[must_use]
+    pub fn was_pressed(&self) -> bool {
+        let stalled = |look: &RecordedLook| Some((look.at_us, look.target.psi?.some_us));
+        let mut from = None;
+        self.looks.iter().filter_map(stalled).any(|(at_us, us)| {
+            let (from_us, before_us) = *from.get_or_insert((at_us, us));
+            let over_us = at_us.saturating_sub(from_us);
+            if over_us < 100_000 {
+                return false;
+            }
+            from = Some((at_us, us));
+            us.saturating_sub(before_us) * 10 >= over_us
+        })
+    }
+}
+
+fn kept(look: &RecordedLook) -> Kept {
+    let worth = match (&look.members, &look.machine) {
+        (Some(_), _) => 3,
+        (None, Some(_)) => 2,
+        (None, None) => 1,
+    };
+    Kept {
+        at_us: look.at_us,
+        worth,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::psi::Psi;
+    use crate::watch::TargetFacts;
+
+    fn flight(looks: impl Iterator<Item = (u64, u64)>) -> Flight {
+        let look = |(at_us, some_us)| RecordedLook {
+            at_us,
+            target: TargetFacts {
+                psi: Some(Psi {
+                    some_us,
+                    full_us: 0,
+                }),
+                ..TargetFacts::default()
+            },
+            machine: None,
+            members: None,
+            victim_gone: false,
+        };
+        Flight {
+            looks: looks.map(look).collect(),
+            ..Flight::default()
+        }
+    }
+
+    #[test]
+    fn joined_looks_are_in_order_and_not_too_many() {
+        let mut even = flight((0..LOOKS as u64).map(|n| (n * 2000, 0)));
+        even.lost = 3;
+        even.join(
+            flight((0..LOOKS as u64).map(|n| (n * 2000 + n % 2, 0))),
+            &[40_000],
+        );
+        assert_eq!((even.looks.len(), even.lost), (LOOKS, 3));
+        assert!(even.looks.is_sorted_by(|a, b| a.at_us < b.at_us));
+    }
+
+    #[test]
+    fn a_stall_of_a_tenth_is_pressure() {
+        assert!(flight((0..9).map(|n| (n * 50_000, n * 5_000))).was_pressed());
+        assert!(!flight((0..9).map(|n| (n * 50_000, n * 4_000))).was_pressed());
+        assert!(!flight([(0, 0), (2000, 1900)].into_iter()).was_pressed());
     }
 }

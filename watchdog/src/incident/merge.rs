@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Record;
+use super::{Flight, Record};
 
 impl Record {
     /// Takes in the record of what came after it, which began so much later. Its counts are of both.
@@ -23,6 +23,15 @@ impl Record {
         self.victims.append(&mut later.victims);
         self.kernel_oom.append(&mut later.kernel_oom);
         self.kernel_oom_kills = later.kernel_oom_kills.or(self.kernel_oom_kills);
+        if let Some(flight) = later.flight {
+            let mut whole = self.flight.take().unwrap_or_else(|| Flight {
+                began_us: flight.began_us,
+                ..Flight::default()
+            });
+            let marks = whole.marks(&self.interventions);
+            whole.join(flight, &marks);
+            self.flight = Some(whole);
+        }
         self.hung_tasks.append(&mut later.hung_tasks);
         self.blocked_tasks.append(&mut later.blocked_tasks);
         self.losses = later.losses;
@@ -40,6 +49,9 @@ impl Record {
     pub fn begin_earlier(&mut self, by: Duration) {
         let by = by.as_micros() as u64;
         self.duration_us += by;
+        if let Some(flight) = &mut self.flight {
+            flight.began_us = flight.began_us.saturating_sub(by);
+        }
         for it in &mut self.interventions {
             it.at_us += by;
             it.rungs.iter_mut().for_each(|rung| rung.at_us += by);
@@ -59,6 +71,9 @@ impl Record {
         older_half(&mut self.kernel_oom);
         older_half(&mut self.hung_tasks);
         older_half(&mut self.blocked_tasks);
+        if let Some(flight) = &mut self.flight {
+            older_half(&mut flight.looks);
+        }
         let note =
             format!("{left_out} older interventions and victims are left out: there were too many");
         self.notes.push(note.into());

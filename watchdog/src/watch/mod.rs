@@ -2,7 +2,7 @@
 //!
 //! [`facts`] is what one look at the machine saw, [`window`] turns counters into rates,
 //! [`availability`] says what could still be freed, [`victim`] chooses inside the target, and
-//! [`policy`] is the state machine that `agent::pass` steps. Because nothing here does I/O, a recording
+//! [`policy`] is the state machine that `agent::pass` steps; [`thinning`] says which looks of the past are kept. Because nothing here does I/O, a recording
 //! of facts replays to the same orders.
 
 pub mod availability;
@@ -14,6 +14,7 @@ pub mod replay;
 pub mod settings;
 pub mod takeover;
 pub mod test_rule;
+pub mod thinning;
 pub mod trouble;
 pub mod victim;
 pub mod window;

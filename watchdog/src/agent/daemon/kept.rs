@@ -116,7 +116,7 @@ impl Kept {
             uid: self.order.uid(),
             mode: watched.mode,
             status: Arc::clone(&watched.status),
-            recorder: None,
+            recorder: Some(watched.recorder(false)),
             tests: self.tests.clone(),
         };
         let mut policy = Policy::new(watched.settings, response(on_pressure));

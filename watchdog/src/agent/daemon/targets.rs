@@ -8,9 +8,11 @@ use super::spool::Spool;
 use crate::act::{Mode, Outcome};
 use crate::agent::channel::{Notice, TargetId};
 use crate::agent::deciding::Arrival;
+use crate::agent::flight::Flights;
 use crate::agent::guarded::{GuardError, Guarded};
 use crate::agent::helpers::Helpers;
 use crate::agent::kernel::Kernel;
+use crate::agent::recorder::Lane;
 use crate::agent::terminal;
 use crate::agent::testing::OnBoard;
 use crate::agent::watched::{Heard, Watched};
@@ -23,6 +25,7 @@ use crate::incident::{self, FeatureLost, Kind, Record};
 use crate::watch::{Rung, Settings};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -34,6 +37,8 @@ pub(super) struct Targets {
     spool: Spool,
     /// Boxed, since the nodes of a map are half empty.
     kept: BTreeMap<TargetId, Box<Kept>>,
+    /// Of those that stir.
+    flights: Arc<Flights>,
     /// What the configuration names and cannot be guarded: said once.
     failed: BTreeMap<TargetId, PathBuf>,
     /// Who hears what is said of all that they may hear of.
@@ -67,6 +72,7 @@ impl Targets {
             lacks: Vec::new(),
             spool,
             kept: BTreeMap::new(),
+            flights: Arc::new(Flights::new(Lane::new(512, 32), super::TABLES)),
             failed: BTreeMap::new(),
             listeners: Vec::new(),
         }
@@ -100,7 +106,14 @@ impl Targets {
             Mode::Real
         };
         let began = (clock::now(), SystemTime::now());
-        let watched = Watched::new(guarded, self.settings, mode, order.uid(), began);
+        let watched = Watched::new(
+            guarded,
+            self.settings,
+            mode,
+            order.uid(),
+            began,
+            Arc::clone(&self.flights),
+        );
         let kept = Kept::new(watched, order);
         kept.hand_over(means)?;
         self.kept.insert(id, Box::new(kept));
@@ -313,6 +326,12 @@ impl Targets {
     /// What no event tells.
     pub(super) fn keep_house(&mut self, now: Duration, means: &Means) {
         self.listeners.retain(|(_, events)| !events.is_closed());
+        self.flights.look_after(now);
+        for id in self.flights.unnamed() {
+            let kept = self.kept.get(&id);
+            let name = kept.map(|kept| kept.watched.guarded.target.place.to_string());
+            self.flights.name(id, name.unwrap_or_default());
+        }
         let (mut due, mut over) = (Vec::new(), Vec::new());
         for (id, kept) in &mut self.kept {
             // Only whose processes are looked at needs to know where they are.
@@ -375,6 +394,7 @@ impl Targets {
             }
             means.kernel.stand_down(id);
             means.kernel.forget(id);
+            self.flights.forget(id);
         }
     }
 

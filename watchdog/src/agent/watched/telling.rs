@@ -6,7 +6,7 @@ use crate::agent::identity;
 use crate::agent::kernel::Kernel;
 use crate::agent::signals::Change;
 use crate::host::clock;
-use crate::incident::{self, Record, Verdict};
+use crate::incident::{self, Flight, Kind, Record, Verdict};
 use crate::watch::victim::Scope;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
@@ -27,6 +27,13 @@ impl Watched {
             self.condemn(rung.rung, at);
         }
         self.story.take_in(&mut told);
+        if let Some(flight) = told.flight.take() {
+            let marks = flight.marks(&told.interventions);
+            match &mut self.flight_of_daemon {
+                Some(before) => before.join(flight, &marks),
+                None => self.flight_of_daemon = Some(flight),
+            }
+        }
         self.told_by_daemon = to_the_end.then_some(told);
     }
 
@@ -96,7 +103,24 @@ impl Watched {
         }
         std::mem::replace(&mut self.story, Story::begin(over.0)).tell(&mut record);
         record.kind = record.gravest();
+        record.flight = self.flight(&record);
         record
+    }
+
+    /// The last minutes, if somebody will ask about them: something happened, or it was near.
+    fn flight(&mut self, record: &Record) -> Option<Flight> {
+        let own = self.flights.of(self.guarded.target.id, self.began.0);
+        let of_daemon = self.flight_of_daemon.take();
+        let flight = match (own, of_daemon) {
+            (Some(mut own), Some(of_daemon)) => {
+                let marks = own.marks(&record.interventions);
+                own.join(of_daemon, &marks);
+                own
+            }
+            (own, of_daemon) => own.or(of_daemon)?,
+        };
+        let began_us = self.began.0.as_micros() as u64;
+        (record.kind != Kind::Run || flight.was_pressed()).then_some(Flight { began_us, ..flight })
     }
 
     /// What this memwatch counted and missed, and by which numbers it judged.
