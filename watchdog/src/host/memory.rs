@@ -63,10 +63,10 @@ pub struct MemoryStat {
     /// Swap in use.
     pub swap_bytes: u64,
     /// Usage from which the kernel slows the group down (v2 `memory.high`); `None` without.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub high_bytes: Option<u64>,
     /// The most swap that the group itself may use; `None` without a limit.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub swap_max_bytes: Option<u64>,
 }
 

@@ -34,6 +34,97 @@ pub struct Stat {
 /// A kernel task name: raw bytes, NUL-padded.
 pub type Comm = [u8; 16];
 
+/// A [`Comm`] as text that reads as the name and loses nothing of it: printable ASCII as it is, a backslash as
+/// `\\`, any other byte as `\xff`; the NULs at its end are left out. Once it was written as sixteen numbers, which is
+/// still read.
+pub mod comm_text {
+    use super::Comm;
+    use serde::de::{Error, SeqAccess, Visitor};
+    use serde::{Deserializer, Serializer};
+    use std::fmt::{self, Write};
+
+    /// Writes it.
+    ///
+    /// # Errors
+    /// The serializer's.
+    pub fn serialize<S: Serializer>(comm: &Comm, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&to_text(comm))
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// It is neither such a text nor sixteen numbers.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Comm, D::Error> {
+        deserializer.deserialize_any(Name)
+    }
+
+    struct Name;
+
+    impl<'de> Visitor<'de> for Name {
+        type Value = Comm;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("the name of a task, of at most 16 bytes")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<Comm, E> {
+            from_text(text).ok_or_else(|| E::invalid_value(serde::de::Unexpected::Str(text), &self))
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut numbers: A) -> Result<Comm, A::Error> {
+            let mut comm = Comm::default();
+            for (at, byte) in comm.iter_mut().enumerate() {
+                let next = numbers.next_element()?;
+                *byte = next.ok_or_else(|| A::Error::invalid_length(at, &self))?;
+            }
+            match numbers.next_element::<u8>()? {
+                None => Ok(comm),
+                Some(_) => Err(A::Error::invalid_length(17, &self)),
+            }
+        }
+    }
+
+    fn to_text(comm: &Comm) -> String {
+        let len = comm
+            .iter()
+            .rposition(|&byte| byte != 0)
+            .map_or(0, |at| at + 1);
+        let mut text = String::with_capacity(len);
+        for &byte in &comm[..len] {
+            match byte {
+                b'\\' => text.push_str("\\\\"),
+                b' '..=b'~' => text.push(byte.into()),
+                _ => {
+                    write!(text, "\\x{byte:02x}").expect("a String takes all that is written to it")
+                }
+            }
+        }
+        text
+    }
+
+    fn from_text(text: &str) -> Option<Comm> {
+        let mut comm = Comm::default();
+        let mut places = comm.iter_mut();
+        let mut bytes = text.bytes();
+        while let Some(byte) = bytes.next() {
+            *places.next()? = match byte {
+                b'\\' => match bytes.next()? {
+                    b'\\' => b'\\',
+                    b'x' => {
+                        let mut digit = || char::from(bytes.next()?).to_digit(16);
+                        u8::try_from(digit()? * 16 + digit()?).ok()?
+                    }
+                    _ => return None,
+                },
+                b' '..=b'~' => byte,
+                _ => return None,
+            };
+        }
+        Some(comm)
+    }
+}
+
 /// Reads the text of `/proc/PID/stat`.
 ///
 /// The name stands in parentheses and may itself hold parentheses, blanks and newlines, so the fields
@@ -135,6 +226,28 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    #[derive(Debug, serde::Serialize, serde::Deserialize)]
+    struct Named {
+        #[serde(with = "comm_text")]
+        comm: Comm,
+    }
+
+    #[test]
+    fn a_name_reads_as_it_is() {
+        let mut comm = Comm::default();
+        comm[..9].copy_from_slice(b"py \\\n\0\xff3x");
+        let text = serde_json::to_value(Named { comm }).expect("text");
+        assert_eq!(text["comm"], r"py \\\x0a\x00\xff3x");
+        for wrong in ["12345678901234567", r"\", r"\x0", r"\q", "\u{e9}"] {
+            let json = serde_json::json!({ "comm": wrong });
+            assert!(serde_json::from_value::<Named>(json).is_err(), "{wrong}");
+        }
+        for wrong in [15, 17] {
+            let json = serde_json::json!({ "comm": vec![1; wrong] });
+            assert!(serde_json::from_value::<Named>(json).is_err(), "{wrong}");
+        }
+    }
+
     fn line(name: &[u8]) -> Vec<u8> {
         let mut text = b"42 (".to_vec();
         text.extend_from_slice(name);
@@ -200,6 +313,25 @@ mod tests {
             let _ = parse_switches(&bytes);
             let _ = parse_statm(&bytes, 4096);
             let _ = parse_uids(&bytes);
+        }
+
+        #[test]
+        fn a_name_survives_its_text(name in any::<[u8; 16]>()) {
+            let text = serde_json::to_string(&Named { comm: name }).expect("text");
+            prop_assert!(text.is_ascii() && !text.chars().any(|c| c.is_ascii_control()));
+            prop_assert_eq!(serde_json::from_str::<Named>(&text).expect("read").comm, name);
+            let numbers = serde_json::json!({ "comm": name });
+            prop_assert_eq!(serde_json::from_value::<Named>(numbers).expect("read").comm, name);
+        }
+
+        #[test]
+        fn what_is_no_name_is_refused(text in "[a-z\\\\x0-9\u{0}-\u{1f}é]{0,24}") {
+            let read = serde_json::from_value::<Named>(serde_json::json!({ "comm": text }));
+            if let Ok(named) = read {
+                let again = serde_json::to_value(&named).expect("text");
+                let again = serde_json::from_value::<Named>(again).expect("read");
+                prop_assert_eq!(again.comm, named.comm);
+            }
         }
 
         #[test]

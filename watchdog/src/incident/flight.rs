@@ -2,7 +2,9 @@
 //! drawn of it and the policy be driven with it again. What is recorded, and what is thinned out, is the
 //! agent's.
 
-use serde::{Deserialize, Serialize};
+use serde::ser::{Error, SerializeSeq};
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::value::RawValue;
 
 use super::Intervention;
 use crate::watch::replay::RecordedLook;
@@ -14,6 +16,7 @@ pub struct Flight {
     /// When the record's run began, on the clock of `looks`.
     pub began_us: u64,
     /// The looks, the oldest first; closer together the later, and where more was going on.
+    #[serde(serialize_with = "one_a_line")]
     pub looks: Vec<RecordedLook>,
     /// Looks that found no room on their way here.
     pub lost: u64,
@@ -69,6 +72,16 @@ impl Flight {
     }
 }
 
+/// Each look on one line, however the record around it is laid out: they are many, and lines of a recording.
+fn one_a_line<S: Serializer>(looks: &[RecordedLook], serializer: S) -> Result<S::Ok, S::Error> {
+    let mut seq = serializer.serialize_seq(Some(looks.len()))?;
+    for look in looks {
+        let line = serde_json::to_string(look).and_then(RawValue::from_string);
+        seq.serialize_element(&line.map_err(S::Error::custom)?)?;
+    }
+    seq.end()
+}
+
 fn kept(look: &RecordedLook) -> Kept {
     let worth = match (&look.members, &look.machine) {
         (Some(_), _) => 3,
@@ -117,6 +130,23 @@ mod tests {
         );
         assert_eq!((even.looks.len(), even.lost), (LOOKS, 3));
         assert!(even.looks.is_sorted_by(|a, b| a.at_us < b.at_us));
+    }
+
+    #[test]
+    fn a_look_in_a_record_is_a_line_of_a_recording() {
+        let flight = flight([(1, 2), (3, 4)].into_iter());
+        let json = serde_json::to_string_pretty(&flight).expect("JSON");
+        let lines: Vec<RecordedLook> = json
+            .lines()
+            .filter_map(|line| serde_json::from_str(line.trim().trim_end_matches(',')).ok())
+            .collect();
+        assert_eq!(lines, flight.looks);
+        let value = serde_json::to_value(&flight).expect("a value");
+        assert_eq!(
+            serde_json::from_value::<Flight>(value).expect("read"),
+            flight
+        );
+        assert_eq!(serde_json::from_str::<Flight>(&json).expect("read"), flight);
     }
 
     #[test]

@@ -87,7 +87,7 @@ pub struct Record {
     /// The tests, if pytest ran with memwatch's plugin.
     pub suite: Option<Suite>,
     /// What memwatch saw in the minutes before and while this happened.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub flight: Option<Flight>,
     /// The machine, when memwatch first stepped in, or else when the record was made.
     #[serde(default)]

@@ -163,6 +163,7 @@ pub(crate) fn grave() -> Record {
         kills: 1,
     });
     record.suite = Some(tested());
+    record.flight = Some(flown());
     record.interventions[0].test = Some(BlamedTest {
         id: "tests/test_b.py::test_index".into(),
         worker: Some("gw1".into()),
@@ -233,6 +234,67 @@ pub(crate) fn grave() -> Record {
     record.exit_code = Some(137);
     schema::validate(&record);
     record
+}
+
+/// A look that went as far as looks go, and one that did not.
+fn flown() -> Flight {
+    use crate::host::{meminfo::MemInfo, memory::MemoryStat, psi::Psi};
+    use crate::watch::replay::RecordedLook;
+    use crate::watch::{MachineFacts, Member, TargetFacts, facts};
+
+    let psi = Some(Psi {
+        some_us: 412_000,
+        full_us: 93_000,
+    });
+    let stat = MemoryStat {
+        anon_bytes: 1900 * MIB,
+        reclaimable_bytes: 60 * MIB,
+        refault_pages: 51,
+        swap_max_bytes: Some(0),
+        ..MemoryStat::default()
+    };
+    let deep = RecordedLook {
+        at_us: 512_340_000,
+        target: TargetFacts {
+            current_bytes: 2000 * MIB,
+            limit_bytes: Some(2048 * MIB),
+            stat: Some(stat),
+            psi,
+            io_psi: psi,
+            reclaim: Some(facts::Reclaim::default()),
+        },
+        machine: Some(MachineFacts {
+            meminfo: MemInfo {
+                total_bytes: 32 << 30,
+                available_bytes: 20 << 30,
+                ..MemInfo::default()
+            },
+            arc: Some(facts::Arc {
+                size_bytes: 1_323_119_696,
+                c_min_bytes: 1_042_968_576,
+            }),
+            psi,
+        }),
+        members: Some(vec![Member {
+            pid: 4250,
+            comm: *b"a\nb\x1b[31m\xff\0\0\0\0\0\0\0",
+            anon_bytes: 1422 * MIB,
+            ..Member::default()
+        }]),
+        victim_gone: false,
+    };
+    let mut flat = RecordedLook {
+        at_us: 512_345_000,
+        machine: None,
+        members: None,
+        ..deep.clone()
+    };
+    flat.target.stat = None;
+    Flight {
+        began_us: 500_000_000,
+        looks: vec![deep, flat],
+        lost: 2,
+    }
 }
 
 /// Two tests: one that leaked, with a hostile name, and one in the process that was killed.

@@ -85,7 +85,8 @@ pub struct Member {
     pub pgid: u32,
     /// Start time in clock ticks since boot: with the pid, the process's identity.
     pub start_ticks: u64,
-    /// Name, raw kernel bytes.
+    /// Name, raw kernel bytes; written as text.
+    #[serde(with = "crate::host::process::comm_text")]
     pub comm: Comm,
     /// Whether this is the process that memwatch started, or was given.
     pub leader: bool,

@@ -15,10 +15,10 @@ pub struct RecordedLook {
     /// The target.
     pub target: TargetFacts,
     /// The machine, if this look went that far.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub machine: Option<MachineFacts>,
     /// The processes, if this look went that far.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub members: Option<Vec<Member>>,
     /// Whether the last victim was gone.
     #[serde(default)]
