@@ -22,14 +22,18 @@ fn replay(recording: &Path, more: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), said)
 }
 
+fn workload_program() -> String {
+    std::env::var("MEMWATCH_TEST_WORKLOAD")
+        .expect("MEMWATCH_TEST_WORKLOAD is not set: run these tests with `cargo xtask test`")
+}
+
 /// Runs a workload under 200 MiB; its recording and the exit code.
 fn record(
     directory: &TempDir,
     attach: &[&str],
     workload: &[&str],
 ) -> (std::path::PathBuf, Option<i32>) {
-    let program = std::env::var("MEMWATCH_TEST_WORKLOAD")
-        .expect("MEMWATCH_TEST_WORKLOAD is not set: run these tests with `cargo xtask test`");
+    let program = workload_program();
     let recording = directory.path().join("recording.jsonl");
     let file = recording.to_str().expect("a path of ours");
     let before = ["attach", "--memory-max", "200M", "--record", file];
@@ -49,6 +53,44 @@ fn what_was_decided_is_decided_again() {
         said.ends_with("1 replays, 1 of them with orders\n"),
         "{said}"
     );
+}
+
+/// The record of a run that was killed, and the file that it is in.
+fn incident(directory: &TempDir, workload: &[&str]) -> (std::path::PathBuf, serde_json::Value) {
+    let report = directory.path().join("incident.json");
+    let file = report.to_str().expect("a path of ours");
+    let program = workload_program();
+    let before = ["attach", "--memory-max", "200M", "--report", file, "--", &program];
+    let output = memwatch(&[&before, workload].concat());
+    assert_eq!(output.status.code(), Some(137));
+    let record = fs::read(&report).expect("a report");
+    (report, serde_json::from_slice(&record).expect("JSON"))
+}
+
+#[test]
+fn an_incident_is_decided_again_from_its_own_looks() {
+    for workload in [&["leak", "--rate", "100M"][..], &["fork-tree", "--rate", "80M"]] {
+        let directory = TempDir::new().expect("a directory");
+        let (report, record) = incident(&directory, workload);
+        let flight = record["flight"]["looks"].as_array().expect("looks");
+        assert!((20..=240).contains(&flight.len()), "{}", flight.len());
+        let killed = &record["interventions"][0];
+        let pid = &killed["victim"]["pid"];
+
+        let (code, said) = replay(&report, &[]);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains(&format!("(pid {pid}")), "{pid} in {said}");
+        let rung = killed["rungs"][0]["rung"].as_str().expect("a rung");
+        assert!(said.contains(&rung.to_uppercase()), "{rung} in {said}");
+
+        // Who looks ahead by nothing asks nobody, and who acts in no time waits until it is too late.
+        let patient = ["--set", "foresight=1000000", "--set", "reaction=1ms"];
+        let (_, said) = replay(&report, &patient);
+        assert!(!said.contains("SIGTERM"), "{said}");
+        let (code, said) = replay(&report, &["--set", "foresigt=2"]);
+        assert_eq!(code, Some(125));
+        assert!(said.contains("did you mean `foresight`"), "{said}");
+    }
 }
 
 #[test]

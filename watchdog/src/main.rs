@@ -23,7 +23,10 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     match &cli.command {
         Command::Attach(args) => Ok(cli::attach::run(args, cli.config()?).into()),
         Command::Doctor(args) => cli::doctor::run(args),
-        Command::Replay(args) => cli::replay::run(args, &cli.config()?),
+        Command::Replay(args) => {
+            let named = cli.common.config.is_some();
+            cli::replay::run(args, &cli.config()?, named)
+        }
         Command::Guard(args) => cli::guard::run(args),
         Command::Daemon(args) => cli::daemon::run(args, cli.common.config.clone()),
         Command::Config(args) => cli::config::run(args, cli.common.config.clone()),

@@ -36,6 +36,27 @@ pub fn settings(settings: &Settings) -> BTreeMap<String, serde_json::Value> {
         .collect()
 }
 
+/// The way back: the settings that a record was made with. What it does not name, or names otherwise, is as usual.
+pub fn settings_of(record: &BTreeMap<String, serde_json::Value>) -> Settings {
+    let Ok(serde_json::Value::Object(mut fields)) = serde_json::to_value(Settings::default()) else {
+        return Settings::default();
+    };
+    for (name, field) in &mut fields {
+        let Some(value) = record.get(name) else {
+            continue;
+        };
+        let before = std::mem::replace(field, value.clone());
+        if before.is_object() {
+            let span = value.as_str().and_then(|text| text.parse::<Span>().ok());
+            let duration = span.and_then(|span| serde_json::to_value(span.duration()).ok());
+            *field = duration.unwrap_or(before);
+        } else if !value.is_u64() {
+            *field = before;
+        }
+    }
+    serde_json::from_value(fields.into()).unwrap_or_default()
+}
+
 fn readable(value: serde_json::Value) -> serde_json::Value {
     match serde_json::from_value::<Duration>(value.clone()) {
         Ok(duration) => Span::new(duration).map_or(value, |span| span.to_string().into()),
@@ -107,4 +128,26 @@ pub fn refused(refused: &Refused) -> Vec<FeatureLost> {
     .into_iter()
     .flatten()
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_survive_a_record() {
+        let odd = Settings {
+            foresight: 3,
+            term_grace: Duration::from_millis(1234),
+            machine_low_max_bytes: 7 << 20,
+            ..Settings::default()
+        };
+        assert_eq!(settings_of(&settings(&odd)), odd);
+        let strange = BTreeMap::from([
+            ("foresight".to_owned(), "many".into()),
+            ("settle".to_owned(), "soon".into()),
+            ("of_a_later_day".to_owned(), 1.into()),
+        ]);
+        assert_eq!(settings_of(&strange), Settings::default());
+    }
 }

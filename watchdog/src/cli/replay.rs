@@ -1,25 +1,31 @@
 //! `memwatch replay`: recorded looks through the real policy, and what it orders. Reading is here, the
-//! driving is `watch::replay`'s, recording is `agent::recorder`'s.
+//! driving is `watch::replay`'s, recording is `agent::flight`'s.
 
-use crate::config::{Config, Quoted, Span};
-use crate::incident;
+use crate::agent::identity::settings_of;
+use crate::config::{self, Config, Quoted, Span};
+use crate::incident::{self, Record};
+use crate::watch::Settings;
 use crate::watch::replay::{RecordedLook, replay};
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Write};
+use std::fs;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 /// The long help.
 pub const ABOUT: &str = "\
-Run the looks that `memwatch attach --record FILE` wrote through the policy again, and say what it \
-orders: with other settings (--config), or with looks that come late as on a busy machine (--jitter). \
-Nothing is watched and nobody is touched.";
+Run looks through the policy again, and say what it orders: the looks that `memwatch record FILE` or `memwatch \
+attach --record FILE` wrote, or those of the flight recorder in an incident. As it was decided then, with other \
+settings (--set, --config), or with looks that come late as on a busy machine (--jitter). Nothing is watched and \
+nobody is touched.";
 
 /// Below the long help.
 pub const ABOUT_MORE: &str = "\
+An incident is replayed with the settings that were in force then, unless --config names others; a recording with \
+those of the configuration.
+
 Exit codes:
   0     nothing was ordered in any replay
   1     something was
@@ -30,7 +36,7 @@ const UNPRINTED: &str = "cannot print the orders";
 /// What is replayed.
 #[derive(Clone, Debug, Args)]
 pub struct ReplayArgs {
-    /// The recording
+    /// The recording, an incident's file, or the beginning of an incident's id
     file: PathBuf,
     /// How often to replay it, each time with other delays
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -38,14 +44,28 @@ pub struct ReplayArgs {
     /// Let each look come late by up to this: 20ms
     #[arg(long, value_name = "DURATION")]
     jitter: Option<Span>,
+    /// Change a number of the policy: a key of [policy] in the configuration; may be given several times
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
 }
 
-/// Replays; the exit code.
+/// What was read.
+struct Recording {
+    looks: Vec<RecordedLook>,
+    /// Those that were in force, if it tells.
+    settings: Option<Settings>,
+}
+
+/// Replays; the exit code. `named` is whether the configuration is one that was named.
 ///
 /// # Errors
 /// The recording cannot be read, a line of it is no look, or nobody reads what is printed.
-pub fn run(args: &ReplayArgs, config: &Config) -> anyhow::Result<ExitCode> {
-    let looks = read(&args.file)?;
+pub fn run(args: &ReplayArgs, config: &Config, named: bool) -> anyhow::Result<ExitCode> {
+    let Recording { looks, settings } = read(&args.file)?;
+    let mut settings = settings.filter(|_| !named).unwrap_or(config.policy);
+    for assignment in &args.set {
+        config::set_policy(assignment, &mut settings)?;
+    }
     let start_us = looks.first().map_or(0, |look| look.at_us);
     let jitter_us = args
         .jitter
@@ -54,7 +74,7 @@ pub fn run(args: &ReplayArgs, config: &Config) -> anyhow::Result<ExitCode> {
     let mut out = io::stdout().lock();
     for time in 1..=args.times {
         let mut random = SplitMix64(time.into());
-        let orders = replay(&looks, config.policy, || random.below(jitter_us + 1));
+        let orders = replay(&looks, settings, || random.below(jitter_us + 1));
         acted += u32::from(!orders.is_empty());
         for (at_us, order) in orders {
             let at = Duration::from_micros(at_us.saturating_sub(start_us));
@@ -71,23 +91,71 @@ pub fn run(args: &ReplayArgs, config: &Config) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(u8::from(acted > 0)))
 }
 
-fn read(path: &Path) -> anyhow::Result<Vec<RecordedLook>> {
-    let cannot = || format!("cannot read the recording {}", path.display());
-    let file = File::open(path).with_context(cannot)?;
-    let mut looks = Vec::new();
-    for (number, line) in BufReader::new(file).lines().enumerate() {
-        let line = line.with_context(cannot)?;
-        let look = serde_json::from_str(&line).with_context(|| {
-            format!(
-                "{}:{}: {} is no look; `memwatch attach --record FILE` writes recordings",
-                path.display(),
-                number + 1,
-                Quoted::new(&line)
-            )
-        })?;
-        looks.push(look);
+fn read(path: &Path) -> anyhow::Result<Recording> {
+    let in_spool = if path.exists() { None } else { of_id(path) };
+    let path = in_spool.as_deref().unwrap_or(path);
+    let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    if is_incident(&text) {
+        let record = Record::from_json(&text).with_context(|| path.display().to_string())?;
+        let Some(flight) = record.flight else {
+            bail!(
+                "{}: the incident has no looks of the flight recorder, so there is nothing to replay",
+                path.display()
+            );
+        };
+        return Ok(Recording {
+            looks: flight.looks,
+            settings: Some(settings_of(&record.settings)),
+        });
     }
-    Ok(looks)
+    let lines = text.split(|&byte| byte == b'\n').enumerate();
+    let looks = lines
+        .filter(|(_, line)| !line.is_empty())
+        .map(|(number, line)| {
+            serde_json::from_slice(line).with_context(|| {
+                format!(
+                    "{}:{}: {} is no look; `memwatch record FILE` writes recordings",
+                    path.display(),
+                    number + 1,
+                    Quoted::new(&String::from_utf8_lossy(line))
+                )
+            })
+        });
+    Ok(Recording {
+        looks: looks.collect::<anyhow::Result<_>>()?,
+        settings: None,
+    })
+}
+
+/// Whether it is one object with the version of a record, and not one to a line.
+fn is_incident(text: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Versioned {
+        #[serde(rename = "schema_version")]
+        _version: u32,
+    }
+    serde_json::from_slice::<Versioned>(text).is_ok()
+}
+
+/// The newest incident on this machine whose id begins so, if one does.
+fn of_id(beginning: &Path) -> Option<PathBuf> {
+    let beginning = beginning.to_str()?;
+    let is_id = |text: &str| text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+    if beginning.len() < 4 || !is_id(beginning) {
+        return None;
+    }
+    let beginning = beginning.to_ascii_lowercase();
+    let dirs = incident::state_dirs();
+    let files = dirs
+        .iter()
+        .filter_map(|dir| fs::read_dir(dir.join("incidents")).ok())
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()));
+    let of_that_id = files.filter(|path| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| name.starts_with(&beginning) && name.ends_with(".json"))
+    });
+    of_that_id.max_by(|a, b| a.file_name().cmp(&b.file_name()))
 }
 
 /// Steele, Lea and Flood's generator: the same delays in each replay of the same number.

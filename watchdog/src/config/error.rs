@@ -71,6 +71,14 @@ pub enum ConfigError {
         /// What is wrong there.
         problem: Box<Problem>,
     },
+    /// `--set` says something that memwatch cannot take.
+    #[error("--set {assignment}: {problem}; write --set KEY=VALUE with a key of [policy], as --set foresight=8")]
+    Set {
+        /// What it says.
+        assignment: Quoted,
+        /// What is wrong with it.
+        problem: Box<Problem>,
+    },
     /// Each option is right alone, but not all together.
     #[error(transparent)]
     Contradiction(#[from] Box<Contradiction>),

@@ -139,6 +139,27 @@ pub(super) fn parse(found: &Found, text: &str, daemon: &mut Daemon) -> Result<La
         })
 }
 
+/// Takes `KEY=VALUE` of `[policy]`, the value as a file has it or without its quotes.
+pub(super) fn assign(assignment: &str, policy: &mut Settings) -> Result<(), Problem> {
+    let (name, value) = assignment.split_once('=').unwrap_or((assignment, ""));
+    let (name, value) = (name.trim(), value.trim());
+    let is_value = DeValue::parse(value).is_ok();
+    let quoted = toml::Value::from(value).to_string();
+    let text = format!(
+        "[policy]\n{} = {}",
+        toml::Value::from(name),
+        if is_value { value } else { &quoted }
+    );
+    let mut daemon = Daemon {
+        policy: *policy,
+        ..Daemon::default()
+    };
+    let set = tables(&text, NamedBy::User, &mut Layer::default(), &mut daemon);
+    set.map_err(|(_, problem)| problem)?;
+    *policy = daemon.policy;
+    Ok(())
+}
+
 /// The keys of a table and their values in force, as a file would have them.
 pub(super) fn show<T>(heading: &str, keys: &[Key<T>], table: &T) -> String {
     let lines = keys.iter().filter_map(|key| {

@@ -184,6 +184,19 @@ pub struct Flags {
     pub verbosity: Verbosity,
 }
 
+/// Changes a number of the policy, as `--set KEY=VALUE` asks.
+///
+/// # Errors
+/// There is no such key, or this is no value for it.
+pub fn set_policy(assignment: &str, policy: &mut Settings) -> Result<(), ConfigError> {
+    let changed = keys::assign(assignment, policy);
+    changed.map_err(|problem| ConfigError::Set {
+        assignment: Quoted::new(assignment),
+        problem: Box::new(problem),
+    })?;
+    resolve::check_policy(policy).map_err(ConfigError::Contradiction)
+}
+
 impl Config {
     /// Reads the files that `flags` or `environment` name and combines them with `flags`.
     ///

@@ -18,6 +18,7 @@ pub(crate) mod sample;
 #[cfg(test)]
 mod schema;
 mod signal;
+mod state;
 pub mod suite;
 mod summary;
 mod takeover;
@@ -44,6 +45,7 @@ pub use report::{ReportError, ReportFile};
 #[cfg(test)]
 pub(crate) use schema::validate;
 pub use signal::{Signal, UnknownSignal};
+pub use state::{state_dir, state_dir_of_machine, state_dir_of_user, state_dirs};
 pub use suite::Suite;
 pub use summary::summary;
 pub use takeover::{Fault, Takeover};

@@ -30,8 +30,9 @@ pub struct RecordedLook {
 /// the times. Without a delay a look that was recorded just after the time asked for is that look: a
 /// slope at the edge is then judged as it was.
 ///
-/// Between two recorded looks the counters are on their way from one to the other in a straight line;
-/// the breakdown, the machine and the processes are those of the last look that read them.
+/// Between two recorded looks the counters are on their way from one to the other in a straight line, and so are
+/// the machine's between two looks that read those; the breakdown and the processes are those of the last look that
+/// read them.
 pub fn replay(
     looks: &[RecordedLook],
     settings: Settings,
@@ -43,6 +44,8 @@ pub fn replay(
         return orders;
     };
     let mut latest = Latest::default();
+    let with_machine = |look: &RecordedLook| Some((look.at_us, look.machine?));
+    let mut machines = looks.iter().filter_map(with_machine).peekable();
     let mut next = 0;
     let mut at_us = first.at_us;
     while at_us <= last.at_us {
@@ -50,6 +53,7 @@ pub fn replay(
             latest.take(&looks[next]);
             next += 1;
         }
+        while machines.next_if(|&(us, _)| us <= at_us).is_some() {}
         let before = &looks[next.saturating_sub(1)];
         let after = looks.get(next).unwrap_or(before);
         let facts = Facts {
@@ -57,7 +61,7 @@ pub fn replay(
                 stat: latest.stat_between(after, at_us),
                 ..between(before, after, at_us)
             },
-            machine: latest.machine,
+            machine: latest.machine_before(machines.peek(), at_us),
             members: latest.members,
             victim_gone: before.victim_gone,
         };
@@ -82,7 +86,7 @@ const PUNCTUAL_US: u64 = 1000;
 #[derive(Default)]
 struct Latest<'a> {
     stat: Option<(u64, crate::host::memory::MemoryStat)>,
-    machine: Option<MachineFacts>,
+    machine: Option<(u64, MachineFacts)>,
     members: Option<&'a [Member]>,
 }
 
@@ -93,8 +97,32 @@ impl<'a> Latest<'a> {
             .stat
             .map(|stat| (look.at_us, stat))
             .or(self.stat);
-        self.machine = look.machine.or(self.machine);
+        let machine = look.machine.map(|machine| (look.at_us, machine));
+        self.machine = machine.or(self.machine);
         self.members = look.members.as_deref().or(self.members);
+    }
+
+    fn machine_before(
+        &self,
+        next: Option<&(u64, MachineFacts)>,
+        at_us: u64,
+    ) -> Option<MachineFacts> {
+        let (from_us, mut machine) = self.machine?;
+        let Some(&(to_us, next)) = next else {
+            return Some(machine);
+        };
+        let part = |a, b| line(a, b, from_us, to_us, at_us);
+        let memory = &mut machine.meminfo;
+        memory.available_bytes = part(memory.available_bytes, next.meminfo.available_bytes);
+        memory.swap_free_bytes = part(memory.swap_free_bytes, next.meminfo.swap_free_bytes);
+        if let (Some(arc), Some(next)) = (&mut machine.arc, next.arc) {
+            arc.size_bytes = part(arc.size_bytes, next.size_bytes);
+        }
+        if let (Some(psi), Some(next)) = (&mut machine.psi, next.psi) {
+            psi.some_us = part(psi.some_us, next.some_us);
+            psi.full_us = part(psi.full_us, next.full_us);
+        }
+        Some(machine)
     }
 
     fn stat_between(
