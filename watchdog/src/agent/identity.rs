@@ -38,7 +38,8 @@ pub fn settings(settings: &Settings) -> BTreeMap<String, serde_json::Value> {
 
 /// The way back: the settings that a record was made with. What it does not name, or names otherwise, is as usual.
 pub fn settings_of(record: &BTreeMap<String, serde_json::Value>) -> Settings {
-    let Ok(serde_json::Value::Object(mut fields)) = serde_json::to_value(Settings::default()) else {
+    let Ok(serde_json::Value::Object(mut fields)) = serde_json::to_value(Settings::default())
+    else {
         return Settings::default();
     };
     for (name, field) in &mut fields {

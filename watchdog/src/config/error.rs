@@ -72,7 +72,9 @@ pub enum ConfigError {
         problem: Box<Problem>,
     },
     /// `--set` says something that memwatch cannot take.
-    #[error("--set {assignment}: {problem}; write --set KEY=VALUE with a key of [policy], as --set foresight=8")]
+    #[error(
+        "--set {assignment}: {problem}; write --set KEY=VALUE with a key of [policy], as --set foresight=8"
+    )]
     Set {
         /// What it says.
         assignment: Quoted,

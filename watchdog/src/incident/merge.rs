@@ -114,6 +114,27 @@ mod tests {
     }
 
     #[test]
+    fn the_looks_of_both_are_kept_on_their_own_clock() {
+        let (mut whole, mut later) = (sample::grave(), sample::grave());
+        let began_us = whole.flight.as_ref().expect("looks").began_us;
+        let flight = later.flight.as_mut().expect("looks");
+        flight.began_us += 5_000_000;
+        flight
+            .looks
+            .iter_mut()
+            .for_each(|look| look.at_us += 5_000_000);
+        whole.absorb(later.clone(), Duration::from_secs(5));
+        let both = whole.flight.as_ref().expect("looks");
+        assert_eq!(
+            (both.began_us, both.looks.len(), both.lost),
+            (began_us, 4, 4)
+        );
+        let mut without = sample::killed();
+        without.absorb(later, Duration::from_secs(5));
+        assert_eq!(without.flight.map(|flight| flight.began_us), Some(began_us));
+    }
+
+    #[test]
     fn a_shortened_record_says_so_and_keeps_what_came_last() {
         let mut record = sample::killed();
         record.absorb(sample::killed(), Duration::from_secs(5));

@@ -18,7 +18,9 @@ pub fn state_dir_of_machine() -> PathBuf {
 #[must_use]
 pub fn state_dir_of_user() -> Option<PathBuf> {
     let absolute = |dir: &OsString| Path::new(dir).is_absolute();
-    let state = env::var_os("XDG_STATE_HOME").filter(absolute).map(PathBuf::from);
+    let state = env::var_os("XDG_STATE_HOME")
+        .filter(absolute)
+        .map(PathBuf::from);
     let home = || Some(PathBuf::from(env::var_os("HOME").filter(absolute)?).join(".local/state"));
     Some(state.or_else(home)?.join("memwatch"))
 }
