@@ -103,6 +103,7 @@ fn not_one_allocation_from_the_first_pass_to_the_kill() {
                 Notice::Recovered { .. } => recovered = true,
                 Notice::Ordered { .. }
                 | Notice::Struck { .. }
+                | Notice::NearMiss(_)
                 | Notice::TargetGone
                 | Notice::Departed => {}
             }

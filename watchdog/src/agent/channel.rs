@@ -7,7 +7,7 @@
 use super::rehearsal::RehearsalError;
 use crate::act::Outcome;
 use crate::bpf;
-use crate::watch::{Member, Order, Rung};
+use crate::watch::{Member, NearMiss, Order, Rung};
 use crossbeam_queue::ArrayQueue;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -70,6 +70,8 @@ pub enum Notice {
         /// The target's memory now.
         current_bytes: u64,
     },
+    /// It came near to where an order would have been given, and got away by itself.
+    NearMiss(NearMiss),
     /// The cgroup is gone.
     TargetGone,
     /// It was let go, as the slow side wanted: nothing more is told of it.

@@ -19,6 +19,7 @@ use super::identity;
 use super::kernel::Kernel;
 use super::members::{self, Members};
 use super::starting::open_files;
+use super::surroundings::Surroundings;
 use super::takeover::{self, Policies, Takeover};
 use super::{blocked, guarded};
 use crate::act::{self, Mode};
@@ -92,6 +93,7 @@ const SIGNALS: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
 
 /// What everything is done with.
 struct Means {
+    surroundings: Surroundings,
     layout: Layout,
     way: Way,
     kernel: Kernel,
@@ -155,14 +157,17 @@ impl Daemon {
             .start()
             .context("cannot start the deciding thread")?;
         let kernel = Kernel::load_beside(Vec::new(), &layout, way.clone());
+        let surroundings = Surroundings::begin(&layout);
         let mut targets = Targets::new(config.policy, spool);
         targets.lack(identity::refused(&refused));
+        targets.lack(surroundings.missing());
         Ok(Self {
             named,
             targets,
             config,
             notifier,
             means: Means {
+                surroundings,
                 layout,
                 way,
                 kernel,
@@ -279,7 +284,9 @@ impl Daemon {
         for found in self.blocked.iter().flat_map(blocked::Watch::news) {
             tracing::warn!("{found}");
         }
-        self.means.kernel.heat(self.targets.any_hot());
+        let is_hot = self.targets.any_hot();
+        self.means.kernel.heat(is_hot);
+        self.means.surroundings.keep_up(is_hot);
         self.targets.keep_house(now, &self.means);
         self.stall.look(now);
         self.look_after_oomd();
@@ -295,6 +302,7 @@ impl Daemon {
             tracing::warn!("{}", told.line);
             if let Some(mut record) = told.record {
                 record.host = identity::host();
+                self.means.surroundings.tell_of_unit(&mut record);
                 self.targets.keep(*record, &self.means.helpers);
             }
         }

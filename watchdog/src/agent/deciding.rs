@@ -158,6 +158,8 @@ impl Decider {
                     let ring = self.eyes.kernel().map(|kernel| kernel.reader.fd());
                     wait(ring, self.channel.deciding_side(), pause);
                 }
+                let now = clock::now();
+                self.passes.iter_mut().for_each(|pass| pass.leave(now));
                 refused
             })
     }
@@ -276,6 +278,7 @@ impl Decider {
 
     fn let_go(&mut self, at: usize) {
         let mut pass = self.passes.swap_remove(at);
+        pass.leave(clock::now());
         self.spare.extend(pass.part_with_members());
         // Full: it is freed here, which may take the allocator's lock for once.
         drop(self.inbox.departed.push(pass));

@@ -47,6 +47,7 @@ struct Sample {
     resident_bytes: u64,
     stall_ns: u64,
     major_faults: u64,
+    minor_faults: u64,
     system_ticks: u64,
 }
 
@@ -340,6 +341,7 @@ impl Tracked {
             resident_bytes: resident.anon_bytes + resident.shared_bytes,
             stall_ns,
             major_faults: stat.major_faults,
+            minor_faults: stat.minor_faults,
             system_ticks: stat.system_ticks,
         };
         if self.len == 0 {
@@ -370,6 +372,7 @@ impl Tracked {
             growth_bytes: 0,
             stall_ns: 0,
             major_faults: 0,
+            minor_faults: 0,
             system_ticks: 0,
             ..self.last
         }
@@ -389,6 +392,7 @@ impl Tracked {
             growth_bytes: last.resident_bytes.saturating_sub(first.resident_bytes),
             stall_ns: last.stall_ns.saturating_sub(first.stall_ns),
             major_faults: last.major_faults.saturating_sub(first.major_faults),
+            minor_faults: last.minor_faults.saturating_sub(first.minor_faults),
             system_ticks: last.system_ticks.saturating_sub(first.system_ticks),
             test: 0,
         }

@@ -135,6 +135,13 @@ impl Pass {
         }
     }
 
+    /// Says its last: nobody looks any more.
+    pub fn leave(&mut self, now: Duration) {
+        if let Some(near_miss) = self.policy.leave(now) {
+            self.tell(Notice::NearMiss(near_miss));
+        }
+    }
+
     /// Gives back the table of processes.
     pub fn part_with_members(&mut self) -> Option<Members> {
         self.members.take()
@@ -216,6 +223,9 @@ impl Pass {
         let (current_bytes, victim_gone) = (facts.target.current_bytes, facts.victim_gone);
         self.publish(current_bytes);
         self.follow_victim(now, current_bytes, victim_gone);
+        if let Some(near_miss) = decision.near_miss {
+            self.tell(Notice::NearMiss(near_miss));
+        }
         if let Some(order) = decision.order {
             self.carry_out(now, &order, current_bytes, eyes);
         }

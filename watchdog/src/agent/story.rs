@@ -14,7 +14,7 @@ use crate::incident::{
     self, BlockedTask, Comm, HungTask, Intervention, KernelOomVictim, KilledBy, Process, Quantity,
     RungTaken, Signal, Unit, Verdict, Victim,
 };
-use crate::watch::{Member, Order, Rung, Settings};
+use crate::watch::{self, Member, Order, Rung, Settings};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ use std::time::Duration;
 pub struct Story {
     began: Duration,
     interventions: BTreeMap<u32, Intervention>,
+    /// The nearest, and when it was over.
+    near_miss: Option<(watch::NearMiss, Duration)>,
     victims: Vec<Victim>,
     kernel_oom: Vec<KernelOomVictim>,
     kernel_oom_kills: Option<u64>,
@@ -51,6 +53,7 @@ impl Story {
         Self {
             began,
             interventions: BTreeMap::new(),
+            near_miss: None,
             victims: Vec::new(),
             kernel_oom: Vec::new(),
             kernel_oom_kills: None,
@@ -92,7 +95,32 @@ impl Story {
                 self.recovered(*number, *at, *current_bytes);
             }
             Notice::Struck { survivors } => self.survivors = Some(*survivors),
+            Notice::NearMiss(near) => self.came_near(near),
             Notice::TargetGone | Notice::Departed => {}
+        }
+    }
+
+    fn came_near(&mut self, near: &watch::NearMiss) {
+        let nearness = |near: &watch::NearMiss| near.cause.nearness_permille();
+        let known = self
+            .near_miss
+            .as_ref()
+            .map_or(0, |(near, _)| nearness(near));
+        if nearness(near) > known {
+            self.near_miss = Some((*near, clock::now()));
+        }
+    }
+
+    /// What the processes of an intervention had in swap, where that can still be read.
+    pub fn see_swap(&mut self, number: u32, read: impl Fn(&Process) -> Option<u64>) {
+        let Some(it) = self.interventions.get_mut(&number) else {
+            return;
+        };
+        let rivals = it.rivals.iter_mut().map(|rival| &mut rival.process);
+        for process in it.victim.iter_mut().chain(rivals) {
+            if process.swap_bytes.is_none() {
+                process.swap_bytes = read(process);
+            }
         }
     }
 
@@ -155,7 +183,13 @@ impl Story {
         if outcome != Outcome::Delivered || rung == Rung::Abort {
             return;
         }
-        let process = Process::from(member);
+        let chosen = intervention.victim.as_ref();
+        let process = Process {
+            swap_bytes: chosen
+                .filter(|victim| victim.pid == member.pid)
+                .and_then(|victim| victim.swap_bytes),
+            ..Process::from(member)
+        };
         let signal = signal_of(rung);
         let reason = reason(intervention);
         match self
@@ -436,6 +470,9 @@ impl Story {
 
     /// Fills the record with what was told.
     pub fn tell(self, record: &mut incident::Record) {
+        if let Some(escape) = self.escape() {
+            record.near_miss = Some(escape);
+        }
         record.interventions = self.interventions.into_values().collect();
         record.victims = self.victims;
         record.kernel_oom = self.kernel_oom;
@@ -443,6 +480,16 @@ impl Story {
         record.hung_tasks = self.hung_tasks;
         record.blocked_tasks = self.blocked_tasks;
         record.losses.blocked_tasks += self.blocked_left_out;
+    }
+
+    /// A near miss that was one: nobody ended of it.
+    fn escape(&self) -> Option<incident::NearMiss> {
+        let (near, over) = self.near_miss.as_ref()?;
+        let began = near.at.saturating_sub(near.lasted);
+        let during = self.since(began)..=self.since(*over);
+        let mut ends = self.victims.iter().filter_map(|victim| victim.at_us);
+        let has_victims = ends.any(|at_us| during.contains(&at_us));
+        (!has_victims).then(|| incident::near_miss(near, self.began))
     }
 
     fn since(&self, at: Duration) -> u64 {

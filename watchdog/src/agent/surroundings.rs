@@ -3,12 +3,16 @@
 
 use super::kernel_log::{KernelLog, Whose, below_mount};
 use super::watched::Watched;
+use crate::host::clock;
 use crate::host::layout::Layout;
 use crate::host::memory::Controller;
 use crate::host::oomd::{self, Glance};
 use crate::host::{machine, meminfo, psi, swap, zfs};
 use crate::incident::{ArcState, FeatureLost, Machine, Record, SwapState, Text};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// For how many looks in a row nothing must stall before a pressure counts as over: 10 s.
 const CALM: u32 = 40;
@@ -120,6 +124,21 @@ impl Surroundings {
         let (lines, without_room) = self.log.tell(watched.began.0, &whose);
         record.kernel_log = lines;
         record.losses.kernel_lines = self.log.lost() + without_room;
+    }
+
+    /// The same of a unit that was systemd-oomd's to look after; for root.
+    pub(super) fn tell_of_unit(&self, record: &mut Record) {
+        let lasted = Duration::from_micros(record.duration_us);
+        let group = record.target.cgroup_path.as_ref();
+        let group = group.map(|path| PathBuf::from(OsString::from_vec(path.to_name())));
+        let whose = Whose {
+            group: group.and_then(|dir| below_mount(&dir)),
+            victims: Vec::new(),
+            is_roots: true,
+        };
+        let began = clock::now().saturating_sub(lasted);
+        record.machine = Some(self.machine());
+        (record.kernel_log, record.losses.kernel_lines) = self.log.tell(began, &whose);
     }
 
     /// At the end of a run: what the kernel says of a kill comes a moment after the death.

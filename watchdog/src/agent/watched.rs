@@ -17,6 +17,7 @@ use crate::bpf;
 use crate::host::cgroup::{self, Held};
 use crate::host::clock;
 use crate::host::place::Place;
+use crate::host::process;
 use crate::host::reread::Reread;
 use crate::incident::{self, Flight, Machine, Record};
 use crate::watch::victim::Scope;
@@ -122,12 +123,16 @@ impl Watched {
     /// Takes in what the deciding thread told, and does what was left to this side.
     pub(super) fn hear(&mut self, notice: &Notice, helpers: &Helpers) -> Heard {
         self.story.hear(notice);
+        if let Notice::Ordered { number, .. } = notice {
+            self.story.see_swap(*number, swapped_bytes);
+        }
         let (order, at) = match notice {
             Notice::Ordered { order, at, .. } => (*order, *at),
             Notice::TargetGone => return Heard::Gone,
             Notice::Hit { .. }
             | Notice::Struck { .. }
             | Notice::Recovered { .. }
+            | Notice::NearMiss(_)
             | Notice::Departed => return Heard::Noted,
         };
         let whole = order
@@ -359,4 +364,14 @@ impl Watched {
             std::thread::sleep(Duration::from_millis(10));
         }
     }
+}
+
+/// What a process has in swap, if it is still the one that was started then. For the slow side: of no use to who
+/// decides, and one more file for each process.
+fn swapped_bytes(process: &incident::Process) -> Option<u64> {
+    let file = |name| std::fs::read(format!("/proc/{}/{name}", process.pid)).ok();
+    let status = file("status")?;
+    let stat = process::parse_stat(&file("stat")?)?;
+    let is_it = Some(stat.start_ticks) == process.start_time_ticks;
+    is_it.then(|| process::parse_swap(&status))?
 }

@@ -172,6 +172,14 @@ pub fn parse_switches(status: &[u8]) -> u64 {
     lines.sum()
 }
 
+/// What the process has in swap, from the text of `/proc/PID/status` (`VmSwap`; fs/proc/task_mmu.c, `task_mem`, which
+/// takes no lock). `None` if it has given up its memory.
+pub fn parse_swap(status: &[u8]) -> Option<u64> {
+    let mut lines = text::keyed_lines(status);
+    let kib = lines.find_map(|(name, kib)| (name == b"VmSwap").then_some(kib))?;
+    Some(kib.saturating_mul(1024))
+}
+
 /// Resident memory, from `/proc/PID/statm` (fs/proc/array.c, `proc_pid_statm`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Resident {

@@ -1,11 +1,16 @@
 //! Turns what the policy decided on into what a record tells: the cause into two phrases, a member
 //! into a process, and each of the others into the reason why not it. Pure. The facts are `watch`'s.
 
-use super::{Comm, Process, Quantity, Rival, Text, Unit, human};
+use std::time::Duration;
+
+use super::{Comm, NearMiss, Process, Quantity, Rival, Text, Unit, human};
 use crate::watch::{
-    Cause, Measure, Member, Order, Rule, Rung,
+    self, Cause, Measure, Member, Order, Rule, Rung,
     victim::{Choice, Ground},
 };
+
+/// A clock tick of /proc: a hundredth of a second on every architecture.
+const TICK_US: u64 = 10_000;
 
 /// What was seen and what it was held against: `observed` and `threshold` of an intervention.
 #[must_use]
@@ -28,6 +33,19 @@ pub fn quantities(cause: &Cause) -> (Quantity, Quantity) {
             text: threshold.into(),
         },
     )
+}
+
+/// What is told of a near miss, in times of a run that began at `began`.
+#[must_use]
+pub fn near_miss(near: &watch::NearMiss, began: Duration) -> NearMiss {
+    let (observed, threshold) = quantities(&near.cause);
+    NearMiss {
+        at_us: near.at.saturating_sub(began).as_micros() as u64,
+        rule: near.cause.rule.into(),
+        observed,
+        threshold,
+        lasted_us: near.lasted.as_micros() as u64,
+    }
 }
 
 /// An order in a line: `SIGTERM to python3 (4250): limit full in 35ms (...) (allowed: 50ms or less)`.
@@ -103,6 +121,10 @@ impl From<&Member> for Process {
             anon_bytes: Some(member.anon_bytes),
             growth_bytes: Some(member.growth_bytes),
             stall_us: Some(member.stall_ns / 1_000),
+            major_faults: Some(member.major_faults),
+            minor_faults: Some(member.minor_faults),
+            system_us: Some(member.system_ticks * TICK_US),
+            swap_bytes: None,
         }
     }
 }
@@ -144,10 +166,9 @@ fn why_not(chosen: &Choice, rival: &Member) -> Text {
         Ground::Growth => ("grew", of(human::bytes)),
         Ground::Stall => ("stalled", of(|ns| human::duration(ns / 1_000))),
         Ground::MajorFaults => ("took major faults:", of(human::count)),
-        // A clock tick of /proc is a hundredth of a second on every architecture.
         Ground::SystemTime => (
             "in the kernel for",
-            of(|ticks| human::duration(ticks * 10_000)),
+            of(|ticks| human::duration(ticks * TICK_US)),
         ),
         Ground::Size => ("holds", of(human::bytes)),
     };

@@ -49,6 +49,21 @@ pub struct Intervention {
     pub python_stack: Vec<Text>,
 }
 
+/// One time that the target came near to where memwatch steps in, and got away by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NearMiss {
+    /// When it was nearest, since the start of the run.
+    pub at_us: u64,
+    /// The rule that it came near to.
+    pub rule: Rule,
+    /// What was measured then.
+    pub observed: Quantity,
+    /// At what memwatch would have stepped in.
+    pub threshold: Quantity,
+    /// How long it was near.
+    pub lasted_us: u64,
+}
+
 /// A test whose process memwatch stepped in on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlamedTest {
@@ -188,6 +203,18 @@ pub struct Process {
     pub growth_bytes: Option<u64>,
     /// How long it stood in reclaim within that window.
     pub stall_us: Option<u64>,
+    /// How many page faults it took within that window that waited for a disk.
+    #[serde(default)]
+    pub major_faults: Option<u64>,
+    /// How many that were answered from memory.
+    #[serde(default)]
+    pub minor_faults: Option<u64>,
+    /// CPU time that it spent in the kernel within that window.
+    #[serde(default)]
+    pub system_us: Option<u64>,
+    /// What it had in swap, when memwatch stepped in.
+    #[serde(default)]
+    pub swap_bytes: Option<u64>,
 }
 
 /// A process that was not chosen.

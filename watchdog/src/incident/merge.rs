@@ -20,6 +20,7 @@ impl Record {
         self.reclaim = later.reclaim;
         self.refaults_pages = later.refaults_pages;
         self.interventions.append(&mut later.interventions);
+        self.near_miss = self.near_miss.take().or(later.near_miss);
         self.victims.append(&mut later.victims);
         self.kernel_oom.append(&mut later.kernel_oom);
         self.kernel_oom_kills = later.kernel_oom_kills.or(self.kernel_oom_kills);
@@ -34,6 +35,8 @@ impl Record {
         }
         self.hung_tasks.append(&mut later.hung_tasks);
         self.blocked_tasks.append(&mut later.blocked_tasks);
+        self.machine = self.machine.take().or(later.machine);
+        self.kernel_log.append(&mut later.kernel_log);
         self.losses = later.losses;
         self.features_lost = later.features_lost;
         for note in later.notes {
@@ -56,6 +59,12 @@ impl Record {
             it.at_us += by;
             it.rungs.iter_mut().for_each(|rung| rung.at_us += by);
         }
+        if let Some(near) = &mut self.near_miss {
+            near.at_us += by;
+        }
+        for line in &mut self.kernel_log {
+            line.at_us = line.at_us.saturating_add_unsigned(by);
+        }
         let victims = self.victims.iter_mut().map(|victim| &mut victim.at_us);
         let ooms = self.kernel_oom.iter_mut().map(|victim| &mut victim.at_us);
         let hung = self.hung_tasks.iter_mut().map(|task| &mut task.at_us);
@@ -74,6 +83,7 @@ impl Record {
         if let Some(flight) = &mut self.flight {
             older_half(&mut flight.looks);
         }
+        older_half(&mut self.kernel_log);
         let note =
             format!("{left_out} older interventions and victims are left out: there were too many");
         self.notes.push(note.into());

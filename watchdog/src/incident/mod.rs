@@ -26,12 +26,12 @@ mod text;
 mod timestamp;
 
 pub use crate::act::Outcome;
-pub use evidence::{order, quantities, rivals};
+pub use evidence::{near_miss, order, quantities, rivals};
 pub use flight::Flight;
 pub use human::{bytes, count, duration, percent};
 pub use intervention::{
-    BlamedTest, BlockedTask, Culprit, HungTask, Intervention, KernelOomVictim, KilledBy, Process,
-    Quantity, Rival, Rule, RungTaken, TestPhase, Unit, Victim,
+    BlamedTest, BlockedTask, Culprit, HungTask, Intervention, KernelOomVictim, KilledBy, NearMiss,
+    Process, Quantity, Rival, Rule, RungTaken, TestPhase, Unit, Victim,
 };
 pub use live::{LiveStatus, live_line};
 pub use machine::{ArcState, KernelLine, Machine, SwapState};

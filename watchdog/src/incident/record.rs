@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{
     BlockedTask, Flight, HungTask, Intervention, KernelLine, KernelOomVictim, KilledBy, Machine,
-    Signal, Suite, Takeover, Text, Timestamp, Victim,
+    NearMiss, Signal, Suite, Takeover, Text, Timestamp, Victim,
 };
 use crate::watch::Rung;
 
@@ -68,6 +68,9 @@ pub struct Record {
     /// What memwatch did.
     #[serde(default)]
     pub interventions: Vec<Intervention>,
+    /// How near the target came to where memwatch steps in, at the worst, and got away by itself.
+    #[serde(default)]
+    pub near_miss: Option<NearMiss>,
     /// Everybody who was ended for memory or for time, by whomever.
     #[serde(default)]
     pub victims: Vec<Victim>,
@@ -337,6 +340,7 @@ impl Record {
             reclaim: Reclaim::default(),
             refaults_pages: None,
             interventions: Vec::new(),
+            near_miss: None,
             victims: Vec::new(),
             kernel_oom: Vec::new(),
             kernel_oom_kills: None,
@@ -411,6 +415,8 @@ impl Record {
             Kind::Hang
         } else if took(Rung::Warn) {
             Kind::Warn
+        } else if self.near_miss.is_some() {
+            Kind::NearMiss
         } else {
             Kind::Run
         }

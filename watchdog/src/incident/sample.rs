@@ -3,6 +3,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::*;
+use crate::host::swap::Medium;
 use crate::watch::{
     Rung,
     victim::{Ground, Scope},
@@ -71,6 +72,10 @@ pub(crate) fn killed() -> Record {
         anon_bytes: Some(mib * MIB - 12 * MIB),
         growth_bytes: Some(growth_mib * MIB),
         stall_us: Some(0),
+        major_faults: Some(0),
+        minor_faults: Some(mib * 256),
+        system_us: Some(40_000),
+        swap_bytes: Some(0),
     };
     let rung = |rung, at_us| RungTaken {
         rung,
@@ -164,6 +169,9 @@ pub(crate) fn grave() -> Record {
     });
     record.suite = Some(tested());
     record.flight = Some(flown());
+    record.near_miss = Some(near_miss());
+    record.machine = Some(machine());
+    record.kernel_log.extend(kernel_log());
     record.interventions[0].test = Some(BlamedTest {
         id: "tests/test_b.py::test_index".into(),
         worker: Some("gw1".into()),
@@ -217,6 +225,7 @@ pub(crate) fn grave() -> Record {
         hung_helpers: 1,
         dropped_jobs: 0,
         blocked_tasks: 0,
+        kernel_lines: 2,
     };
     record.features_lost.push(FeatureLost {
         feature: "BPF programs".into(),
@@ -295,6 +304,78 @@ fn flown() -> Flight {
         looks: vec![deep, flat],
         lost: 2,
     }
+}
+
+/// A leak that ended a little before memwatch would have ended it.
+pub(crate) fn near_miss() -> NearMiss {
+    NearMiss {
+        at_us: 3_200_000,
+        rule: Rule::Exhaustion,
+        observed: Quantity {
+            value: 90_000,
+            unit: Unit::Us,
+            text: "limit full in 90ms (120 MiB left, filling at 1.3 GiB/s)".into(),
+        },
+        threshold: Quantity {
+            value: 50_000,
+            unit: Unit::Us,
+            text: "50ms or less".into(),
+        },
+        lasted_us: 300_000,
+    }
+}
+
+/// 32 GB with a ZFS root and its swap on a volume.
+pub(crate) fn machine() -> Machine {
+    Machine {
+        memory_total_bytes: Some(32_000 * MIB),
+        memory_available_bytes: Some(700 * MIB),
+        swap_total_bytes: Some(8192 * MIB),
+        swap_free_bytes: Some(12 * MIB),
+        swaps: vec![SwapState {
+            path: "/dev/zd16".into(),
+            size_bytes: 8192 * MIB,
+            medium: Medium::Zvol,
+        }],
+        mglru: Some(true),
+        some_permille: Some(820),
+        full_permille: Some(611),
+        arc: Some(ArcState {
+            size_bytes: 1_323_119_696,
+            c_bytes: 1_402_630_144,
+            c_min_bytes: 1_042_968_576,
+            c_max_bytes: 16_687_497_216,
+            shrank: Some(false),
+        }),
+        oomd: Some("stopped by a signal or a debugger".into()),
+    }
+}
+
+/// What the kernel says of a kill and of a task that hangs.
+pub(crate) fn kernel_log() -> Vec<KernelLine> {
+    let lines: [(i64, u8, &[u8]); 3] = [
+        (
+            -1_000,
+            4,
+            b"a\x1b[31m invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0",
+        ),
+        (
+            20_000_000,
+            3,
+            b"Memory cgroup out of memory: Killed process 4300 (a\\nb)",
+        ),
+        (
+            130_000_000,
+            3,
+            b"INFO: task txg_sync:611 blocked for more than 122 seconds.",
+        ),
+    ];
+    let line = |(at_us, severity, text): (i64, u8, &[u8])| KernelLine {
+        at_us,
+        severity,
+        text: Text::of_name(text),
+    };
+    lines.map(line).into()
 }
 
 /// Two tests: one that leaked, with a hostile name, and one in the process that was killed.

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, sync::LazyLock};
 use boon::{Compiler, SchemaIndex, Schemas};
 use serde_json::Value;
 
-use super::{Kind, ReadError, Record, Style, Verdict, sample, summary};
+use super::{Kind, Process, ReadError, Record, Style, Verdict, sample, summary};
 
 const SCHEMA: &str = include_str!("../../../docs/incident-v1.schema.json");
 const DOCUMENT: &str = include_str!("../../../docs/INCIDENTS.md");
@@ -214,6 +214,41 @@ fn a_record_with_fewer_or_more_fields_is_read() {
     assert_eq!((read.peak_bytes, read.dry_run), (None, false));
 }
 
+/// Written when the record had neither `near_miss` nor `machine` nor `kernel_log`, nor faults of processes.
+#[test]
+fn a_record_that_was_written_before_is_read() {
+    let old = include_bytes!("../../../tests/fixtures/incident-0.1.0.json");
+    let old = Record::from_json(old).expect("a record");
+    let mut known = sample::grave();
+    assert_eq!(old.interventions.len(), known.interventions.len());
+    let process = old.victims[0].process.clone();
+    assert_eq!((process.major_faults, process.swap_bytes), (None, None));
+    assert_eq!(process.pid, known.victims[0].process.pid);
+    assert_eq!(old.losses.kernel_lines, 0);
+    // What it had is what it has.
+    known.id = old.id;
+    known.near_miss = None;
+    known.machine = None;
+    known.flight = None;
+    known.kernel_log.clear();
+    known.losses.kernel_lines = 0;
+    for it in &mut known.interventions {
+        it.victim.iter_mut().for_each(forget_what_is_new);
+        let rivals = it.rivals.iter_mut();
+        rivals.for_each(|rival| forget_what_is_new(&mut rival.process));
+    }
+    let victims = known.victims.iter_mut();
+    victims.for_each(|victim| forget_what_is_new(&mut victim.process));
+    assert_eq!(old, known);
+}
+
+fn forget_what_is_new(process: &mut Process) {
+    process.major_faults = None;
+    process.minor_faults = None;
+    process.system_us = None;
+    process.swap_bytes = None;
+}
+
 #[test]
 fn a_record_of_a_later_version_is_not_misread() {
     let later = br#"{ "schema_version": 2, "verdict": "of a later day" }"#;
@@ -241,6 +276,10 @@ fn the_kind_is_the_gravest_thing_in_the_record() {
     assert_eq!(record.gravest(), Kind::Hang, "memwatch's own eyes tell");
     record.blocked_tasks.clear();
     assert_eq!(record.gravest(), Kind::Warn);
+    record.interventions.clear();
+    assert_eq!(record.gravest(), Kind::NearMiss);
+    record.near_miss = None;
+    assert_eq!(record.gravest(), Kind::Run);
     record.verdict = Verdict::Timeout;
     assert_eq!(record.gravest(), Kind::Timeout);
 }

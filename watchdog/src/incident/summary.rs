@@ -40,6 +40,7 @@ pub fn summary(record: &Record, style: Style) -> String {
         );
         page.gap();
     }
+    tell_near_miss(&mut page, record);
     tell_bystanders(&mut page, record);
     suite::tell(&mut page, record);
     tell_totals(&mut page, record);
@@ -141,6 +142,19 @@ fn tell_intervention(page: &mut Paragraph, it: &Intervention) {
         let [before, after] = [before, after].map(human::bytes);
         page.row("freed", &format!("{freed}{took}, from {before} to {after}"));
     }
+}
+
+/// `exhaustion at 3.2s: limit full in 90ms (...); memwatch steps in at 50ms or less`
+fn tell_near_miss(page: &mut Paragraph, record: &Record) {
+    let Some(near) = &record.near_miss else {
+        return;
+    };
+    let (rule, at) = (rule_name(near.rule), human::duration(near.at_us));
+    let (observed, threshold) = (&near.observed.text, &near.threshold.text);
+    page.row(
+        "near",
+        &format!("{rule} at {at}: {observed}; memwatch steps in at {threshold}"),
+    );
 }
 
 /// `tests/test_b.py::test_index (gw1), in its call for 4.2s, grew 12 MiB`
@@ -378,6 +392,10 @@ fn lost(losses: &Losses) -> Option<String> {
         (losses.hung_helpers, "helper threads hung"),
         (losses.dropped_jobs, "jobs of theirs dropped"),
         (losses.blocked_tasks, "blocked tasks not told"),
+        (
+            losses.kernel_lines,
+            "lines of the kernel's log not read or kept",
+        ),
     ]
     .into_iter()
     .filter(|&(n, _)| n > 0)

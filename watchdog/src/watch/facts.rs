@@ -100,6 +100,9 @@ pub struct Member {
     pub stall_ns: u64,
     /// Major faults over the window.
     pub major_faults: u64,
+    /// Minor faults over the window.
+    #[serde(default)]
+    pub minor_faults: u64,
     /// Time in the kernel over the window, in clock ticks.
     pub system_ticks: u64,
     /// The test of pytest that it runs, as its process counts them, if that can be asked to fail; 0 for none.

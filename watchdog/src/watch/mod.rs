@@ -7,6 +7,7 @@
 
 pub mod availability;
 pub mod facts;
+pub mod near_miss;
 pub mod oomd_rule;
 pub mod peer;
 pub mod policy;
@@ -22,6 +23,7 @@ pub mod window;
 mod world;
 
 pub use facts::{Facts, MachineFacts, Member, Reclaim, TargetFacts};
+pub use near_miss::NearMiss;
 pub use policy::{Decision, Depth, Look, Order, Policy, Response, Rung};
 pub use settings::Settings;
 pub use test_rule::{Excess, RunningTest, TestOrder, TestRule};

@@ -4,6 +4,7 @@
 //! the pauses between them, and how closely to look. **The kill is decided in [`Policy::act`].**
 
 use super::facts::{Facts, Member};
+use super::near_miss::{Brink, NearMiss};
 use super::settings::Settings;
 use super::trouble::{Cause, Rule, Signals, Urgency, time_to_fill};
 use super::victim::{self, Choice};
@@ -80,6 +81,8 @@ pub struct Decision {
     pub order: Option<Order>,
     /// When to come back.
     pub next: Look,
+    /// The target has come near to where an order would have been given, and away again.
+    pub near_miss: Option<NearMiss>,
 }
 
 /// Processes that were signalled lately; as many as a cooldown can hold rungs.
@@ -130,6 +133,7 @@ pub struct Policy {
     quiet_until: Option<Duration>,
     signalled: [Option<Signalled>; REMEMBERED],
     deep_look_due: Duration,
+    brink: Brink,
 }
 
 impl Policy {
@@ -145,6 +149,7 @@ impl Policy {
             quiet_until: None,
             signalled: [None; REMEMBERED],
             deep_look_due: Duration::ZERO,
+            brink: Brink::default(),
         }
     }
 
@@ -197,6 +202,7 @@ impl Policy {
         let trouble = self.signals.trouble(now);
         let due = trouble.filter(|&urgency| self.may_act(now, urgency));
         let order = due.and_then(|urgency| self.act(now, urgency, facts.members));
+        let near_miss = self.see_brink(now, order.is_some());
         // Everything but the members says act: look at them at once.
         let blind = due.is_some() && facts.members.is_none();
         let next = if blind {
@@ -222,7 +228,23 @@ impl Policy {
         if next.depth == Depth::Members {
             self.deep_look_due = now + next.after + self.settings.longest_look;
         }
-        Decision { order, next }
+        Decision {
+            order,
+            next,
+            near_miss,
+        }
+    }
+
+    /// Nobody looks any more: what the target was near to it has got away from.
+    pub fn leave(&mut self, now: Duration) -> Option<NearMiss> {
+        self.brink.leave(now)
+    }
+
+    fn see_brink(&mut self, now: Duration, ordered: bool) -> Option<NearMiss> {
+        let steps_in = ordered || !matches!(self.ladder, Ladder::Watching);
+        let nearly = self.signals.nearly(now);
+        let away = self.settings.stall_window;
+        self.brink.see(now, nearly, steps_in, away)
     }
 
     fn see_memory_come_back(&mut self, members: Option<&[Member]>) {

@@ -58,6 +58,17 @@ pub struct Cause {
     pub headroom_bytes: u64,
 }
 
+impl Cause {
+    /// How near it is to its rule, in permille of what that takes: 1000 from where it holds.
+    pub fn nearness_permille(&self) -> u64 {
+        let (part, whole) = match self.rule {
+            Rule::Exhaustion | Rule::MachineExhaustion => (self.threshold, self.observed),
+            Rule::Stall | Rule::MachineStall => (self.observed, self.threshold),
+        };
+        part.saturating_mul(1000) / whole.max(1)
+    }
+}
+
 /// How soon something must be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Urgency {
@@ -306,21 +317,34 @@ impl Signals {
 
     /// The most urgent rule that holds.
     pub fn trouble(&self, now: Duration) -> Option<Urgency> {
-        self.exhaustion(now)
-            .or_else(|| self.machine_exhaustion(now))
-            .or_else(|| self.stall())
-            .or_else(|| self.machine_stall())
+        self.rules(now, 1)
     }
 
-    fn exhaustion(&self, now: Duration) -> Option<Urgency> {
+    /// The most urgent rule that nearly holds: twice the time that it leaves is left, or half the share that it asks
+    /// for stalled. What it would take is the cause's threshold.
+    pub fn nearly(&self, now: Duration) -> Option<Cause> {
+        self.rules(now, 2).map(|urgency| match urgency {
+            Urgency::Soon(cause, _) | Urgency::Now(cause) => cause,
+        })
+    }
+
+    /// The most urgent rule that holds, or is as many times as far from holding as `slack` says; 1 is none.
+    fn rules(&self, now: Duration, slack: u32) -> Option<Urgency> {
+        self.exhaustion(now, slack)
+            .or_else(|| self.machine_exhaustion(now, slack))
+            .or_else(|| self.stall(slack))
+            .or_else(|| self.machine_stall(slack))
+    }
+
+    fn exhaustion(&self, now: Duration, slack: u32) -> Option<Urgency> {
         let room = self.room()?;
         let fill = rise(self.held.change(FAST)?)?;
         // Over a longer spell the slope must be upward too: one batch of pages is not a filling.
         rise(self.held_slow.change_up_to(Duration::from_millis(250))?)?;
-        self.urgency(Rule::Exhaustion, now, room, fill)
+        self.urgency(Rule::Exhaustion, now, room, fill, slack)
     }
 
-    fn machine_exhaustion(&self, now: Duration) -> Option<Urgency> {
+    fn machine_exhaustion(&self, now: Duration, slack: u32) -> Option<Urgency> {
         let room = self.machine_room()?;
         // What holds less than is left is not why there is little left.
         if self.held_bytes() < self.available_bytes(&self.latest.machine?) {
@@ -332,10 +356,17 @@ impl Signals {
         if growth < decline / 2 {
             return None;
         }
-        self.urgency(Rule::MachineExhaustion, now, room, decline)
+        self.urgency(Rule::MachineExhaustion, now, room, decline, slack)
     }
 
-    fn urgency(&self, rule: Rule, now: Duration, room: Room, fill: u64) -> Option<Urgency> {
+    fn urgency(
+        &self,
+        rule: Rule,
+        now: Duration,
+        room: Room,
+        fill: u64,
+        slack: u32,
+    ) -> Option<Urgency> {
         let left = time_to_fill(room.usable_bytes(), fill);
         // Swap that stalls is none to wait for, but it is there: nothing fails before it is full too.
         let left_with_swap = time_to_fill(room.all_bytes(), fill);
@@ -359,11 +390,11 @@ impl Signals {
             return Some(Urgency::Now(cause(last_moment)));
         }
         let threshold = foresight.max(last_moment);
-        (left <= threshold).then(|| Urgency::Soon(cause(threshold), left_with_swap))
+        (left <= slack * threshold).then(|| Urgency::Soon(cause(threshold), left_with_swap))
     }
 
-    fn stall(&self) -> Option<Urgency> {
-        if !self.near_limit() || !(self.refaulting() || self.hangs()) {
+    fn stall(&self, slack: u32) -> Option<Urgency> {
+        if !self.near_limit() || !(self.refaulting() || self.hangs(slack)) {
             return None;
         }
         let TargetFacts {
@@ -372,11 +403,11 @@ impl Signals {
             ..
         } = self.latest.target;
         let room = limit_bytes.unwrap_or(0).saturating_sub(current_bytes);
-        self.stalled(Rule::Stall, room)
+        self.stalled(Rule::Stall, room, slack)
             .map(|cause| Urgency::Soon(cause, Duration::MAX))
     }
 
-    fn machine_stall(&self) -> Option<Urgency> {
+    fn machine_stall(&self, slack: u32) -> Option<Urgency> {
         let machine = self.latest.machine?;
         // Twice the line: a machine that stalls is short a little before it looks so.
         let low = self.settings.machine_low_bytes(machine.meminfo.total_bytes);
@@ -385,18 +416,19 @@ impl Signals {
         if available > 2 * low || !large {
             return None;
         }
-        self.stalled(Rule::MachineStall, available.saturating_sub(low))
+        self.stalled(Rule::MachineStall, available.saturating_sub(low), slack)
             .map(|cause| Urgency::Soon(cause, Duration::MAX))
     }
 
     /// Stalled over the whole window, and not already getting better.
-    fn stalled(&self, rule: Rule, headroom_bytes: u64) -> Option<Cause> {
+    fn stalled(&self, rule: Rule, headroom_bytes: u64, slack: u32) -> Option<Cause> {
         let window = self.settings.stall_window;
         let judge = |measure, stall: &Window, threshold: u32| {
             // The two kinds of waiting can overlap.
             let whole = share_permille(stall.change(window)?).min(1000);
             let lately = share_permille(stall.change(window / 4)?);
-            (whole >= threshold && lately >= threshold / 2).then_some(Cause {
+            let enough = threshold / slack;
+            (whole >= enough && lately >= enough / 2).then_some(Cause {
                 rule,
                 measure,
                 observed: whole.into(),
@@ -423,9 +455,9 @@ impl Signals {
 
     /// Whether next to nothing but waiting for memory is done. A slow disk brings few pages back, and
     /// what `memory.high` holds up brings none.
-    fn hangs(&self) -> bool {
+    fn hangs(&self, slack: u32) -> bool {
         self.stalled_permille(&self.full)
-            .is_some_and(|full| full >= self.settings.hang_full_permille)
+            .is_some_and(|full| full >= self.settings.hang_full_permille / slack)
     }
 
     fn refaulting(&self) -> bool {

@@ -142,7 +142,7 @@ impl Kept {
     }
 
     /// Puts together what has happened to it since this was last asked, and keeps a copy for its user.
-    pub(super) fn tell(&mut self, kernel: &Kernel, lacks: &[FeatureLost]) -> Record {
+    pub(super) fn tell(&mut self, means: &Means, lacks: &[FeatureLost]) -> Record {
         self.tell_at = None;
         if let Some(bytes) = self.watched.guarded.current_bytes() {
             self.watched.story.settle(bytes);
@@ -154,19 +154,23 @@ impl Kept {
         } else {
             Verdict::Ongoing
         };
-        let mut record = self.watched.record(over, Verdict::Ongoing, kernel);
+        let surroundings = &means.surroundings;
+        let mut record = self.watched.record(over, Verdict::Ongoing, &means.kernel);
         record.features_lost.extend_from_slice(lacks);
-        self.watched.begin_again(over);
+        surroundings.tell(&mut self.watched, &mut record, true);
         self.interventions += record.interventions.len() as u64;
         if let Owner::User(_) = self.order.owner {
             let mut copy = record.clone();
             copy.verdict = verdict;
+            // Root's record stays with root.
+            surroundings.tell_log(&self.watched, &mut copy, self.order.uid().is_none());
             match &mut self.told {
                 Some(told) => told.absorb(copy, after),
                 None => self.told = Some(copy),
             }
             self.keep_it_short();
         }
+        self.watched.begin_again(over);
         record
     }
 

@@ -251,18 +251,20 @@ impl Targets {
                     outcome: Outcome::Delivered,
                     ..
                 } => kept.say_hit(*number, *rung, member),
-                Notice::Recovered { .. } => kept.tell_at = Some(at),
+                Notice::Recovered { .. } | Notice::NearMiss(_) => kept.tell_at = Some(at),
                 Notice::Departed if kept.leaving.is_some() => self.let_go(target, means),
                 _ => {}
             },
             Heard::Ordered(order) => {
                 let is_kill = !dry_run && order.rung != Rung::Warn;
                 let text = incident::order(&order, dry_run);
+                means.surroundings.see_machine(&mut kept.watched);
                 kept.say(&text, is_kill, &self.listeners);
                 kept.tell_at = Some(at + SETTLED);
             }
             Heard::Frozen(order, outcome) => {
                 let text = incident::order(&order, dry_run);
+                means.surroundings.see_machine(&mut kept.watched);
                 kept.say(&text, false, &self.listeners);
                 let place = &kept.watched.guarded.target.place;
                 if let Some(text) = terminal::frozen(place, outcome) {
@@ -358,7 +360,7 @@ impl Targets {
         let Some(kept) = self.kept.get_mut(&id) else {
             return;
         };
-        let record = kept.tell(&means.kernel, &self.lacks);
+        let record = kept.tell(means, &self.lacks);
         if record.kind != Kind::Run {
             self.keep(record, &means.helpers);
         }

@@ -145,6 +145,7 @@ fn seen_by_daemon(record: &mut Record, told: Record) {
     record.faults.pressed_major = told.faults.pressed_major;
     record.peak_bytes = record.peak_bytes.max(told.peak_bytes);
     record.losses = told.losses;
+    record.near_miss = told.near_miss;
     record.machine = told.machine;
     record.kernel_log = told.kernel_log;
     record.features_lost = told.features_lost;

@@ -80,6 +80,7 @@ memwatch:   culprit  tests/test_b.py::test_load grew 900 MiB, 97% of what its pr
 memwatch:   rivals   python3 (pid 4251): grew 1.0 MiB, the victim 800 MiB
 memwatch:   rungs    warning after 100us (dry run), freeze after 100us (refused: Operation not permitted)
 memwatch:
+memwatch:   near     exhaustion at 3.2s: limit full in 90ms (120 MiB left, filling at 1.3 GiB/s); memwatch steps in at 50ms or less
 memwatch:   killed   a\nb\x1b[31m\xff (pid 4300) by the kernel's OOM killer at 20.0s
 memwatch:   killed   2 processes by the kernel's OOM killer, unseen
 memwatch:   hung     txg_sync (tid 611), reported by the kernel at 2m 10s
@@ -90,7 +91,7 @@ memwatch:   left     1 open file descriptor by tests/test_a.py::test_open[\x1b[3
 memwatch:            1 file by one of the tests that ran together, such as /tmp/b.txt
 memwatch:   memory   peak 2.0 GiB of 2.0 GiB (98%); stalled for 412ms (0.3%)
 memwatch:   faults   1.2M minor, 312 major; reclaimed 14 times in 38ms
-memwatch:   lost     12 events dropped, 3 looks came late, 1 helper threads hung
+memwatch:   lost     12 events dropped, 3 looks came late, 1 helper threads hung, 2 lines of the kernel's log not read or kept
 memwatch:   without  BPF programs, PSI and /proc instead: reclaim is not told per process
 memwatch:   note     what pid 4242 was charged before it was adopted stays where it was
 ";
