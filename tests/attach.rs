@@ -14,6 +14,8 @@ mod adopting;
 mod command;
 #[path = "attach/dying.rs"]
 mod dying;
+#[path = "attach/evidence.rs"]
+mod evidence;
 #[path = "attach/guarding.rs"]
 mod guarding;
 #[path = "attach/inheritance.rs"]
