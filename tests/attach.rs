@@ -10,6 +10,8 @@ mod refuse;
 
 #[path = "attach/adopting.rs"]
 mod adopting;
+#[path = "attach/awake.rs"]
+mod awake;
 #[path = "attach/command.rs"]
 mod command;
 #[path = "attach/dying.rs"]

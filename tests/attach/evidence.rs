@@ -48,10 +48,16 @@ fn the_kernels_report_of_its_kill_is_in_the_record() {
     let duration = report["duration_us"].as_i64().expect("a number");
     for line in report["kernel_log"].as_array().expect("a list") {
         let at = line["at_us"].as_i64().expect("a number");
-        assert!((0..=duration + 300_000).contains(&at), "{line} of {duration}");
+        assert!(
+            (0..=duration + 300_000).contains(&at),
+            "{line} of {duration}"
+        );
     }
     let before = &report["kernel_oom"][0]["at_us"];
-    assert!(before.is_u64(), "and the program in the kernel told it, too");
+    assert!(
+        before.is_u64(),
+        "and the program in the kernel told it, too"
+    );
 }
 
 #[test]
@@ -71,7 +77,11 @@ fn without_the_right_to_the_kernels_log_that_is_said() {
     let ran = lab.run(command).expect_verdict("finished", 0);
     assert_eq!(ran.report["kernel_log"], serde_json::json!([]));
     let lost = ran.report["features_lost"].as_array().expect("a list");
-    let said = |it: &&Value| it["feature"].as_str().is_some_and(|it| it.contains("/dev/kmsg"));
+    let said = |it: &&Value| {
+        it["feature"]
+            .as_str()
+            .is_some_and(|it| it.contains("/dev/kmsg"))
+    };
     assert!(lost.iter().any(|it| said(&it)), "{lost:#?}");
 }
 
@@ -120,7 +130,10 @@ while int(open('/proc/self/statm').read().split()[1]) * 4096 < goal:
     assert_eq!(near["rule"], "exhaustion");
     let [observed, threshold] =
         ["observed", "threshold"].map(|it| near[it]["value"].as_u64().expect("a number"));
-    assert!(observed > threshold && observed <= 2 * threshold, "{near:#}");
+    assert!(
+        observed > threshold && observed <= 2 * threshold,
+        "{near:#}"
+    );
     let told = ran.err.lines().filter(|line| line.contains("  near  "));
     assert_eq!(told.count(), 1, "{}", ran.err);
 }
@@ -147,7 +160,15 @@ while True:
     held.append(sys.argv[1].encode() * (1 << 16))
     time.sleep(0.005)
 ";
-    let arguments = ["--memory-max", "128M", "--", &python(), "-c", script, SECRET];
+    let arguments = [
+        "--memory-max",
+        "128M",
+        "--",
+        &python(),
+        "-c",
+        script,
+        SECRET,
+    ];
     let mut command = lab.reporting(&arguments);
     command.env("TOKEN", SECRET).env(SECRET, "1");
     let ran = lab.run(command).expect_verdict("killed_by_memwatch", 137);
@@ -158,6 +179,9 @@ while True:
     let it = &ran.report["interventions"][0];
     for process in [&it["victim"], &ran.report["victims"][0]] {
         let known = ["major_faults", "minor_faults", "system_us", "stall_us"];
-        assert!(known.iter().all(|name| process[name].is_u64()), "{process:#}");
+        assert!(
+            known.iter().all(|name| process[name].is_u64()),
+            "{process:#}"
+        );
     }
 }

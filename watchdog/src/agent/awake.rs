@@ -1,6 +1,8 @@
-//! What keeps the deciding thread awake while memory is short: its memory is locked, its stack and code touched
-//! before that, its scheduling realtime where that is allowed. What is refused is returned, for the record to say.
+//! What keeps the deciding thread awake while memory is short: its memory is locked, its stack touched before
+//! that and the code of a kill gone through ([`super::drill`]), its scheduling realtime where that is allowed. What
+//! is refused is returned, for the record to say.
 
+use super::drill;
 use std::io;
 
 /// What this process was not allowed.
@@ -20,16 +22,16 @@ pub(super) fn grow_stack() {
     std::hint::black_box(&mut stack);
 }
 
-/// Brings the program's code and constants into memory, for the same reason: what only a kill runs would
-/// otherwise be read from the disk when it is needed first, under pressure. What a kill takes of the
-/// libraries every pass takes.
-pub(super) fn touch_code() {
-    // SAFETY: `populate` only looks at what it is given.
-    unsafe { libc::dl_iterate_phdr(Some(populate), std::ptr::null_mut()) };
+/// Lets go of the program's code and constants: what the start took, and nothing takes again, goes; what is
+/// needed comes back from the page cache. The libraries stay, since there is little of them that a pass does not
+/// take.
+fn let_go_of_code() {
+    // SAFETY: `let_go_of_segments` only looks at what it is given.
+    unsafe { libc::dl_iterate_phdr(Some(let_go_of_segments), std::ptr::null_mut()) };
 }
 
 /// Called for the program itself, which comes first, and by its answer for no other object.
-unsafe extern "C" fn populate(
+unsafe extern "C" fn let_go_of_segments(
     program: *mut libc::dl_phdr_info,
     _size: usize,
     _data: *mut libc::c_void,
@@ -41,24 +43,16 @@ unsafe extern "C" fn populate(
         let page = libc::sysconf(libc::_SC_PAGESIZE) as usize;
         (program.dlpi_addr as usize, headers, page)
     };
-    // Tables for unwinding come last among the constants: what panics may wait for a disk.
-    let tables = headers
-        .iter()
-        .find(|part| part.p_type == libc::PT_GNU_EH_FRAME)
-        .map(|part| base + part.p_vaddr as usize);
     for part in headers {
+        // What the loader may have written into has no other copy.
         if part.p_type != libc::PT_LOAD || part.p_flags & libc::PF_W != 0 {
             continue;
         }
         let begin = base + part.p_vaddr as usize;
-        let end = begin + part.p_memsz as usize;
-        let end = tables
-            .filter(|tables| (begin..end).contains(tables))
-            .unwrap_or(end);
         let aligned = begin & !(page - 1);
-        let len = end - aligned;
-        // SAFETY: the loader mapped it, and it is only read. Kernels before 5.14 refuse.
-        unsafe { libc::madvise(aligned as *mut libc::c_void, len, libc::MADV_POPULATE_READ) };
+        let len = begin + part.p_memsz as usize - aligned;
+        // SAFETY: the loader mapped the program's file there, and nobody writes to it.
+        unsafe { libc::madvise(aligned as *mut libc::c_void, len, libc::MADV_DONTNEED) };
     }
     1
 }
@@ -83,15 +77,18 @@ pub fn become_realtime() -> io::Result<()> {
 /// Gives back what loading took and left: aya reads the whole of the kernel's BTF, and its 20 MiB of
 /// small pieces stay with the allocator. What is locked cannot be given back (madvise(2),
 /// MADV_DONTNEED), so for a moment nothing is; what is resident stays so unless the kernel takes it in
-/// just that moment.
+/// just that moment. The code of a kill is gone through once more, for what of it was let go of.
 pub fn give_back_memory() {
     unlock_memory();
+    let_go_of_code();
     #[cfg(target_env = "gnu")]
     // SAFETY: takes the allocator's locks, which the deciding thread never asks for.
     unsafe {
         libc::malloc_trim(0)
     };
     let _ = lock_memory();
+    // Where no child can be made the rehearsal has said so.
+    let _ = drill::run_all();
 }
 
 /// Locks what this process has and will touch, and tells the kernel's OOM killer to spare it. Call

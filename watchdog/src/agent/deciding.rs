@@ -6,8 +6,9 @@
 //! `memory.stat` (kernel/cgroup/rstat.c); what looking at processes waits for is told in
 //! [`super::members`].
 
-use super::awake::{become_realtime, grow_stack, touch_code};
+use super::awake::{become_realtime, grow_stack};
 use super::channel::{Channel, Notice, TargetId};
+use super::drill;
 use super::eyes::{Eyes, KernelEyes, NESTED};
 use super::members::Members;
 use super::pass::Pass;
@@ -148,7 +149,8 @@ impl Decider {
             .stack_size(512 << 10)
             .spawn(move || {
                 grow_stack();
-                touch_code();
+                // Where no child can be made the rehearsal says so.
+                let _ = drill::run_all();
                 let rehearsal = rehearsal::rehearse();
                 self.left_to_guard = rehearsal.as_ref().is_err_and(|e| e.is_refusal());
                 self.channel.tell_rehearsal(rehearsal);

@@ -11,6 +11,7 @@ pub mod blocked;
 pub mod channel;
 pub mod daemon;
 pub mod deciding;
+pub mod drill;
 mod ending;
 mod entrusted;
 pub mod eyes;

@@ -6,6 +6,7 @@
 
 use crate::act::{Mode, Outcome, signal};
 use crate::host::clock;
+use nix::sys::signal::{SigSet, SigmaskHow};
 use std::ffi::c_void;
 use std::io;
 use std::os::fd::AsFd;
@@ -46,7 +47,7 @@ impl RehearsalError {
 pub fn rehearse() -> Result<Duration, RehearsalError> {
     let child = Child::start().map_err(RehearsalError::NoChild)?;
     let began = clock::now();
-    let pidfd = signal::pidfd_open(child.pid as u32).map_err(RehearsalError::NoPidfd)?;
+    let pidfd = signal::pidfd_open(child.pid()).map_err(RehearsalError::NoPidfd)?;
     let sent = signal::send(pidfd.as_fd(), libc::SIGKILL, Mode::Real);
     if sent != Outcome::Delivered {
         let errno = match sent {
@@ -62,7 +63,7 @@ pub fn rehearse() -> Result<Duration, RehearsalError> {
 }
 
 /// A process that only waits. It shares memwatch's memory, so that nothing is copied to make it.
-struct Child {
+pub(super) struct Child {
     pid: i32,
     stack: Option<Box<Stack>>,
 }
@@ -71,11 +72,13 @@ struct Child {
 struct Stack([u8; 8 << 10]);
 
 impl Child {
-    fn start() -> io::Result<Self> {
+    pub(super) fn start() -> io::Result<Self> {
         let mut stack = Box::new(Stack([0; 8 << 10]));
         let top = stack.0.as_mut_ptr_range().end;
         // SAFETY: reads a number.
         let parent = unsafe { libc::getpid() };
+        // It takes no signal but SIGKILL; and none comes to this thread's handlers on its stack.
+        let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
         // No signal at its end: the command's SIGCHLD is not to be mistaken for it.
         // SAFETY: the child has a stack of its own, which outlives it, and only makes system calls.
         let pid = unsafe {
@@ -86,13 +89,29 @@ impl Child {
                 parent as usize as *mut c_void,
             )
         };
-        if pid < 0 {
-            return Err(io::Error::last_os_error());
-        }
+        let made = if pid < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(pid)
+        };
+        before.thread_set_mask()?;
         Ok(Self {
-            pid,
+            pid: made?,
             stack: Some(stack),
         })
+    }
+
+    /// Its process id.
+    pub(super) fn pid(&self) -> u32 {
+        self.pid.cast_unsigned()
+    }
+
+    /// Whether it is dead by then, in tenths of a millisecond; it is not taken away yet.
+    pub(super) fn is_dead_within(&self, tenths: u32) -> bool {
+        let Ok(pidfd) = signal::pidfd_open(self.pid()) else {
+            return false;
+        };
+        signal::exits_within(&pidfd, Duration::from_micros(100) * tenths)
     }
 
     /// Takes the ended child away; `false` if it has not ended within [`PATIENCE`].

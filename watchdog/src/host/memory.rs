@@ -85,6 +85,22 @@ pub struct MemoryFiles {
 }
 
 impl MemoryFiles {
+    /// Those of a v2 controller that must be there, and nothing else.
+    #[must_use]
+    pub fn of(current: Reread, stat: Reread) -> Self {
+        Self {
+            v2: true,
+            current,
+            stat,
+            oom: None,
+            peak: None,
+            swap: None,
+            swap_max: None,
+            high: None,
+            kernel: None,
+        }
+    }
+
     /// Opens the controller's files.
     ///
     /// # Errors

@@ -33,6 +33,12 @@ pub struct OpenError {
 }
 
 impl Reread {
+    /// Takes a file that is open.
+    #[must_use]
+    pub fn of(file: File) -> Self {
+        Self { file }
+    }
+
     /// Opens `path` for reading, close-on-exec.
     ///
     /// # Errors
