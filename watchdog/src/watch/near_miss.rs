@@ -100,7 +100,9 @@ impl Brink {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::watch::world::{MIB, Process, World, leak, run, thrash};
     use crate::watch::{Measure, Rule};
+    use proptest::prelude::*;
 
     const AWAY: Duration = Duration::from_secs(3);
 
@@ -174,5 +176,71 @@ mod tests {
         brink.see(ms(0), left(90_000), false, AWAY);
         assert!(brink.leave(ms(5)).is_some());
         assert!(brink.leave(ms(6)).is_none());
+    }
+
+    /// One that fills to so much of its limit, at a pace that takes 8 s for all of it, and stays there.
+    fn filled_to(permille: u64) -> World {
+        let limit = 1024 * MIB;
+        World::quiet(limit).with(Process {
+            most_bytes: limit / 1000 * permille,
+            ..leak(7, limit / 8)
+        })
+    }
+
+    #[test]
+    fn who_fills_nine_tenths_and_a_little_has_come_near_and_who_stops_before_has_not() {
+        let spell = Duration::from_secs(20);
+        let near = run(&filled_to(920), spell);
+        assert_eq!(near.orders, []);
+        let [told] = near.near_misses.as_slice() else {
+            panic!("{:?}", near.near_misses);
+        };
+        assert_eq!(told.cause.rule, Rule::Exhaustion);
+        assert!(
+            (500..1000).contains(&told.cause.nearness_permille()),
+            "{told:?}"
+        );
+        assert_eq!(run(&filled_to(870), spell).near_misses, []);
+        // And who goes on is ended, which is no escape.
+        let ended = run(&filled_to(1000), spell);
+        assert!(!ended.orders.is_empty());
+        assert_eq!(ended.near_misses, []);
+    }
+
+    #[test]
+    fn half_the_stall_that_a_rule_asks_for_is_near() {
+        let spell = Duration::from_secs(30);
+        let near = run(&thrash(200), spell);
+        assert_eq!(near.orders, []);
+        let [told] = near.near_misses.as_slice() else {
+            panic!("{:?}", near.near_misses);
+        };
+        assert_eq!((told.cause.rule, told.cause.threshold), (Rule::Stall, 300));
+        assert!((190..=210).contains(&told.cause.observed), "{told:?}");
+        assert_eq!(run(&thrash(100), spell).near_misses, []);
+        let ended = run(&thrash(600), Duration::from_secs(5));
+        assert!(!ended.orders.is_empty());
+        assert_eq!(ended.near_misses, [], "{:?}", ended.orders);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        /// Whatever it does, a target comes near once in a few minutes at most, as far as is told.
+        #[test]
+        fn nobody_is_told_of_by_the_dozen(
+            permille in 500u64..940,
+            stalled in 0u64..290,
+            refaults in 0u64..2000,
+        ) {
+            let world = World {
+                full_permille: stalled,
+                refaults_per_s: refaults,
+                cache_bytes_per_s: 64 * MIB,
+                ..filled_to(permille)
+            };
+            let outcome = run(&world, Duration::from_secs(120));
+            prop_assert!(outcome.near_misses.len() <= 1, "{:?}", outcome.near_misses);
+        }
     }
 }

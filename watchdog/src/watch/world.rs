@@ -2,6 +2,7 @@
 //! property tests, which need thousands of machines. Real ones are in `tests/` and in recordings.
 
 use super::facts::{Facts, MachineFacts, Member, TargetFacts};
+use super::near_miss::NearMiss;
 use super::policy::{Depth, Look, Order, Policy, Response, Rung};
 use super::settings::Settings;
 use crate::host::meminfo::MemInfo;
@@ -69,6 +70,7 @@ pub(super) struct World {
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
     pub(super) orders: Vec<(Duration, Order)>,
+    pub(super) near_misses: Vec<NearMiss>,
     /// When memory that cannot be reclaimed reached the limit, or the machine's end: the kernel's OOM killer's moment.
     pub(super) out_of_memory: Option<Duration>,
     pub(super) looks: usize,
@@ -143,6 +145,7 @@ impl World {
             let facts = self.facts(at - start, depth, held, &members, gone);
             let decision = policy.step(at, &facts);
             outcome.looks += 1;
+            outcome.near_misses.extend(decision.near_miss);
             if let Some(order) = decision.order {
                 outcome.orders.push((at - start, order));
                 if let (Some(choice), Rung::Sigterm | Rung::Sigkill) = (order.victim, order.rung) {
@@ -154,6 +157,7 @@ impl World {
             at += after.max(Duration::from_micros(20)) + late;
             depth = next;
         }
+        outcome.near_misses.extend(policy.leave(at));
         outcome
     }
 

@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::agent::{awake, rehearsal};
 use crate::bpf;
+use crate::host::clock;
+use crate::host::kmsg::Kmsg;
 
 /// What was tried on the running kernel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +25,8 @@ pub struct Probes {
     pub bpf: BpfFacts,
     /// What memwatch does for itself.
     pub own: OwnFacts,
+    /// Whether the kernel's log can be read: records have its reports of OOM kills and hung tasks.
+    pub kernel_log: Feature,
 }
 
 /// What memwatch does to stay awake, and to kill.
@@ -100,6 +104,7 @@ impl Probes {
             psi_triggers: WINDOWS_MS.map(try_window).to_vec(),
             bpf: bpf::Facts::read().into(),
             own: OwnFacts::find_out(),
+            kernel_log: Feature::of(Kmsg::open(clock::now())),
         }
     }
 }

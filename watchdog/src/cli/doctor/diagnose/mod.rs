@@ -34,6 +34,7 @@ const RULES: &[Rule] = &[
     rights::memlock,
     rights::realtime,
     rights::oom_score,
+    rights::kernel_log,
     rights::open_files,
     rights::hidepid,
     rights::unread,

@@ -145,6 +145,18 @@ pub(super) fn oom_score(facts: &MachineFacts) -> Option<Check> {
     })
 }
 
+pub(super) fn kernel_log(facts: &MachineFacts) -> Option<Check> {
+    Some(match &facts.probes.kernel_log {
+        Feature::Works => check("kernel_log", "can be read"),
+        Feature::Missing(why) => check("kernel_log", why.as_str())
+            .costs(
+                Severity::Optional,
+                "the kernel's own reports of OOM kills and hung tasks in incidents",
+            )
+            .advise("run memwatch as root, with SYSLOG", None::<String>),
+    })
+}
+
 pub(super) fn open_files(facts: &MachineFacts) -> Option<Check> {
     let limit = facts.privileges.nofile;
     let check = check(

@@ -170,6 +170,10 @@ fn what_memwatch_does_for_itself() {
         ["Optional oom_score"]
     );
     assert_eq!(
+        after(|f| f.probes.kernel_log = refused()),
+        ["Optional kernel_log"]
+    );
+    assert_eq!(
         after(|f| f.cgroups.own_group = refused()),
         ["Optional own_group"]
     );

@@ -87,6 +87,10 @@ fn kernel_rights_and_memory() {
         }
     }
     assert_eq!(facts.unread, [""; 0]);
+    assert_eq!(
+        facts.probes.kernel_log.works(),
+        fs::File::open("/dev/kmsg").is_ok()
+    );
 }
 
 /// By loading the smallest program of each type through bpf(2) itself: `r0 = 0; exit`.
