@@ -55,7 +55,63 @@ fn a_users_leak_is_killed_by_the_daemon_and_told_as_if_by_ones_own() {
 
     let kept = wait_for("an incident", || service.incidents().pop());
     assert_eq!(kept["victims"][0]["pid"], victim["pid"]);
+    for told in [&kept, &ran.report] {
+        assert!(
+            told["machine"]["memory_available_bytes"].is_u64(),
+            "{told:#}"
+        );
+    }
     assert!(service.targets().is_empty());
+    service.stop();
+}
+
+#[test]
+fn a_user_is_told_of_the_kernels_kill_in_the_users_own_cgroup_and_root_of_all_of_it() {
+    if fs::File::open("/dev/kmsg").is_err() {
+        eprintln!("skipped: the kernel's log is not ours to read");
+        return;
+    }
+    let service = Service::start("");
+    let home = Home::of(NOBODY);
+    let options = ["--memory-max", "64M", "--on-pressure", "warn", "--cmd"];
+    let line = late_leak(2);
+    let started = home.attach(&service, &[&options[..], &[&line]].concat());
+    service.target_of(NOBODY);
+    let ran = started.wait().expect_verdict("killed_by_kernel_oom", 137);
+    let texts = |report: &serde_json::Value| -> Vec<String> {
+        let lines = report["kernel_log"].as_array().expect("a list").iter();
+        lines
+            .map(|line| line["text"].as_str().expect("a text").to_owned())
+            .collect()
+    };
+    let is_kill = |report: &serde_json::Value| report["kind"] == "kernel_oom";
+    let kept = wait_for("an incident", || {
+        service.incidents().into_iter().find(is_kill)
+    });
+    let (users, roots) = (texts(&ran.report), texts(&kept));
+    let killed = format!(
+        "Killed process {} (workload)",
+        ran.report["victims"][0]["pid"]
+    );
+    for lines in [&users, &roots] {
+        assert!(
+            lines.iter().any(|line| line.contains(&killed)),
+            "{lines:#?}"
+        );
+    }
+    // Of many kills within seconds, as other tests make them, the kernel has one line each.
+    if roots
+        .iter()
+        .any(|line| line.contains(" invoked oom-killer: "))
+    {
+        let is_frame = |line: &String| line.starts_with(' ') && line.contains("+0x");
+        assert!(roots.iter().any(is_frame), "{roots:#?}");
+        assert!(!users.iter().any(is_frame), "{users:#?}");
+        assert!(
+            users.iter().any(|line| line.starts_with("memory: usage ")),
+            "{users:#?}"
+        );
+    }
     service.stop();
 }
 

@@ -5,6 +5,7 @@
 //! found [`scan`]'s, what users ask [`calls`]', where incidents go [`spool`]'s.
 
 mod calls;
+mod hangs;
 mod kept;
 mod scan;
 mod spool;
@@ -23,6 +24,7 @@ use super::surroundings::Surroundings;
 use super::takeover::{self, Policies, Takeover};
 use super::{blocked, guarded};
 use crate::act::{self, Mode};
+use crate::bpf;
 use crate::causes::with_causes;
 use crate::config;
 use crate::control::Server;
@@ -32,6 +34,7 @@ use crate::host::notify::{Notifier, watchdog_interval};
 use crate::incident::FeatureLost;
 use anyhow::{Context, ensure};
 use calls::MachineStall;
+use hangs::Hangs;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use scan::Scan;
@@ -109,6 +112,7 @@ struct Daemon {
     targets: Targets,
     scan: Scan,
     stall: MachineStall,
+    hangs: Hangs,
     /// `None` where the configuration leaves systemd-oomd alone.
     oomd: Option<Policies>,
     began: SystemTime,
@@ -176,6 +180,7 @@ impl Daemon {
             server,
             scan: Scan::default(),
             stall: MachineStall::default(),
+            hangs: Hangs::default(),
             oomd,
             began: SystemTime::now(),
             decider: Some(decider),
@@ -257,6 +262,10 @@ impl Daemon {
     fn witness(&mut self) {
         while let Some((target, event)) = self.means.way.channel.next_event() {
             self.targets.witness(target, &event);
+            if let bpf::Event::Hang { tid, comm, .. } = &event {
+                self.hangs
+                    .see((clock::now(), SystemTime::now()), *tid, comm);
+            }
         }
         for (name, kill) in self.means.kernel.guard_kills() {
             self.targets.guard_kill(name, &kill);
@@ -283,11 +292,17 @@ impl Daemon {
         }
         for found in self.blocked.iter().flat_map(blocked::Watch::news) {
             tracing::warn!("{found}");
+            self.means.surroundings.see_blocked(&found);
         }
         let is_hot = self.targets.any_hot();
         self.means.kernel.heat(is_hot);
         self.means.surroundings.keep_up(is_hot);
         self.targets.keep_house(now, &self.means);
+        if let Some(mut record) = self.hangs.due((now, SystemTime::now())) {
+            record.host = identity::host();
+            self.means.surroundings.tell_of_machine(&mut record);
+            self.targets.keep(record, &self.means.helpers);
+        }
         self.stall.look(now);
         self.look_after_oomd();
         if self.scan.is_due(now) {
@@ -302,7 +317,7 @@ impl Daemon {
             tracing::warn!("{}", told.line);
             if let Some(mut record) = told.record {
                 record.host = identity::host();
-                self.means.surroundings.tell_of_unit(&mut record);
+                self.means.surroundings.tell_of_machine(&mut record);
                 self.targets.keep(*record, &self.means.helpers);
             }
         }

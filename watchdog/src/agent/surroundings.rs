@@ -1,6 +1,7 @@
 //! What a record tells beside its target: the machine, and what the kernel's log said meanwhile. One for all
 //! targets of a memwatch. Reads on the slow side alone; the readers are `host`'s.
 
+use super::blocked::{self, Blocked};
 use super::kernel_log::{KernelLog, Whose, below_mount};
 use super::watched::Watched;
 use crate::host::clock;
@@ -9,6 +10,7 @@ use crate::host::memory::Controller;
 use crate::host::oomd::{self, Glance};
 use crate::host::{machine, meminfo, psi, swap, zfs};
 use crate::incident::{ArcState, FeatureLost, Machine, Record, SwapState, Text};
+use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -16,6 +18,9 @@ use std::time::Duration;
 
 /// For how many looks in a row nothing must stall before a pressure counts as over: 10 s.
 const CALM: u32 = 40;
+
+/// Tasks that were blocked for long, of which is told.
+const BLOCKED: usize = 64;
 
 /// What is kept from look to look.
 #[derive(Debug)]
@@ -28,6 +33,8 @@ pub(super) struct Surroundings {
     arc_before_bytes: Option<u64>,
     pressed: bool,
     calm_looks: u32,
+    /// Tasks in long uninterruptible sleep, and those that lately were, for those who have no list of their own.
+    blocked: VecDeque<Blocked>,
 }
 
 impl Surroundings {
@@ -41,6 +48,26 @@ impl Surroundings {
             arc_before_bytes: None,
             pressed: false,
             calm_looks: 0,
+            blocked: VecDeque::new(),
+        }
+    }
+
+    /// A task of the machine is, or was, blocked for long.
+    pub(super) fn see_blocked(&mut self, found: &Blocked) {
+        let is_it = |known: &Blocked| (known.task, known.since) == (found.task, found.since);
+        self.blocked.retain(|known| !is_it(known));
+        if self.blocked.len() >= BLOCKED {
+            self.blocked.pop_front();
+        }
+        self.blocked.push_back(found.clone());
+    }
+
+    /// Those of the time since `began`.
+    pub(super) fn tell_blocked(&self, began: Duration, record: &mut Record) {
+        let ended = |blocked: &Blocked| blocked.lasted.map(|lasted| blocked.since + lasted);
+        let since = |blocked: &&Blocked| ended(blocked).is_none_or(|end| end >= began);
+        for found in self.blocked.iter().filter(since) {
+            blocked::record(&mut record.blocked_tasks, began, found);
         }
     }
 
@@ -126,8 +153,9 @@ impl Surroundings {
         record.losses.kernel_lines = self.log.lost() + without_room;
     }
 
-    /// The same of a unit that was systemd-oomd's to look after; for root.
-    pub(super) fn tell_of_unit(&self, record: &mut Record) {
+    /// The same where memwatch guards no target: in a unit that was systemd-oomd's to look after, or anywhere. For
+    /// root.
+    pub(super) fn tell_of_machine(&self, record: &mut Record) {
         let lasted = Duration::from_micros(record.duration_us);
         let group = record.target.cgroup_path.as_ref();
         let group = group.map(|path| PathBuf::from(OsString::from_vec(path.to_name())));
@@ -139,6 +167,7 @@ impl Surroundings {
         let began = clock::now().saturating_sub(lasted);
         record.machine = Some(self.machine());
         (record.kernel_log, record.losses.kernel_lines) = self.log.tell(began, &whose);
+        self.tell_blocked(began, record);
     }
 
     /// At the end of a run: what the kernel says of a kill comes a moment after the death.

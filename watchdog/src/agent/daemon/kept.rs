@@ -16,7 +16,7 @@ use crate::control::status::{self, GuardedBy};
 use crate::control::{Answer, Event, Events, Peer};
 use crate::host::cgroup;
 use crate::host::clock;
-use crate::incident::{self, FeatureLost, Record, Verdict};
+use crate::incident::{self, FeatureLost, Kind, Record, Verdict};
 use crate::watch::{Member, Policy, Rung};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -158,11 +158,17 @@ impl Kept {
         let mut record = self.watched.record(over, Verdict::Ongoing, &means.kernel);
         record.features_lost.extend_from_slice(lacks);
         surroundings.tell(&mut self.watched, &mut record, true);
+        if record.kind != Kind::Run {
+            surroundings.tell_blocked(self.watched.began.0, &mut record);
+            record.kind = record.gravest();
+        }
         self.interventions += record.interventions.len() as u64;
         if let Owner::User(_) = self.order.owner {
             let mut copy = record.clone();
             copy.verdict = verdict;
-            // Root's record stays with root.
+            // What is root's to know stays in root's record; the user's own memwatch looks for what is blocked.
+            copy.blocked_tasks.clear();
+            copy.kind = copy.gravest();
             surroundings.tell_log(&self.watched, &mut copy, self.order.uid().is_none());
             match &mut self.told {
                 Some(told) => told.absorb(copy, after),
