@@ -10,7 +10,7 @@
 //!  PSI, memory.*, /proc, arcstats ────┘    (facts)     (pure)   (I/O)   (record)
 //! ```
 //!
-//! `export` is what others read a run by, `tests` knows how projects start their test suites. `control` is the
+//! `blackbox` is the file that tells of a machine's end. `export` is what others read a run by, `tests` knows how projects start their test suites. `control` is the
 //! daemon's socket. `agent` knows them all and wires them; `config` and `cli` are how a person says what is wanted.
 
 pub mod causes;
@@ -26,6 +26,8 @@ pub mod watch;
 pub mod act;
 
 pub mod incident;
+
+pub mod blackbox;
 
 pub mod export;
 

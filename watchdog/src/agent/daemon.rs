@@ -12,6 +12,7 @@ mod spool;
 mod targets;
 
 use super::awake::{self, Refused};
+use super::blackbox::Keeper;
 use super::channel::{Channel, Rehearsal};
 use super::deciding::{Decider, Feed, Inbox, Way};
 use super::eyes::Eyes;
@@ -118,6 +119,8 @@ struct Daemon {
     began: SystemTime,
     decider: Option<JoinHandle<Option<i32>>>,
     blocked: Option<blocked::Watch>,
+    /// Where no thread can be had, there is no black box.
+    black_box: Option<Keeper>,
     refused: Refused,
     features_lost: Vec<FeatureLost>,
 }
@@ -165,6 +168,7 @@ impl Daemon {
         let mut targets = Targets::new(config.policy, spool);
         targets.lack(identity::refused(&refused));
         targets.lack(surroundings.missing());
+        let black_box = targets.keep_black_box();
         Ok(Self {
             named,
             targets,
@@ -185,6 +189,7 @@ impl Daemon {
             began: SystemTime::now(),
             decider: Some(decider),
             blocked: blocked::Watch::start(blocked::LONG).ok(),
+            black_box,
             refused,
             features_lost: Vec::new(),
         })
@@ -387,6 +392,9 @@ impl Daemon {
         }
         // Incidents on their way to the disk.
         self.means.helpers.finish(PATIENCE);
+        if let Some(black_box) = self.black_box.take() {
+            black_box.finish();
+        }
     }
 }
 

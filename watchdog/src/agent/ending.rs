@@ -77,6 +77,9 @@ impl Run {
         if let Some((pid, _)) = leader {
             let _ = nix::sys::wait::waitpid(Pid::from_raw(pid as i32), None);
         }
+        if let Some(black_box) = self.black_box.take() {
+            black_box.finish();
+        }
         drop(self.shelter.take());
         // Before anybody is told: a terminal may be stopped.
         let unwritten = self.testing.as_ref().map(Testing::unwritten);

@@ -7,6 +7,7 @@
 
 pub mod adopt;
 pub mod awake;
+pub mod blackbox;
 pub mod blocked;
 pub mod channel;
 pub mod daemon;

@@ -6,6 +6,7 @@
 
 use super::adopt::Adopted;
 use super::awake::{self, Refused};
+use super::blackbox::Keeper;
 use super::blocked;
 use super::channel::Channel;
 use super::deciding::{Arrival, Decider, Inbox, Way};
@@ -32,11 +33,12 @@ use super::terminal::Terminal;
 use super::testing::Testing;
 use super::watched::Watched;
 use crate::act::Mode;
+use crate::blackbox;
 use crate::config::Attach;
 use crate::host::cgroup::Shelter;
 use crate::host::clock;
 use crate::host::layout::Layout;
-use crate::incident::FeatureLost;
+use crate::incident::{self, FeatureLost, Record};
 use crate::pytest::{HomeError, Terms};
 use crate::watch::{Policy, Settings};
 use anyhow::Context;
@@ -129,6 +131,8 @@ pub(super) struct Run {
     /// Where no thread can be had, nobody looks for blocked tasks.
     pub(super) blocked: Option<blocked::Watch>,
     pub(super) surroundings: Surroundings,
+    /// Where there is no place or no thread for it, no black box is kept.
+    pub(super) black_box: Option<Keeper>,
     /// How long it took.
     pub(super) rehearsal: Option<Duration>,
     pub(super) terminal: Terminal,
@@ -220,6 +224,7 @@ impl Run {
         for note in &watched.notes {
             terminal.warn(note);
         }
+        let black_box = start_black_box(&watched);
         let mut run = Self {
             orders,
             watched,
@@ -235,6 +240,7 @@ impl Run {
             helpers: Helpers::default(),
             blocked: blocked::Watch::start(blocked::LONG).ok(),
             surroundings,
+            black_box,
             rehearsal: None,
             terminal,
             testing,
@@ -282,6 +288,7 @@ impl Run {
     /// The same again, after a while in which somebody else did.
     pub(super) fn start_deciding(&self) -> anyhow::Result<()> {
         self.decide_with(self.watched.guarded.eyes()?);
+        self.black_box.iter().for_each(|keeper| keeper.rest(false));
         Ok(())
     }
 
@@ -289,6 +296,8 @@ impl Run {
     pub(super) fn stop_deciding(&self) {
         let id = self.watched.guarded.target.id;
         self.way.send(Arrival::Departure(id));
+        // Who looks keeps the black box.
+        self.black_box.iter().for_each(|keeper| keeper.rest(true));
     }
 
     /// Reacts until the command, or the target, has ended.
@@ -354,6 +363,18 @@ fn give_plugin(orders: &mut Orders, mode: Mode) -> Result<Option<Testing>, HomeE
     let variables = testing.iter().flat_map(Testing::environment);
     program.environment.extend(variables);
     Ok(testing)
+}
+
+/// The black box of whoever runs memwatch.
+fn start_black_box(watched: &Watched) -> Option<Keeper> {
+    let state = incident::state_dir()?;
+    let spool = state.clone();
+    let keep = Box::new(move |record: &Record| {
+        let kept = blackbox::keep_in_spool(&spool, record);
+        kept.inspect_err(|error| tracing::warn!("an incident is not kept yet: {error}"))
+            .is_ok()
+    });
+    Keeper::start(state, watched.flights(), keep).ok()
 }
 
 /// The user who runs memwatch, if it is not root: `cgroup.kill` would end those of others, too, whom this user

@@ -316,6 +316,14 @@ impl Watched {
     /// Takes in the looks that have come.
     pub(super) fn look_after_flight(&self) {
         self.flights.look_after(clock::now());
+        for id in self.flights.unnamed() {
+            self.flights.name(id, self.place().to_string());
+        }
+    }
+
+    /// Where the looks at it are kept.
+    pub(super) fn flights(&self) -> Arc<Flights> {
+        Arc::clone(&self.flights)
     }
 
     /// From now on by other numbers, and by a pass that knows of no cgroup inside yet.

@@ -6,6 +6,7 @@ use super::kept::{Detached, Kept, Order, Owner};
 use super::scan::Found;
 use super::spool::Spool;
 use crate::act::{Mode, Outcome};
+use crate::agent::blackbox::Keeper;
 use crate::agent::channel::{Notice, TargetId};
 use crate::agent::deciding::Arrival;
 use crate::agent::flight::Flights;
@@ -76,6 +77,18 @@ impl Targets {
             failed: BTreeMap::new(),
             listeners: Vec::new(),
         }
+    }
+
+    /// Starts the black box, and keeps what is found there of a machine that ended.
+    pub(super) fn keep_black_box(&self) -> Option<Keeper> {
+        let spool = self.spool.clone();
+        let keep = Box::new(move |record: &Record| {
+            let kept = spool.keep(record);
+            kept.inspect_err(|error| tracing::error!("an incident is not kept yet: {error}"))
+                .is_ok()
+        });
+        let state = incident::state_dir_of_machine();
+        Keeper::start(state, Arc::clone(&self.flights), keep).ok()
     }
 
     /// From now on every record says that the daemon has to do without this.
