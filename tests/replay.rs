@@ -104,6 +104,34 @@ fn an_incident_is_decided_again_from_its_own_looks() {
 }
 
 #[test]
+fn a_recording_alone_touches_nobody() {
+    let directory = TempDir::new().expect("a directory");
+    let recording = directory.path().join("looks.jsonl");
+    let file = recording.to_str().expect("a path of ours");
+    let workload = ["--", "sleep", "2"];
+    // Whatever the configuration says.
+    let config = directory.path().join("strict.toml");
+    fs::write(&config, "[attach]\nmemory_max = \"4M\"\ntimeout = \"1s\"\n").expect("written");
+    let config = config.to_str().expect("a path of ours");
+    let before = ["record", "--config", config, file];
+    let output = memwatch(&[&before[..], &workload[..]].concat());
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let looks = fs::read_to_string(&recording).expect("a recording");
+    assert!(looks.lines().count() > 1, "{looks}");
+    assert!(
+        looks
+            .lines()
+            .all(|line| line.contains("\"limit_bytes\":null"))
+    );
+    let (code, said) = replay(&recording, &[]);
+    assert_eq!(code, Some(0), "{said}");
+
+    let again = memwatch(&[&before[..], &workload[..]].concat());
+    assert_eq!(again.status.code(), Some(125), "what is there stays");
+    assert_eq!(memwatch(&["record", file]).status.code(), Some(125));
+}
+
+#[test]
 fn an_incident_is_found_by_the_beginning_of_its_id() {
     let state = TempDir::new().expect("a directory");
     let spool = state.path().join("incidents");

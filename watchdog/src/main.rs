@@ -23,6 +23,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     match &cli.command {
         Command::Attach(args) => Ok(cli::attach::run(args, cli.config()?).into()),
         Command::Doctor(args) => cli::doctor::run(args),
+        Command::Record(args) => Ok(cli::record::run(args, cli.config()?).into()),
         Command::Replay(args) => {
             let named = cli.common.config.is_some();
             cli::replay::run(args, &cli.config()?, named)

@@ -189,7 +189,7 @@ impl Writer {
         }
         let targets = flights.tails(0).into_iter().map(|tail| TopOf {
             id: tail.id,
-            name: tail.name.map(|name| Text::from(name)),
+            name: tail.name.map(Text::from),
             looks: tail.looks,
         });
         let at_us = now.as_micros() as u64;

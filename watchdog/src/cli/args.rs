@@ -11,6 +11,7 @@ use super::config::ConfigArgs;
 use super::daemon::{self, DaemonArgs};
 use super::doctor::{self, DoctorArgs};
 use super::guard::{self, GuardArgs};
+use super::record::{self, RecordArgs};
 use super::replay::{self, ReplayArgs};
 use super::status::{self, StatusArgs};
 use super::tests::{self as project_tests, TestsArgs};
@@ -66,6 +67,13 @@ pub enum Command {
     /// Say what this machine offers for guarding, what is missing, and what that costs
     #[command(long_about = doctor::ABOUT, after_long_help = doctor::ABOUT_MORE)]
     Doctor(DoctorArgs),
+    /// Write down every look at a program, a process or a cgroup, and do nothing to it
+    #[command(
+        long_about = record::ABOUT,
+        override_usage = record::USAGE,
+        after_long_help = record::ABOUT_MORE
+    )]
+    Record(RecordArgs),
     /// Run recorded looks through the policy again, and say what it orders
     #[command(long_about = replay::ABOUT, after_long_help = replay::ABOUT_MORE)]
     Replay(ReplayArgs),
@@ -258,6 +266,7 @@ impl Cli {
         let layer = match &self.command {
             Command::Attach(attach) => attach.layer(),
             Command::Doctor(_)
+            | Command::Record(_)
             | Command::Replay(_)
             | Command::Guard(_)
             | Command::Config(_)
