@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::console::Console;
 use super::image::DISK_SIGNATURE;
@@ -48,7 +48,11 @@ pub(super) enum End {
     Hung(Duration),
 }
 
-/// Boots, and waits for the end of it; `log` is the console's file.
+/// The most lives of one machine: a scenario that never has enough is wrong.
+const LIVES: u32 = 64;
+
+/// Boots, and waits for the end of it; `log` is the console's file. Where a scenario has the power cut, the machine
+/// is booted again with the same disks, and its console is in files beside it.
 ///
 /// # Errors
 /// If qemu cannot be started, or refuses.
@@ -58,27 +62,55 @@ pub(super) fn boot(
     log: &Path,
     scenarios: &[&Scenario],
 ) -> Result<(Console, End)> {
+    let mut console = Console::default();
+    for life in 1..=LIVES {
+        let log = match life {
+            1 => log.to_owned(),
+            life => log.with_extension(format!("{life}.log")),
+        };
+        if let Some(end) = live(accelerator, disks, &log, scenarios, &mut console)? {
+            return Ok((console, end));
+        }
+    }
+    bail!("a scenario had the power cut {LIVES} times")
+}
+
+/// One life of a machine; how it ended, or `None` if its power was cut.
+fn live(
+    accelerator: &str,
+    disks: &Disks<'_>,
+    log: &Path,
+    scenarios: &[&Scenario],
+    console: &mut Console,
+) -> Result<Option<End>> {
     let mut machine = Machine(
         qemu(accelerator, disks, log)
             .spawn()
             .context("cannot start qemu")?,
     );
-    let mut console = Console::default();
     let mut file = Tail::of(log);
-    let (mut marks, mut since) = (0, Instant::now());
+    let (mut marks, mut since) = (console.marks(), Instant::now());
+    let marks_before = marks;
     loop {
         let ended = machine.0.try_wait()?;
         console.read(&file.grown()?);
         if let Some(status) = ended {
             ensure!(status.success(), "qemu failed ({status})");
-            return Ok((console, End::Off));
+            return Ok(Some(End::Off));
+        }
+        if console.take_cut() {
+            return Ok(None);
         }
         if console.marks() > marks {
             (marks, since) = (console.marks(), Instant::now());
         }
-        let patience = patience(&console, scenarios);
+        let patience = if marks == marks_before {
+            UNTIL_THE_FIRST
+        } else {
+            patience(console, scenarios)
+        };
         if since.elapsed() > patience {
-            return Ok((console, End::Hung(patience)));
+            return Ok(Some(End::Hung(patience)));
         }
         sleep(Duration::from_millis(50));
     }
@@ -91,7 +123,6 @@ fn patience(console: &Console, scenarios: &[&Scenario]) -> Duration {
             let running = scenarios.iter().find(|scenario| scenario.name == name);
             running.map_or(Duration::ZERO, |scenario| scenario.limit) + AFTERWARDS
         }
-        None if console.marks() == 0 => UNTIL_THE_FIRST,
         None => AFTERWARDS,
     }
 }
@@ -128,7 +159,8 @@ fn qemu(accelerator: &str, disks: &Disks<'_>, log: &Path) -> Command {
         (disks.out, "snapshot=off"),
     ];
     for (number, (image, mode)) in (1..).zip(disks) {
-        // Nothing of a guest outlives this machine's next crash, so nothing has to wait for the disk.
+        // What a guest has given to a disk outlives its own power cuts, though not this machine's: nothing has to wait
+        // for a real disk.
         qemu.arg("-drive").arg(format!(
             "if=none,id=d{number},format=raw,cache=unsafe,{mode},file={}",
             image.display()

@@ -36,6 +36,8 @@ pub(super) struct Console {
     complaint: Option<String>,
     ended: Vec<Ended>,
     marks: usize,
+    /// The scenario that runs wants the machine's power cut.
+    cut: bool,
 }
 
 impl Console {
@@ -68,6 +70,7 @@ impl Console {
                     complaint: self.complaint.take(),
                 });
             }
+            ["cut"] => self.cut = true,
             _ => return,
         }
         self.marks += 1;
@@ -88,7 +91,17 @@ impl Console {
         self.complaint.as_deref()
     }
 
-    /// Grows with each scenario that begins or ends.
+    /// Whether the power is to be cut now. What follows is another life of the machine: a line that was cut off is
+    /// none of it.
+    pub(super) fn take_cut(&mut self) -> bool {
+        let cut = std::mem::take(&mut self.cut);
+        if cut {
+            self.rest.clear();
+        }
+        cut
+    }
+
+    /// Grows with each scenario that begins or ends, and with each cut.
     pub(super) fn marks(&self) -> usize {
         self.marks
     }
@@ -135,6 +148,23 @@ mod tests {
         );
         assert_eq!(console.running(), Some("load"));
         assert_eq!(console.marks(), 3);
+    }
+
+    #[test]
+    fn a_scenario_goes_on_in_the_next_life_of_the_machine() {
+        let mut console = Console::default();
+        console.read(
+            b"[   21.5] memwatch-vm: begin power-cut\n[   30.0] memwatch-vm: cut\n[   30.1] some",
+        );
+        assert!(console.take_cut());
+        assert!(!console.take_cut(), "once");
+        console.read(b"[    0.0] Linux\n[   20.0] memwatch-vm: begin power-cut\n");
+        assert_eq!(console.running(), Some("power-cut"));
+        console.read(b"[   23.5] memwatch-vm: end power-cut 0\n");
+        assert_eq!(
+            (console.ended().len(), console.ended()[0].seconds),
+            (1, 3.5)
+        );
     }
 
     #[test]

@@ -1,0 +1,81 @@
+# What the scenarios of a power cut share: the machine freezes, its power is cut, and after the reboot memwatch tells
+# the last seconds. Each life of the machine looks at the end of the one before.
+
+export STATE_DIRECTORY=$PWD/state
+
+# Kills by the OOM killer, or a freeze that ends, would be no freeze. memwatch only looks on: what it writes down then
+# is wanted.
+freeze() {
+    kill -STOP "$(systemctl show -P MainPID systemd-oomd)"
+    cp -r /payload/scenarios/incident/suite /var/tmp/tests
+    sync --file-system /var/tmp/tests
+    cd /var/tmp || exit
+    systemd-run --quiet --unit=watched --property=WorkingDirectory=/var/tmp --property=OOMPolicy=continue \
+        -E STATE_DIRECTORY="$STATE_DIRECTORY" -E MEMWATCH_CULPRIT_FILE=/var/tmp/culprit \
+        "$memwatch" attach --dry-run --memory-max none --memory-high none -- pytest tests/ -n 2
+    cd - >/dev/null || exit
+}
+
+# some_us: how long somebody of the machine has waited for memory.
+some_us() { sed -n 's/^some .*total=//p' /proc/pressure/memory; }
+
+# Whether the machine stalls, for a third of a second.
+stalls() {
+    local before
+    before=$(some_us)
+    sleep 0.3
+    [ $(($(some_us) - before)) -ge 100000 ]
+}
+
+# The power goes, at some moment of the freeze. Does not return.
+cut() {
+    expect 'the freeze' "$(wait_until 120 stalls && echo began)" began
+    sleep "$((1 + RANDOM % 6)).$((RANDOM % 10))"
+    cat /proc/sys/kernel/random/boot_id >boot_id
+    # Past the page cache's own time: this file is all that the next life knows of this one.
+    date +%s%3N >cut_at
+    sync boot_id cut_at
+    echo '<3>memwatch-vm: cut' >/dev/kmsg
+    sleep 60
+    echo 'not so: the power was cut'
+    exit 1
+}
+
+# Holds what is told of the life before against what is known of it.
+expect_last_seconds() {
+    local life=$1 incident
+    "$memwatch" attach -- sleep 5 >recovered."$life".txt 2>&1
+    incident=$(ls -t state/incidents/*.json | head -n 1)
+    expect "life $life: incidents" "$(ls state/incidents | wc -l)" "$life"
+    cp "$incident" hard_reset.json
+    expect_report hard_reset "life $life: kind" .kind hard_reset
+    expect_report hard_reset "life $life: boot" .host.boot_id "$(cat boot_id)"
+    local ended
+    ended=$(date --date="$(report hard_reset .ended_at)" +%s%3N)
+    # What it says is from before the cut, and not from long before.
+    expect_at_most "life $life: ms from the last page to the cut" $(($(cat cut_at) - ended)) 5000
+    expect_at_least "life $life: looks" "$(report hard_reset '.flight.looks | length')" 10
+    expect_report hard_reset "life $life: looks in the last 5 s before that" \
+        '.flight | (.looks[-1].at_us) as $last | [.looks[] | select(.at_us > $last - 5000000)] | length > 3' true
+    expect_report hard_reset "life $life: memory of the machine is known" '.machine.memory_available_bytes > 0' true
+    expect_report hard_reset "life $life: who was there" '.notes | map(select(test("python3|pytest"))) | length > 0' true
+    # Told once.
+    "$memwatch" attach -- sleep 2 2>/dev/null
+    expect "life $life: incidents, after another start" "$(ls state/incidents | wc -l)" "$life"
+}
+
+# power_cuts COUNT
+power_cuts() {
+    local lives
+    lives=$(cat lives 2>/dev/null || echo 0)
+    [ "$lives" -gt 0 ] && expect_last_seconds "$lives"
+    # What was not so in a life that has ended counts.
+    cat log.*.txt 2>/dev/null | grep '^not so: '
+    cp log.txt "log.$lives.txt"
+    sync "log.$lives.txt"
+    [ "$lives" -ge "$1" ] && return
+    echo $((lives + 1)) >lives
+    sync lives
+    freeze
+    cut
+}
