@@ -6,9 +6,12 @@
 
 use super::flight::Flights;
 use super::identity;
+use super::surroundings;
 use crate::blackbox::{self, BlackBox, Frame, Top, TopOf};
-use crate::host::{clock, meminfo, process, zfs};
-use crate::host::{machine::read_if_there, psi};
+use crate::host::layout::Layout;
+use crate::host::meminfo::{self, MemInfo};
+use crate::host::zfs::ArcStats;
+use crate::host::{clock, process, psi};
 use crate::incident::{ArcState, Host, Machine, Record, Text};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -30,8 +33,8 @@ const TARGET_PERMILLE: u64 = 50;
 const LATELY: Duration = Duration::from_secs(2);
 /// A machine of whose memory less than this part can be had is short: where the policy calls it so, too.
 const SHORT_PART: u64 = 20;
-/// How often the biggest processes are looked for.
-const PROCESSES_EVERY: Duration = Duration::from_secs(2);
+/// How often is looked at what takes longer: the biggest processes, swap, systemd-oomd.
+const SLOW_EVERY: Duration = Duration::from_secs(2);
 /// What is kept of them before a frame takes the biggest.
 const PROCESSES: usize = 10;
 /// For the end, which may find a disk that hangs.
@@ -102,16 +105,7 @@ fn run(
         anyhow::bail!("others have all that there are in {}", state.display());
     };
     put_first();
-    let mut keeper = Writer {
-        black_box,
-        host,
-        pressed_at: None,
-        written_us: 0,
-        stall: None,
-        processes: Vec::new(),
-        processes_at: None,
-        failed: false,
-    };
+    let mut keeper = Writer::new(black_box, host);
     loop {
         let pause = keeper.turn(clock::now(), flights, rests.load(Ordering::Relaxed));
         match stopped.recv_timeout(pause) {
@@ -139,21 +133,43 @@ struct Writer {
     written_us: u64,
     /// The machine's stall at the last turn, and when that was.
     stall: Option<(Duration, u64)>,
+    /// What takes longer to find out, and when it was.
     processes: Vec<Top>,
-    processes_at: Option<Duration>,
+    machine: Machine,
+    slow_at: Option<Duration>,
+    v2_mount: PathBuf,
+    /// What the ZFS ARC held when the pressure began.
+    arc_before_bytes: Option<u64>,
     failed: bool,
 }
 
 impl Writer {
+    fn new(black_box: BlackBox, host: Host) -> Self {
+        let layout = Layout::read(Path::new("/"));
+        Self {
+            black_box,
+            host,
+            pressed_at: None,
+            written_us: 0,
+            stall: None,
+            processes: Vec::new(),
+            machine: Machine::default(),
+            slow_at: None,
+            v2_mount: layout.map_or_else(|_| PathBuf::new(), |layout| layout.v2_mount().to_owned()),
+            arc_before_bytes: None,
+            failed: false,
+        }
+    }
+
     /// Looks, and writes if there is pressure; how long until the next.
     fn turn(&mut self, now: Duration, flights: &Flights, rests: bool) -> Duration {
-        let (machine, some_us) = machine();
+        let glance = Glance::now();
         let lately_us = now.saturating_sub(LATELY).as_micros() as u64;
-        let is_pressed = self.stalls(now, some_us)
-            || is_short(&machine)
+        let is_pressed = self.stalls(now, glance.some_us)
+            || glance.is_short()
             || flights.stalled_since(lately_us, TARGET_PERMILLE);
-        if is_pressed && !rests {
-            self.pressed_at = Some(now);
+        if is_pressed && !rests && self.pressed_at.replace(now).is_none() {
+            self.arc_before_bytes = glance.arc.map(|arc| arc.size_bytes);
         }
         let Some(pressed_at) = self.pressed_at else {
             return CALM;
@@ -162,7 +178,7 @@ impl Writer {
             self.pressed_at = None;
             self.black_box.settle()
         } else {
-            self.write(now, machine, flights)
+            self.write(now, &glance, flights)
         };
         if let Err(error) = written
             && !std::mem::replace(&mut self.failed, true)
@@ -181,11 +197,12 @@ impl Writer {
         })
     }
 
-    fn write(&mut self, now: Duration, machine: Machine, flights: &Flights) -> io::Result<()> {
-        let is_due = |at| now.saturating_sub(at) >= PROCESSES_EVERY;
-        if self.processes_at.is_none_or(is_due) {
-            self.processes_at = Some(now);
+    fn write(&mut self, now: Duration, glance: &Glance, flights: &Flights) -> io::Result<()> {
+        let is_due = |at| now.saturating_sub(at) >= SLOW_EVERY;
+        if self.slow_at.is_none_or(is_due) {
+            self.slow_at = Some(now);
             self.processes = biggest();
+            self.machine = surroundings::machine(&self.v2_mount, self.arc_before_bytes);
         }
         let targets = flights.tails(0).into_iter().map(|tail| TopOf {
             id: tail.id,
@@ -199,7 +216,7 @@ impl Writer {
             memwatch_version: env!("CARGO_PKG_VERSION").to_owned(),
             wall_us: wall.unwrap_or_default().as_micros() as u64,
             at_us,
-            machine,
+            machine: glance.machine(&self.machine),
             targets: targets.collect(),
             processes: self.processes.clone(),
             lost: flights.lost(),
@@ -211,50 +228,60 @@ impl Writer {
     }
 }
 
-/// The machine now, and its stall.
-fn machine() -> (Machine, Option<u64>) {
-    let root = Path::new("/");
-    let read = |path: &str| read_if_there(root, path).ok().flatten();
-    let memory = read("proc/meminfo").and_then(|text| meminfo::parse(&text));
-    let pressure = read("proc/pressure/memory");
-    let psi = pressure.as_deref().and_then(psi::parse);
-    let share = |line: &str| {
-        let text = String::from_utf8_lossy(pressure.as_deref()?).into_owned();
-        let line = text.lines().find_map(|text| text.strip_prefix(line))?;
-        let average = line.split_once("avg10=")?.1.split(' ').next()?;
-        let percent: f64 = average.parse().ok()?;
-        Some((percent * 10.0) as u32)
-    };
-    let arc = zfs::read(root).ok().flatten().map(|arc| ArcState {
-        size_bytes: arc.size_bytes,
-        c_bytes: arc.c_bytes,
-        c_min_bytes: arc.c_min_bytes,
-        c_max_bytes: arc.c_max_bytes,
-        shrank: None,
-    });
-    let machine = Machine {
-        memory_total_bytes: memory.map(|memory| memory.total_bytes),
-        memory_available_bytes: memory.map(|memory| memory.available_bytes),
-        swap_total_bytes: memory.map(|memory| memory.swap_total_bytes),
-        swap_free_bytes: memory.map(|memory| memory.swap_free_bytes),
-        some_permille: share("some "),
-        full_permille: share("full "),
-        arc,
-        ..Machine::default()
-    };
-    (machine, psi.map(|psi| psi.some_us))
+/// What tells whether the machine is under pressure, now.
+#[derive(Clone, Copy, Debug, Default)]
+struct Glance {
+    memory: Option<MemInfo>,
+    arc: Option<ArcStats>,
+    some_us: Option<u64>,
+    some_permille: Option<u32>,
+    full_permille: Option<u32>,
 }
 
-fn is_short(machine: &Machine) -> bool {
-    let (Some(total), Some(available)) =
-        (machine.memory_total_bytes, machine.memory_available_bytes)
-    else {
-        return false;
-    };
-    let in_arc = machine
-        .arc
-        .map_or(0, |arc| arc.size_bytes.saturating_sub(arc.c_min_bytes));
-    available.saturating_add(in_arc) < total / SHORT_PART
+impl Glance {
+    fn now() -> Self {
+        let read = |path: &str| std::fs::read(path).unwrap_or_default();
+        let pressure = read("/proc/pressure/memory");
+        let permille = |permyriad: Option<u32>| permyriad.map(|share| share / 10);
+        Self {
+            memory: meminfo::parse(&read("/proc/meminfo")),
+            arc: surroundings::arc(),
+            some_us: psi::parse(&pressure).map(|psi| psi.some_us),
+            some_permille: permille(psi::some_avg10_permyriad(&pressure)),
+            full_permille: permille(psi::full_avg10_permyriad(&pressure)),
+        }
+    }
+
+    fn is_short(&self) -> bool {
+        let in_arc = self
+            .arc
+            .map_or(0, |arc| arc.size_bytes.saturating_sub(arc.c_min_bytes));
+        self.memory.is_some_and(|memory| {
+            memory.available_bytes.saturating_add(in_arc) < memory.total_bytes / SHORT_PART
+        })
+    }
+
+    /// What takes longer to find out is as it was `before`.
+    fn machine(&self, before: &Machine) -> Machine {
+        let memory = self.memory;
+        let shrank = before.arc.and_then(|arc| arc.shrank);
+        Machine {
+            memory_total_bytes: memory.map(|memory| memory.total_bytes),
+            memory_available_bytes: memory.map(|memory| memory.available_bytes),
+            swap_total_bytes: memory.map(|memory| memory.swap_total_bytes),
+            swap_free_bytes: memory.map(|memory| memory.swap_free_bytes),
+            some_permille: self.some_permille,
+            full_permille: self.full_permille,
+            arc: self.arc.map(|arc| ArcState {
+                size_bytes: arc.size_bytes,
+                c_bytes: arc.c_bytes,
+                c_min_bytes: arc.c_min_bytes,
+                c_max_bytes: arc.c_max_bytes,
+                shrank,
+            }),
+            ..before.clone()
+        }
+    }
 }
 
 /// The biggest processes of the machine, by files that no process can hold up.
@@ -356,16 +383,7 @@ mod tests {
         let black_box = BlackBox::open(state.path(), "now")
             .expect("made")
             .expect("one");
-        let mut writer = Writer {
-            black_box,
-            host: Host::default(),
-            pressed_at: None,
-            written_us: 0,
-            stall: None,
-            processes: Vec::new(),
-            processes_at: None,
-            failed: false,
-        };
+        let mut writer = Writer::new(black_box, Host::default());
         let at = Duration::from_secs;
         assert!(
             !writer.stalls(at(1), Some(1_000_000)),
@@ -378,20 +396,22 @@ mod tests {
 
     #[test]
     fn what_the_arc_gives_back_is_not_missing() {
-        let machine = |available, size| Machine {
-            memory_total_bytes: Some(2000),
-            memory_available_bytes: Some(available),
-            arc: Some(ArcState {
-                size_bytes: size,
+        let glance = |available_bytes, size_bytes| Glance {
+            memory: Some(MemInfo {
+                total_bytes: 2000,
+                available_bytes,
+                ..MemInfo::default()
+            }),
+            arc: Some(ArcStats {
+                size_bytes,
                 c_bytes: 0,
                 c_min_bytes: 10,
                 c_max_bytes: 0,
-                shrank: None,
             }),
-            ..Machine::default()
+            ..Glance::default()
         };
-        assert!(is_short(&machine(90, 10)));
-        assert!(!is_short(&machine(90, 20)));
-        assert!(!is_short(&Machine::default()), "not known");
+        assert!(glance(90, 10).is_short());
+        assert!(!glance(90, 20).is_short());
+        assert!(!Glance::default().is_short(), "not known");
     }
 }

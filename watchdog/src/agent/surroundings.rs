@@ -96,38 +96,7 @@ impl Surroundings {
 
     /// The machine as it is now.
     pub(super) fn machine(&self) -> Machine {
-        let root = Path::new("/");
-        let file = |name: &str| std::fs::read(root.join(name)).ok();
-        let memory = file("proc/meminfo").and_then(|text| meminfo::parse(&text));
-        let pressure = file("proc/pressure/memory").unwrap_or_default();
-        let permille = |share: Option<u32>| share.map(|permyriad| permyriad / 10);
-        let areas = swap::read(root).unwrap_or_default();
-        let settings = machine::settings(root).unwrap_or_default();
-        Machine {
-            memory_total_bytes: memory.map(|memory| memory.total_bytes),
-            memory_available_bytes: memory.map(|memory| memory.available_bytes),
-            swap_total_bytes: memory.map(|memory| memory.swap_total_bytes),
-            swap_free_bytes: memory.map(|memory| memory.swap_free_bytes),
-            swaps: areas
-                .iter()
-                .map(|area| SwapState {
-                    path: Text::of_name(area.path.as_bytes()),
-                    size_bytes: area.size_bytes,
-                    medium: area.medium,
-                })
-                .collect(),
-            mglru: settings.mglru_bits.map(|bits| bits != 0),
-            some_permille: permille(psi::some_avg10_permyriad(&pressure)),
-            full_permille: permille(psi::full_avg10_permyriad(&pressure)),
-            arc: arc().map(|arc| ArcState {
-                size_bytes: arc.size_bytes,
-                c_bytes: arc.c_bytes,
-                c_min_bytes: arc.c_min_bytes,
-                c_max_bytes: arc.c_max_bytes,
-                shrank: self.arc_before_bytes.map(|before| arc.size_bytes < before),
-            }),
-            oomd: Some(words(oomd::glance(root, &self.v2_mount)).into()),
-        }
+        machine(&self.v2_mount, self.arc_before_bytes)
     }
 
     /// memwatch has stepped in: the machine as it is at the first time of a record.
@@ -197,7 +166,44 @@ impl Surroundings {
     }
 }
 
-fn arc() -> Option<zfs::ArcStats> {
+/// The machine as it is now. `arc_before_bytes` is what the ARC held when a pressure began.
+pub(super) fn machine(v2_mount: &Path, arc_before_bytes: Option<u64>) -> Machine {
+    let root = Path::new("/");
+    let file = |name: &str| std::fs::read(root.join(name)).ok();
+    let memory = file("proc/meminfo").and_then(|text| meminfo::parse(&text));
+    let pressure = file("proc/pressure/memory").unwrap_or_default();
+    let permille = |share: Option<u32>| share.map(|permyriad| permyriad / 10);
+    let areas = swap::read(root).unwrap_or_default();
+    let settings = machine::settings(root).unwrap_or_default();
+    Machine {
+        memory_total_bytes: memory.map(|memory| memory.total_bytes),
+        memory_available_bytes: memory.map(|memory| memory.available_bytes),
+        swap_total_bytes: memory.map(|memory| memory.swap_total_bytes),
+        swap_free_bytes: memory.map(|memory| memory.swap_free_bytes),
+        swaps: areas
+            .iter()
+            .map(|area| SwapState {
+                path: Text::of_name(area.path.as_bytes()),
+                size_bytes: area.size_bytes,
+                medium: area.medium,
+            })
+            .collect(),
+        mglru: settings.mglru_bits.map(|bits| bits != 0),
+        some_permille: permille(psi::some_avg10_permyriad(&pressure)),
+        full_permille: permille(psi::full_avg10_permyriad(&pressure)),
+        arc: arc().map(|arc| ArcState {
+            size_bytes: arc.size_bytes,
+            c_bytes: arc.c_bytes,
+            c_min_bytes: arc.c_min_bytes,
+            c_max_bytes: arc.c_max_bytes,
+            shrank: arc_before_bytes.map(|before| arc.size_bytes < before),
+        }),
+        oomd: Some(words(oomd::glance(root, v2_mount)).into()),
+    }
+}
+
+/// The ZFS ARC, where there is one.
+pub(super) fn arc() -> Option<zfs::ArcStats> {
     zfs::read(Path::new("/")).ok().flatten()
 }
 
