@@ -217,7 +217,6 @@ pub(crate) fn grave() -> Record {
     record.interventions.push(second);
     record.losses = Losses {
         ring_drops: 12,
-        kernel_lines: 0,
         untracked_processes: 0,
         missed_looks: 3,
         longest_delay_us: 81_250,
