@@ -2,13 +2,12 @@
 //! slow side, as [`super::run`] is for one command.
 //!
 //! Which targets there are is [`targets`]'s, what is known of one [`kept`]'s, where the configuration's are
-//! found [`scan`]'s, what users ask [`calls`]', where incidents go [`spool`]'s.
+//! found [`scan`]'s, what users ask [`calls`]'. Incidents go where `export::spool` keeps them.
 
 mod calls;
 mod hangs;
 mod kept;
 mod scan;
-mod spool;
 mod targets;
 
 use super::awake::{self, Refused};
@@ -29,6 +28,7 @@ use crate::bpf;
 use crate::causes::with_causes;
 use crate::config;
 use crate::control::Server;
+use crate::export::{Spool, place};
 use crate::host::clock;
 use crate::host::layout::{Hierarchy, Layout};
 use crate::host::notify::{Notifier, watchdog_interval};
@@ -39,7 +39,6 @@ use hangs::Hangs;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use scan::Scan;
-use spool::Spool;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -134,7 +133,8 @@ impl Daemon {
         notifier: Option<Arc<Notifier>>,
     ) -> anyhow::Result<Self> {
         let server = Server::bind(socket)?;
-        let spool = Spool::open().context("cannot keep incidents")?;
+        let state = place::of_a_service()?;
+        let spool = Spool::open(&state, &config.incidents).context("cannot keep incidents")?;
         let way = Way {
             inbox: Arc::new(Inbox::new(TARGETS)),
             channel: Arc::new(Channel::new().context("cannot make the channel between threads")?),

@@ -7,7 +7,7 @@ use super::error::ConfigError;
 use super::file::Reader;
 use super::gather::{Reading, gather};
 use super::pattern::Pattern;
-use super::{Environment, OnPressure, search};
+use super::{Environment, Exporters, Incidents, OnPressure, search};
 use crate::watch::Settings;
 
 /// What `memwatch daemon` was asked for, checked.
@@ -21,6 +21,10 @@ pub struct Daemon {
     pub users: Users,
     /// The numbers of the policy, for all that it guards.
     pub policy: Settings,
+    /// Which incidents are kept.
+    pub incidents: Incidents,
+    /// Who is told of them.
+    pub exporters: Exporters,
 }
 
 /// One `[[watch]]`: some cgroups, and what is done to them under pressure.

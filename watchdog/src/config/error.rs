@@ -8,7 +8,7 @@ use super::file::MAX_BYTES;
 use super::pattern::PatternError;
 use super::resolve::{MIN_LIMIT, Origin};
 use super::search::{NamedBy, SYSTEM_FILE};
-use super::{Quoted, Size, SizeError, Span, SpanError};
+use super::{HeaderError, Quoted, ReceiverError, Size, SizeError, Span, SpanError};
 
 /// Why there is no valid configuration.
 #[derive(Debug, thiserror::Error)]
@@ -145,6 +145,28 @@ pub enum Contradiction {
         /// The key of the one that must be longer, and its value.
         longer: (&'static str, Span),
     },
+    /// Neither the table nor its name says what it speaks.
+    #[error("[export.{name}] has no type; write type = \"otlp\" or type = \"webhook\"")]
+    NoExporterType {
+        /// Of the table.
+        name: String,
+    },
+    /// Nobody to tell.
+    #[error("[export.{name}] names no receiver; write url = \"https://...\"")]
+    NoReceiver {
+        /// Of the table.
+        name: String,
+    },
+    /// A key that means nothing for an exporter of its type.
+    #[error(
+        "{key} is for exporters of type \"otlp\", and [export.{name}] is not one; leave it out"
+    )]
+    NotOfThisType {
+        /// Of the table.
+        name: String,
+        /// The key.
+        key: &'static str,
+    },
     /// Safe mode and its opposite, from one source or with the looser from the stronger source.
     #[error(
         "{} allows more than safe mode does ({cap}); drop {setting} or drop {safe}",
@@ -188,6 +210,9 @@ pub enum Problem {
         /// Its heading.
         table: &'static str,
     },
+    /// A name that cannot be a directory's.
+    #[error("{0} cannot be an exporter's name; write letters, digits, `-` and `_`, at most 64")]
+    ExporterName(Quoted),
     /// Neither a unit nor a cgroup is named.
     #[error(
         "this [[watch]] names nothing; give it units = [\"docker.service\"] or cgroups = [\"/ci/*\"]"
@@ -243,6 +268,12 @@ pub enum ValueError {
         /// The largest right one.
         most: u32,
     },
+    /// Not where a receiver could be.
+    #[error(transparent)]
+    Receiver(#[from] ReceiverError),
+    /// Not a header.
+    #[error(transparent)]
+    Header(#[from] HeaderError),
     /// A path of no characters.
     #[error("an empty path names no file; leave the key out to write none")]
     EmptyPath,

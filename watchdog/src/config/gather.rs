@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::error::ConfigError;
 use super::file::{self, Reader};
 use super::search::{Found, What};
-use super::{Daemon, Layer, keys, resolve};
+use super::{Daemon, Layer, exporters, keys, resolve};
 
 /// What came of reading the files for one purpose.
 #[derive(Debug)]
@@ -72,6 +72,7 @@ impl Gathered {
     ) -> Reading<T> {
         let result = if self.errors.is_empty() {
             resolve::check_policy(&self.daemon.policy)
+                .and_then(|()| exporters::check(&self.daemon.exporters))
                 .map_err(ConfigError::from)
                 .and_then(|()| make(self.layers, self.daemon))
                 .map_err(|error| vec![error])

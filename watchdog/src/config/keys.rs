@@ -9,8 +9,10 @@ use toml::de::{DeTable, DeValue};
 
 use super::daemon::{Oomd, Users, Watch};
 use super::error::{ConfigError, Problem};
+use super::exporters::{Exporter, Exporters, Incidents, is_name};
 use super::kinds::{
-    BOOLEAN, BYTES, CGROUPS, DURATION, PATH, PERMILLE, Refusal, UNITS, count, parsed, type_of, word,
+    BOOLEAN, BYTES, CGROUPS, DURATION, HEADERS, PATH, PERMILLE, Refusal, UNITS, count, parsed,
+    type_of, word,
 };
 use super::nearest::nearest;
 use super::resolve::{Layer, Origin};
@@ -29,9 +31,11 @@ pub(super) struct Key<T> {
 
 /// Keys named like their fields, which hold a value, or `optional`ly one.
 macro_rules! keys {
-    (optional $($name:ident = $example:literal, $kind:expr;)*) => {
+    (@name $name:ident) => { stringify!($name) };
+    (@name $name:ident $key:literal) => { $key };
+    (optional $($name:ident $(called $key:literal)? = $example:literal, $kind:expr;)*) => {
         &[$(Key {
-            name: stringify!($name),
+            name: keys!(@name $name $($key)?),
             example: $example,
             set: |table, value| {
                 table.$name = Some(($kind.read)(value)?);
@@ -115,8 +119,41 @@ pub(super) const USERS: &[Key<Users>] = keys! {
     targets_per_user = "16", count();
 };
 
+/// `[incidents]`.
+pub(super) const INCIDENTS: &[Key<Incidents>] = keys! {
+    of_runs = "true", BOOLEAN;
+    most = "1000", count();
+    most_bytes = "\"256M\"", BYTES;
+};
+
+/// `[export.NAME]`.
+pub(super) const EXPORT: &[Key<Exporter>] = keys! { optional
+    kind called "type" = "\"otlp\"", word();
+    url = "\"https://collector.example:4318\"", parsed();
+    headers = "{ \"X-Scope-OrgID\" = \"builds\" }", HEADERS;
+    headers_file = "\"/etc/memwatch/otlp.headers\"", PATH;
+    ca_file = "\"/etc/memwatch/ca.pem\"", PATH;
+    certificate_file = "\"/etc/memwatch/client.pem\"", PATH;
+    key_file = "\"/etc/memwatch/client.key\"", PATH;
+    timeout = "\"10s\"", DURATION;
+    retry_least = "\"1s\"", DURATION;
+    retry_most = "\"5m\"", DURATION;
+    compression = "\"gzip\"", word();
+    record_most = "\"64K\"", parsed();
+    metrics = "true", BOOLEAN;
+    metrics_every = "\"15s\"", DURATION;
+};
+
 /// The tables.
-const TABLES: [&str; 5] = ["attach", "policy", "watch", "oomd", "users"];
+const TABLES: [&str; 7] = [
+    "attach",
+    "policy",
+    "watch",
+    "oomd",
+    "users",
+    "incidents",
+    "export",
+];
 
 /// Reads one file. What the machine's files alone may say goes straight into `daemon`, over what weaker
 /// files said.
@@ -192,6 +229,8 @@ fn tables(
             "policy" => table(value, "[policy]", POLICY, &mut daemon.policy)?,
             "oomd" => table(value, "[oomd]", OOMD, &mut daemon.oomd)?,
             "users" => table(value, "[users]", USERS, &mut daemon.users)?,
+            "incidents" => table(value, "[incidents]", INCIDENTS, &mut daemon.incidents)?,
+            "export" => exporters(value, &mut daemon.exporters)?,
             "watch" => watches(value, &mut daemon.watch)?,
             other => {
                 let place = String::new();
@@ -230,10 +269,27 @@ fn watches(value: &Spanned<DeValue<'_>>, into: &mut Vec<Watch>) -> Result<(), Lo
     Ok(())
 }
 
+/// Reads each `[export.NAME]`, over what weaker files said of the same name.
+fn exporters(value: &Spanned<DeValue<'_>>, into: &mut Exporters) -> Result<(), Located> {
+    let DeValue::Table(entries) = value.get_ref() else {
+        return Err(not_below_its_heading(value, "[export.NAME]"));
+    };
+    for (written, value) in in_order(entries) {
+        let name = written.get_ref().as_ref();
+        if !is_name(name) {
+            let problem = Problem::ExporterName(Quoted::new(name));
+            return Err((written.span().start, problem));
+        }
+        let exporter = into.entry(name.to_owned()).or_default();
+        table(value, &format!("[export.{name}]"), EXPORT, exporter)?;
+    }
+    Ok(())
+}
+
 /// Reads the keys of one table into `into`.
 fn table<T>(
     value: &Spanned<DeValue<'_>>,
-    heading: &'static str,
+    heading: &str,
     keys: &[Key<T>],
     into: &mut T,
 ) -> Result<(), Located> {
@@ -275,7 +331,7 @@ fn in_order<'t, 'i>(
 }
 
 /// A table that is none, or not the kind of table that it must be.
-fn not_below_its_heading(value: &Spanned<DeValue<'_>>, heading: &'static str) -> Located {
+fn not_below_its_heading(value: &Spanned<DeValue<'_>>, heading: &str) -> Located {
     let name = heading.trim_matches(['[', ']']);
     let found = type_of(value.get_ref());
     let problem = Problem::Syntax(format!(
@@ -305,6 +361,8 @@ fn home_of(key: &str) -> Option<&'static str> {
         ("[[watch]]", has(WATCH, key)),
         ("[oomd]", has(OOMD, key)),
         ("[users]", has(USERS, key)),
+        ("[incidents]", has(INCIDENTS, key)),
+        ("[export.NAME]", has(EXPORT, key)),
     ]
     .into_iter()
     .find_map(|(heading, has)| has.then_some(heading))

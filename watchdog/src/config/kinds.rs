@@ -10,7 +10,7 @@ use toml::de::DeValue;
 
 use super::error::ValueError;
 use super::pattern::{Pattern, PatternError};
-use super::{Quoted, Size, Span};
+use super::{Headers, Quoted, Size, Span};
 
 /// How values of a type are read and shown.
 pub(super) struct Kind<T> {
@@ -140,6 +140,29 @@ pub(super) const PATH: Kind<PathBuf> = Kind {
         _ => Err(Refusal::Type),
     },
     show: |path| format!("{path:?}"),
+};
+
+pub(super) const HEADERS: Kind<Headers> = Kind {
+    read: |value| {
+        let DeValue::Table(entries) = value else {
+            return Err(Refusal::Type);
+        };
+        let mut headers = Headers::default();
+        for (name, value) in entries {
+            let DeValue::String(value) = value.get_ref() else {
+                return Err(Refusal::Type);
+            };
+            headers.add(name.get_ref(), value)?;
+        }
+        Ok(headers)
+    },
+    show: |headers| {
+        let shown = headers.0.iter();
+        let shown: Vec<String> = shown
+            .map(|(name, value)| format!("{name:?} = {value:?}"))
+            .collect();
+        format!("{{ {} }}", shown.join(", "))
+    },
 };
 
 pub(super) const UNITS: Kind<Vec<Pattern>> = Kind {

@@ -10,6 +10,7 @@
 
 mod daemon;
 mod error;
+mod exporters;
 mod file;
 mod gather;
 mod keys;
@@ -33,6 +34,10 @@ use serde::{Deserialize, Serialize};
 
 pub use daemon::{Daemon, Oomd, Users, Watch};
 pub use error::{ConfigError, Contradiction, Mistrust, Problem, Setting, ValueError};
+pub use exporters::{
+    Compression, Exporter, ExporterType, Exporters, HeaderError, Headers, Incidents, Receiver,
+    ReceiverError,
+};
 pub use gather::Reading;
 pub use pattern::{Pattern, PatternError};
 pub use resolve::{Layer, Origin, SAFE_MEMORY_MAX, SAFE_TEST_TIMEOUT, SAFE_TIMEOUT};
@@ -52,6 +57,10 @@ pub struct Config {
     pub attach: Attach,
     /// The numbers of the policy.
     pub policy: Settings,
+    /// Which incidents are kept.
+    pub incidents: Incidents,
+    /// Who is told of them.
+    pub exporters: Exporters,
 }
 
 /// How to run and guard one target.
@@ -212,8 +221,12 @@ impl Config {
         gather(search, Reader::TheUser).finish(|mut layers, daemon| {
             layers.push(flags.layer.clone());
             let attach = resolve::attach(&layers, flags.verbosity)?;
-            let policy = daemon.policy;
-            Ok(Self { attach, policy })
+            Ok(Self {
+                attach,
+                policy: daemon.policy,
+                incidents: daemon.incidents,
+                exporters: daemon.exporters,
+            })
         })
     }
 }

@@ -2,27 +2,39 @@
 
 use super::keys::{self, show};
 use super::resolve::{Layer, Origin};
-use super::{Attach, Config, Daemon, OrNone, Size, Span};
+use super::{Attach, Config, Daemon, Exporters, Incidents, OrNone, Size, Span};
 
 impl Config {
-    /// `[attach]` and `[policy]` as TOML.
+    /// `[attach]`, `[policy]`, `[incidents]` and every `[export.NAME]` as TOML.
     pub fn as_toml(&self) -> String {
         let attach = show("[attach]", keys::ATTACH, &Layer::from(&self.attach));
         let policy = show("[policy]", keys::POLICY, &self.policy);
-        format!("{attach}\n{policy}")
+        let kept = kept(&self.incidents, &self.exporters);
+        format!("{attach}\n{policy}\n{kept}")
     }
 }
 
 impl Daemon {
-    /// Every `[[watch]]`, `[oomd]`, `[users]` and `[policy]` as TOML.
+    /// Every `[[watch]]`, `[oomd]`, `[users]`, `[policy]`, `[incidents]` and every `[export.NAME]` as TOML.
     pub fn as_toml(&self) -> String {
         let watches = self.watch.iter();
         let watches = watches.map(|watch| show("[[watch]]", keys::WATCH, watch) + "\n");
         let oomd = show("[oomd]", keys::OOMD, &self.oomd);
         let users = show("[users]", keys::USERS, &self.users);
         let policy = show("[policy]", keys::POLICY, &self.policy);
-        format!("{}{oomd}\n{users}\n{policy}", watches.collect::<String>())
+        let watches: String = watches.collect();
+        let kept = kept(&self.incidents, &self.exporters);
+        format!("{watches}{oomd}\n{users}\n{policy}\n{kept}")
     }
+}
+
+fn kept(incidents: &Incidents, exporters: &Exporters) -> String {
+    let mut text = show("[incidents]", keys::INCIDENTS, incidents);
+    for (name, exporter) in exporters {
+        text.push('\n');
+        text.push_str(&show(&format!("[export.{name}]"), keys::EXPORT, exporter));
+    }
+    text
 }
 
 /// The layer that says all of it. Verbosity has no key.

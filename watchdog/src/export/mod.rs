@@ -1,9 +1,24 @@
-//! What others read a run by: one format per file, each made from the record alone. Pure, apart from
-//! [`github`]'s appending to a file that GitHub names. Who writes what where is `agent`'s; memwatch's own two
-//! faces, the record's JSON and the terminal, are `incident`'s.
+//! How others learn of a run. What they read it by is one format per file, each made from the record alone:
+//! [`ctrf`], [`github`], [`junit`]. What happened is kept on the disk ([`spool`], below [`place`]) and waits there
+//! ([`queue`]) until each [`exporter`] has told of it: [`otlp`], [`webhook`]. Who runs them, and writes what where,
+//! is `agent`'s; memwatch's own two faces, the record's JSON and the terminal, are `incident`'s.
 
+pub mod backoff;
 pub mod ctrf;
+pub mod exporter;
 pub mod github;
+mod http;
 pub mod junit;
 mod node;
+pub mod otlp;
+pub mod place;
+pub mod queue;
 pub mod refusal;
+pub mod spool;
+pub mod webhook;
+mod words;
+
+pub use exporter::{Delivered, Exporter};
+pub use http::SetupError;
+pub use queue::Queue;
+pub use spool::{Kept, Spool};

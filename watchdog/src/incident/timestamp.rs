@@ -27,6 +27,20 @@ impl From<SystemTime> for Timestamp {
     }
 }
 
+impl Timestamp {
+    /// Microseconds since 1970, for formats that count; `None` if somebody wrote something else into the file.
+    #[must_use]
+    pub fn unix_us(&self) -> Option<i64> {
+        let text = self.0.as_str();
+        let part = |range: std::ops::Range<usize>| text.get(range)?.parse::<i64>().ok();
+        let day = unix_day(part(0..4)?, part(5..7)?, part(8..10)?);
+        let seconds =
+            day * SECONDS_PER_DAY + part(11..13)? * 3600 + part(14..16)? * 60 + part(17..19)?;
+        let us = seconds * 1_000_000 + part(20..26)?;
+        (rfc3339(us) == text).then_some(us)
+    }
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -65,6 +79,17 @@ fn civil(unix_day: i64) -> (i64, i64, i64) {
     )
 }
 
+/// The inverse of [`civil`].
+fn unix_day(year: i64, month: i64, day: i64) -> i64 {
+    const DAYS_FROM_MARCH_OF_YEAR_0: i64 = 719_468;
+    let year = year - i64::from(month <= 2);
+    let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let march_month = (month + 9) % 12;
+    let of_year = (153 * march_month + 2) / 5 + day - 1;
+    let days = of_era * 365 + of_era / 4 - of_era / 100 + of_year;
+    era * 146_097 + days - DAYS_FROM_MARCH_OF_YEAR_0
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -82,7 +107,17 @@ mod tests {
             (4_107_542_400, "2100-03-01T00:00:00.000250Z"),
         ] {
             let time = UNIX_EPOCH + Duration::from_secs(seconds) + Duration::from_micros(250);
-            assert_eq!(Timestamp::from(time).to_string(), shown);
+            let shown_time = Timestamp::from(time);
+            assert_eq!(shown_time.to_string(), shown);
+            assert_eq!(shown_time.unix_us(), Some(seconds as i64 * 1_000_000 + 250));
+        }
+        for other in [
+            "",
+            "yesterday",
+            "2024-02-30T23:59:59.000250Z",
+            "2024-02-29T23:59:59Z",
+        ] {
+            assert_eq!(Timestamp(other.into()).unix_us(), None, "{other}");
         }
     }
 
@@ -105,6 +140,7 @@ mod tests {
                 assert!(next == (year, month + 1, 1) || next == (year + 1, 1, 1) && month == 12);
             }
             (year, month, day) = next;
+            assert_eq!(unix_day(year, month, day), n);
         }
         assert_eq!((year, month, day), (2370, 1, 1));
     }

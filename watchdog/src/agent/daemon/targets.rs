@@ -4,7 +4,6 @@
 use super::Means;
 use super::kept::{Detached, Kept, Order, Owner};
 use super::scan::Found;
-use super::spool::Spool;
 use crate::act::{Mode, Outcome};
 use crate::agent::blackbox::Keeper;
 use crate::agent::channel::{Notice, TargetId};
@@ -20,6 +19,7 @@ use crate::agent::watched::{Heard, Watched};
 use crate::bpf;
 use crate::control::protocol::RunningTest;
 use crate::control::{Events, Peer, Refusal, status};
+use crate::export::Spool;
 use crate::host::cgroup::{CgroupError, Limits, Target};
 use crate::host::clock;
 use crate::incident::{self, FeatureLost, Kind, Record};
@@ -392,8 +392,10 @@ impl Targets {
     pub(super) fn keep(&self, record: Record, helpers: &Helpers) {
         let spool = self.spool.clone();
         helpers.start(move || match spool.keep(&record) {
-            Ok(0) => {}
-            Ok(evicted) => tracing::warn!("{evicted} old incidents were removed for a new one"),
+            Ok(kept) => kept
+                .lines()
+                .iter()
+                .for_each(|line| tracing::warn!("{line}")),
             Err(error) => tracing::error!("an incident is lost: {error}"),
         });
     }

@@ -1,0 +1,337 @@
+//! Incidents on disk: one file each, whole or not there, for their owner's eyes alone; and with each, for every
+//! exporter that is to tell of it, a second name of the same file ([`super::queue`]'s), which is there before the
+//! incident is, so that no crash can part them.
+//!
+//! Bounded by number and by bytes: the oldest go, and what nobody was told of yet is counted as lost. All of it
+//! waits for the disk. What stands in a file is `incident`'s.
+
+use super::queue::{self, Queue};
+use crate::config::Incidents;
+use crate::host::file_error::FileError;
+use crate::incident::Record;
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
+use nix::sys::stat::Mode;
+use nix::unistd::linkat;
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use uuid::Uuid;
+
+/// The directory, below that of memwatch's state.
+#[derive(Clone, Debug)]
+pub struct Spool {
+    state: PathBuf,
+    bounds: Incidents,
+}
+
+/// What went for an incident that was kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// Incidents that were removed.
+    pub evicted: usize,
+    /// How many of them an exporter had not told of yet.
+    pub undelivered: BTreeMap<String, usize>,
+    /// Exporters that will not tell of the new one, and why.
+    pub unqueued: Vec<String>,
+}
+
+impl Spool {
+    /// Makes what is not there of it.
+    ///
+    /// # Errors
+    /// It cannot be made, or not be made its owner's alone.
+    pub fn open(state: &Path, bounds: &Incidents) -> Result<Self, FileError> {
+        let spool = Self {
+            state: state.to_owned(),
+            bounds: bounds.clone(),
+        };
+        make_private(&spool.dir())?;
+        Ok(spool)
+    }
+
+    /// Where the incidents are.
+    #[must_use]
+    pub fn dir(&self) -> PathBuf {
+        self.state.join("incidents")
+    }
+
+    /// Keeps so many from now on.
+    pub fn bound(&mut self, bounds: &Incidents) {
+        self.bounds = bounds.clone();
+    }
+
+    /// Keeps an incident, and gives it to each exporter that has a queue. Returns when the disk has it.
+    ///
+    /// # Errors
+    /// It did not get there.
+    pub fn keep(&self, record: &Record) -> Result<Kept, FileError> {
+        let dir = self.dir();
+        // Names begin with the time (UUID version 7), so that they sort by it.
+        let name = file_name(record.id);
+        let path = dir.join(&name);
+        let file = Whole::write(&dir, &record.to_json()).map_err(FileError::at("write", &path))?;
+        let mut kept = Kept::default();
+        for queue in queue::names(&self.state) {
+            let place = Queue::of(&self.state, &queue).dir();
+            let link = place.join(&name);
+            if let Err(error) = file.link(&link).and_then(|()| sync(&place)) {
+                kept.unqueued.push(format!("{queue}: {error}"));
+            }
+        }
+        file.link(&path)
+            .and_then(|()| sync(&dir))
+            .map_err(FileError::at("keep", &path))?;
+        self.evict(&mut kept);
+        Ok(kept)
+    }
+
+    /// The ids of those that are kept, oldest first.
+    #[must_use]
+    pub fn ids(&self) -> Vec<Uuid> {
+        ids(&self.dir())
+    }
+
+    fn evict(&self, kept: &mut Kept) {
+        let dir = self.dir();
+        // One at a time; who comes second need not.
+        let Ok(lock) = File::open(&dir) else { return };
+        if lock.try_lock().is_err() {
+            return;
+        }
+        let ids = self.ids();
+        let sizes: Vec<u64> = ids
+            .iter()
+            .map(|id| fs::symlink_metadata(dir.join(file_name(*id))).map_or(0, |file| file.size()))
+            .collect();
+        let (mut left, mut bytes) = (ids.len(), sizes.iter().sum::<u64>());
+        for (id, size) in ids.iter().zip(sizes) {
+            // The newest stays, however large it is.
+            let is_too_much = left > self.bounds.most as usize || bytes > self.bounds.most_bytes;
+            if !is_too_much || left == 1 {
+                break;
+            }
+            for queue in queue::names(&self.state) {
+                if Queue::of(&self.state, &queue).lose(*id) {
+                    *kept.undelivered.entry(queue).or_default() += 1;
+                }
+            }
+            if fs::remove_file(dir.join(file_name(*id))).is_ok() {
+                kept.evicted += 1;
+            }
+            left -= 1;
+            bytes -= size;
+        }
+    }
+}
+
+impl Kept {
+    /// What is to be said about it, a line each.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        if self.evicted > 0 {
+            lines.push(format!(
+                "{} old incidents were removed for a new one",
+                self.evicted
+            ));
+        }
+        for (exporter, count) in &self.undelivered {
+            lines.push(format!(
+                "{count} incidents are lost to the exporter {exporter}: they were removed before it could deliver them"
+            ));
+        }
+        for lost in &self.unqueued {
+            lines.push(format!(
+                "an incident is kept, but lost to the exporter {lost}"
+            ));
+        }
+        lines
+    }
+}
+
+/// What an incident is called in every directory that has it.
+pub(super) fn file_name(id: Uuid) -> String {
+    format!("{id}.json")
+}
+
+/// The ids of the incidents in a directory, oldest first. What is called otherwise is none of memwatch's.
+pub(super) fn ids(dir: &Path) -> Vec<Uuid> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut ids: Vec<Uuid> = entries
+        .filter_map(|entry| {
+            let name = entry.file_name();
+            let id = Uuid::parse_str(name.to_str()?.strip_suffix(".json")?).ok()?;
+            // Not another spelling of it, which would be another file.
+            (file_name(id) == *name.to_str()?).then_some(id)
+        })
+        .collect();
+    ids.sort_unstable();
+    ids
+}
+
+/// Makes a directory that is its owner's alone.
+pub(super) fn make_private(dir: &Path) -> Result<(), FileError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(FileError::at("make", dir))?;
+    let about = fs::metadata(dir).map_err(FileError::at("look at", dir))?;
+    if about.permissions().mode() & 0o777 != 0o700 {
+        fs::set_permissions(dir, Permissions::from_mode(0o700))
+            .map_err(FileError::at("close to others", dir))?;
+    }
+    Ok(())
+}
+
+/// The names in a directory are on the disk, too.
+fn sync(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// A file that is on the disk and has no name yet, or a passing one where the file system has no nameless files
+/// (open(2)).
+struct Whole {
+    file: File,
+    passing: Option<PathBuf>,
+}
+
+impl Whole {
+    fn write(dir: &Path, content: &[u8]) -> io::Result<Self> {
+        let mode = Mode::from_bits_truncate(0o600);
+        let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+        let mut whole = match openat(AT_FDCWD, dir, flags | OFlag::O_TMPFILE, mode) {
+            Err(Errno::EOPNOTSUPP) => {
+                let passing = dir.join(format!(".{}.tmp", Uuid::now_v7()));
+                let flags = flags | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
+                Self {
+                    file: openat(AT_FDCWD, &passing, flags, mode)?.into(),
+                    passing: Some(passing),
+                }
+            }
+            file => Self {
+                file: file?.into(),
+                passing: None,
+            },
+        };
+        whole.file.write_all(content)?;
+        whole.file.sync_all()?;
+        Ok(whole)
+    }
+
+    /// Gives it a name, one of several.
+    fn link(&self, name: &Path) -> io::Result<()> {
+        match &self.passing {
+            Some(passing) => fs::hard_link(passing, name),
+            None => {
+                // This is how open(2) names a nameless file without a capability.
+                let file = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+                let follow = AtFlags::AT_SYMLINK_FOLLOW;
+                Ok(linkat(AT_FDCWD, file.as_str(), AT_FDCWD, name, follow)?)
+            }
+        }
+    }
+}
+
+impl Drop for Whole {
+    fn drop(&mut self) {
+        if let Some(passing) = &self.passing {
+            // If this fails a small file stays, and there is nobody to tell.
+            let _ = fs::remove_file(passing);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::incident::Verdict;
+    use std::time::SystemTime;
+
+    fn record() -> Record {
+        let now = SystemTime::now();
+        Record::new(now, now, 0, Verdict::Ongoing)
+    }
+
+    fn spool(most: u32, most_bytes: u64) -> (tempfile::TempDir, Spool) {
+        let root = tempfile::tempdir().expect("a directory");
+        let bounds = Incidents {
+            most,
+            most_bytes,
+            ..Incidents::default()
+        };
+        let spool = Spool::open(&root.path().join("state"), &bounds).expect("made");
+        (root, spool)
+    }
+
+    #[test]
+    fn the_oldest_go_and_the_directory_is_closed_to_others() {
+        let (_root, spool) = spool(3, 1 << 30);
+        let dir = spool.dir();
+        let mode = fs::metadata(&dir).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        fs::write(dir.join("notes.txt"), "not ours").expect("room");
+        let ids: Vec<Uuid> = (0..4)
+            .map(|_| {
+                let record = record();
+                spool.keep(&record).expect("room");
+                record.id
+            })
+            .collect();
+        assert_eq!(spool.ids(), ids[1..], "the oldest is gone");
+        assert!(dir.join("notes.txt").exists());
+        let path = dir.join(file_name(ids[3]));
+        let mode = fs::metadata(&path).expect("kept").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let kept = Record::from_json(&fs::read(path).expect("kept")).expect("whole");
+        assert_eq!(kept.id, ids[3]);
+    }
+
+    #[test]
+    fn bytes_are_bounded_too_but_the_newest_stays() {
+        let (_root, spool) = spool(1000, 1);
+        for _ in 0..3 {
+            let record = record();
+            spool.keep(&record).expect("room");
+            assert_eq!(spool.ids(), [record.id]);
+        }
+    }
+
+    #[test]
+    fn each_queue_has_it_and_what_is_evicted_undelivered_is_counted_as_lost() {
+        let (_root, spool) = spool(2, 1 << 30);
+        let [told, untold] = ["told", "untold"].map(|name| Queue::of(&spool.state, name));
+        told.make().expect("made");
+        untold.make().expect("made");
+        let first = record();
+        spool.keep(&first).expect("room");
+        assert_eq!(told.waiting(), [first.id]);
+        assert_eq!(untold.read(first.id).expect("there"), first);
+        told.delivered(first.id).expect("there");
+        spool.keep(&record()).expect("room");
+        let kept = spool.keep(&record()).expect("room");
+        assert_eq!(kept.evicted, 1);
+        assert_eq!(kept.undelivered, BTreeMap::from([("untold".into(), 1)]));
+        assert_eq!((told.lost(), untold.lost()), (0, 1));
+        assert_eq!(untold.waiting().len(), 2);
+        assert_eq!(
+            kept.lines()[1],
+            "1 incidents are lost to the exporter untold: they were removed before it could deliver them"
+        );
+    }
+
+    #[test]
+    fn a_directory_that_is_gone_is_an_error_that_says_which() {
+        let (_root, spool) = spool(2, 1 << 30);
+        fs::remove_dir(spool.dir()).expect("empty");
+        let error = spool.keep(&record()).expect_err("gone").to_string();
+        assert!(
+            error.contains("incidents/") && error.contains("No such file"),
+            "{error}"
+        );
+    }
+}
