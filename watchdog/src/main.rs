@@ -32,6 +32,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Daemon(args) => cli::daemon::run(args, cli.common.config.clone()),
         Command::Config(args) => cli::config::run(args, cli.common.config.clone()),
         Command::Status(args) => cli::status::run(args),
+        Command::Export(args) => cli::export::run(args, cli.common.config.clone()),
         Command::Tests(args) => cli::tests::run(args, &cli.common),
     }
 }

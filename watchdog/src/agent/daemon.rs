@@ -9,6 +9,7 @@ mod hangs;
 mod kept;
 mod scan;
 mod targets;
+mod told;
 
 use super::awake::{self, Refused};
 use super::blackbox::Keeper;
@@ -22,7 +23,7 @@ use super::members::{self, Members};
 use super::starting::open_files;
 use super::surroundings::Surroundings;
 use super::takeover::{self, Policies, Takeover};
-use super::{blocked, guarded};
+use super::{blocked, exporting, guarded};
 use crate::act::{self, Mode};
 use crate::bpf;
 use crate::causes::with_causes;
@@ -47,6 +48,7 @@ use std::time::{Duration, SystemTime};
 use targets::Targets;
 use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
+use told::Told;
 
 /// The most targets at a time: as many as the BPF programs have rows.
 const TARGETS: usize = memwatch_ebpf::MAX_TARGETS as usize;
@@ -105,12 +107,15 @@ struct Means {
 
 struct Daemon {
     named: Option<PathBuf>,
+    /// Where incidents are kept.
+    state: PathBuf,
     config: config::Daemon,
     notifier: Option<Arc<Notifier>>,
     means: Means,
     server: Server,
     targets: Targets,
     scan: Scan,
+    told: Told,
     stall: MachineStall,
     hangs: Hangs,
     /// `None` where the configuration leaves systemd-oomd alone.
@@ -135,6 +140,7 @@ impl Daemon {
         let server = Server::bind(socket)?;
         let state = place::of_a_service()?;
         let spool = Spool::open(&state, &config.incidents).context("cannot keep incidents")?;
+        exporting::prepare(&state, &config.exporters).context("cannot keep incidents")?;
         let way = Way {
             inbox: Arc::new(Inbox::new(TARGETS)),
             channel: Arc::new(Channel::new().context("cannot make the channel between threads")?),
@@ -172,6 +178,7 @@ impl Daemon {
         Ok(Self {
             named,
             targets,
+            state,
             config,
             notifier,
             means: Means {
@@ -183,6 +190,7 @@ impl Daemon {
             },
             server,
             scan: Scan::default(),
+            told: Told::default(),
             stall: MachineStall::default(),
             hangs: Hangs::default(),
             oomd,
@@ -309,6 +317,7 @@ impl Daemon {
             self.targets.keep(record, &self.means.helpers);
         }
         self.stall.look(now);
+        self.told.look(&self.state, now, &self.means.helpers);
         self.look_after_oomd();
         if self.scan.is_due(now) {
             self.look_for_targets();
@@ -337,13 +346,17 @@ impl Daemon {
     /// Reads the configuration again. One that is wrong, or cannot be read in time, changes nothing.
     fn reload(&mut self) {
         self.tell_manager(Notifier::reloading);
-        let named = self.named.clone();
-        let read = self
-            .means
-            .helpers
-            .ask(PATIENCE, move || config::Daemon::load(named.as_deref()));
+        let (named, state) = (self.named.clone(), self.state.clone());
+        let read = self.means.helpers.ask(PATIENCE, move || {
+            let config = config::Daemon::load(named.as_deref())?;
+            if let Err(error) = exporting::prepare(&state, &config.exporters) {
+                tracing::error!("{}", with_causes(&error));
+            }
+            Ok::<_, config::ConfigError>(config)
+        });
         match read {
             Some(Ok(config)) => {
+                self.targets.bound(&config.incidents);
                 let is_other = config.policy != self.config.policy;
                 if is_other {
                     self.targets.begin_anew(config.policy, &self.means);

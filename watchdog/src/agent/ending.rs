@@ -4,6 +4,7 @@
 use super::adopt;
 use super::blocked;
 use super::identity;
+use super::keeping;
 use super::orphans;
 use super::papers::Papers;
 use super::run::{Ended, Run, Running, Subject};
@@ -90,7 +91,15 @@ impl Run {
             &unwritten.unwrap_or_default(),
             &self.terminal,
         );
+        // What the daemon did it has kept already.
+        let kept = (!self.watched.kept_by_daemon).then(|| {
+            let orders = (&self.orders.incidents, &self.orders.exporters);
+            keeping::keep(&record, orders, &self.helpers, &self.terminal)
+        });
         self.terminal.summary(&record, self.orders.line.as_deref());
+        if let Some(kept) = kept.flatten() {
+            kept.deliver(&self.terminal);
+        }
         Ok(record
             .exit_code
             .and_then(|code| u8::try_from(code).ok())

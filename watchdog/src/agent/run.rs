@@ -34,7 +34,7 @@ use super::testing::Testing;
 use super::watched::Watched;
 use crate::act::Mode;
 use crate::blackbox;
-use crate::config::Attach;
+use crate::config::{Attach, Exporters, Incidents};
 use crate::host::cgroup::Shelter;
 use crate::host::clock;
 use crate::host::layout::Layout;
@@ -74,6 +74,10 @@ pub struct Orders {
     pub settings: Settings,
     /// Whether the record may carry arguments.
     pub with_arguments: bool,
+    /// Whether what happens is kept.
+    pub incidents: Incidents,
+    /// Who is told of it.
+    pub exporters: Exporters,
     /// Where to record looks.
     pub record: Option<PathBuf>,
     /// Where to write the tests as CTRF.

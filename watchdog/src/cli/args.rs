@@ -10,6 +10,7 @@ use clap_complete::engine::ArgValueCompleter;
 use super::config::ConfigArgs;
 use super::daemon::{self, DaemonArgs};
 use super::doctor::{self, DoctorArgs};
+use super::export::{self, ExportArgs};
 use super::guard::{self, GuardArgs};
 use super::record::{self, RecordArgs};
 use super::replay::{self, ReplayArgs};
@@ -88,6 +89,9 @@ pub enum Command {
     /// Say how the daemon and what it guards are
     #[command(long_about = status::ABOUT, after_long_help = status::ABOUT_MORE)]
     Status(StatusArgs),
+    /// Tell others of incidents, and see whether that works
+    #[command(long_about = export::ABOUT, after_long_help = export::ABOUT_MORE)]
+    Export(ExportArgs),
     /// What concerns a project's tests: which are slow or got worse, and which are not run under memwatch
     #[command(long_about = project_tests::ABOUT)]
     Tests(Box<TestsArgs>),
@@ -272,6 +276,7 @@ impl Cli {
             | Command::Config(_)
             | Command::Daemon(_)
             | Command::Status(_)
+            | Command::Export(_)
             | Command::Tests(_) => Layer::default(),
         };
         Flags {

@@ -32,6 +32,8 @@ pub fn run(args: &AttachArgs, config: Config) -> u8 {
         line,
         attach: config.attach,
         settings: config.policy,
+        incidents: config.incidents,
+        exporters: config.exporters,
         with_arguments: args.with_arguments,
         record: args.record.clone(),
         ctrf: args.ctrf.clone(),

@@ -1,6 +1,6 @@
 //! How others learn of a run. What they read it by is one format per file, each made from the record alone:
 //! [`ctrf`], [`github`], [`junit`]. What happened is kept on the disk ([`spool`], below [`place`]) and waits there
-//! ([`queue`]) until each [`exporter`] has told of it: [`otlp`], [`webhook`]. Who runs them, and writes what where,
+//! ([`queue`]) until each [`exporter`] has told of it: [`otlp`], [`webhook`]; how they do stands in [`standing`]. Who runs them, and writes what where,
 //! is `agent`'s; memwatch's own two faces, the record's JSON and the terminal, are `incident`'s.
 
 pub mod backoff;
@@ -15,6 +15,7 @@ pub mod place;
 pub mod queue;
 pub mod refusal;
 pub mod spool;
+pub mod standing;
 pub mod webhook;
 mod words;
 

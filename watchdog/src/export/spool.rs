@@ -95,6 +95,12 @@ impl Spool {
         ids(&self.dir())
     }
 
+    /// How many are kept below this state.
+    #[must_use]
+    pub fn count(state: &Path) -> usize {
+        ids(&state.join("incidents")).len()
+    }
+
     fn evict(&self, kept: &mut Kept) {
         let dir = self.dir();
         // One at a time; who comes second need not.

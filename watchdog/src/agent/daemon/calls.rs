@@ -179,7 +179,7 @@ impl Daemon {
             },
             targets,
             oomd: self.oomd_status(),
-            exporters: Vec::new(),
+            exporters: self.told.exporters(),
             losses,
             features_lost,
         }

@@ -17,6 +17,7 @@ use crate::agent::terminal;
 use crate::agent::testing::OnBoard;
 use crate::agent::watched::{Heard, Watched};
 use crate::bpf;
+use crate::config::Incidents;
 use crate::control::protocol::RunningTest;
 use crate::control::{Events, Peer, Refusal, status};
 use crate::export::Spool;
@@ -131,6 +132,11 @@ impl Targets {
         kept.hand_over(means)?;
         self.kept.insert(id, Box::new(kept));
         Ok(())
+    }
+
+    /// Keeps so many incidents from now on.
+    pub(super) fn bound(&mut self, incidents: &Incidents) {
+        self.spool.bound(incidents);
     }
 
     /// Whether it is guarded.

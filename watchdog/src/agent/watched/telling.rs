@@ -17,6 +17,7 @@ impl Watched {
     pub(in crate::agent) fn take_in(&mut self, mut told: Record, to_the_end: bool) {
         let told_began = clock::now().saturating_sub(Duration::from_micros(told.duration_us));
         told.begin_earlier(told_began.saturating_sub(self.began.0));
+        let is_kept = told.gravest() != Kind::Run;
         // Who outlives the end of the whole target does not go free, whoever has ordered it.
         if let Some(last) = told.interventions.last()
             && last.scope == Some(Scope::Target)
@@ -34,6 +35,7 @@ impl Watched {
                 None => self.flight_of_daemon = Some(flight),
             }
         }
+        self.kept_by_daemon = to_the_end && is_kept;
         self.told_by_daemon = to_the_end.then_some(told);
     }
 
