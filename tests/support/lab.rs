@@ -78,6 +78,7 @@ impl Lab {
         command
             .current_dir(self.scratch.path())
             .env("MEMWATCH_CONFIG", self.file("no.toml"))
+            .env("MEMWATCH_STATE", self.file("state"))
             .env("SHELL", "/bin/sh")
             .env("NO_COLOR", "1")
             .stdin(Stdio::null());

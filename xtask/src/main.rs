@@ -2,6 +2,7 @@
 
 mod bench;
 mod bpf;
+mod collectors;
 mod demo;
 mod dist;
 mod machine;

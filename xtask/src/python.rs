@@ -77,6 +77,11 @@ impl Python {
         Ok(Self { bin })
     }
 
+    /// Where it is.
+    pub(crate) fn home(&self) -> &Path {
+        self.bin.parent().unwrap_or(&self.bin)
+    }
+
     /// A program of the environment: `python`, `pytest`.
     pub(crate) fn program(&self, name: &str) -> PathBuf {
         self.bin.join(name)

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
+use crate::collectors;
 use crate::machine;
 use crate::pytests;
 use crate::python::Python;
@@ -70,8 +71,8 @@ pub(crate) fn print_environment() -> Result<()> {
     Ok(())
 }
 
-/// Where tests on the real kernel find the workloads and the Pythons.
-fn environment() -> Result<[(&'static str, PathBuf); 3]> {
+/// Where tests on the real kernel find the workloads, the Pythons and the receivers of incidents.
+fn environment() -> Result<[(&'static str, PathBuf); 4]> {
     let python = Python::with_packages(&[
         "pytest",
         "pytest-xdist",
@@ -82,6 +83,7 @@ fn environment() -> Result<[(&'static str, PathBuf); 3]> {
     Ok([
         ("MEMWATCH_TEST_PYTHON", python.program("python")),
         ("MEMWATCH_TEST_PYTESTS", pytests::make()?),
+        ("MEMWATCH_TEST_COLLECTORS", collectors::make()?),
         (
             "MEMWATCH_TEST_WORKLOAD",
             target_dir().join("debug/examples/workload"),

@@ -13,6 +13,8 @@ mod scenario;
 mod table;
 mod verdict;
 
+pub(crate) use apt::Archive;
+
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use super::output;
 
 /// The archive as this machine reaches it.
-pub(super) struct Archive {
+pub(crate) struct Archive {
     mirror: String,
     /// This machine's release: `bookworm`.
     codename: String,
@@ -23,7 +23,7 @@ impl Archive {
     ///
     /// # Errors
     /// If this is no Debian, or its apt has no source for its own release.
-    pub(super) fn of_this_machine(dir: PathBuf) -> Result<Self> {
+    pub(crate) fn of_this_machine(dir: PathBuf) -> Result<Self> {
         let about = fs::read_to_string("/etc/os-release").context("/etc/os-release")?;
         let field = |name: &str| about.lines().find_map(|line| line.strip_prefix(name));
         ensure!(
@@ -49,7 +49,7 @@ impl Archive {
     }
 
     /// The line of a `sources.list` for a suite.
-    pub(super) fn source(&self, suite: &str) -> String {
+    pub(crate) fn source(&self, suite: &str) -> String {
         let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
         format!("deb [signed-by={keyring}] {} {suite} main", self.mirror)
     }
@@ -58,7 +58,7 @@ impl Archive {
     ///
     /// # Errors
     /// If apt-get fails.
-    pub(super) fn install(&self, packages: &[&str]) -> Result<()> {
+    pub(crate) fn install(&self, packages: &[&str]) -> Result<()> {
         let backports = format!("{}-backports", self.codename);
         let updates = format!("{}-updates", self.codename);
         let suites = self.suites(&[&self.codename, &updates, &backports])?;
@@ -74,7 +74,7 @@ impl Archive {
     ///
     /// # Errors
     /// If apt-get fails.
-    pub(super) fn suites(&self, names: &[&str]) -> Result<Suites> {
+    pub(crate) fn suites(&self, names: &[&str]) -> Result<Suites> {
         let dir = self.dir.join(names.join("+"));
         fs::create_dir_all(dir.join("lists/partial"))?;
         fs::create_dir_all(dir.join("cache/archives/partial"))?;
@@ -87,7 +87,7 @@ impl Archive {
 }
 
 /// Some suites whose lists are here.
-pub(super) struct Suites {
+pub(crate) struct Suites {
     dir: PathBuf,
 }
 
@@ -97,7 +97,7 @@ impl Suites {
     ///
     /// # Errors
     /// If there is no such package, or it does not come.
-    pub(super) fn unpack(
+    pub(crate) fn unpack(
         &self,
         package: &str,
         wanted: impl Fn(&str) -> bool,

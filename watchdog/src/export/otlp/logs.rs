@@ -75,7 +75,7 @@ fn body(record: &Record) -> String {
 }
 
 /// Parts that say too much to be attributes; in the JSON they are all.
-const LEFT_OUT: [&str; 8] = [
+const LEFT_OUT: [&str; 9] = [
     "id",
     "kind",
     "host",
@@ -84,6 +84,7 @@ const LEFT_OUT: [&str; 8] = [
     "machine",
     "kernel_log",
     "settings",
+    "memwatch_version",
 ];
 
 fn attributes(record: &Record, record_most_bytes: u64) -> Vec<KeyValue> {

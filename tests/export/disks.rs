@@ -1,0 +1,126 @@
+//! Disks that are full, read-only or broken, and files that are not what they should be: what is lost is said, and
+//! nothing else changes.
+
+use std::{fs, path::Path, process::Command};
+
+use super::desk::Desk;
+use super::receiver::{Receiver, TAKE};
+
+/// A disk of this test's own: in memory, with so many bytes.
+struct Disk<'a>(&'a Path);
+
+impl<'a> Disk<'a> {
+    fn mount(at: &'a Path, options: &str) -> Self {
+        fs::create_dir_all(at).expect("room");
+        mount(&["-t", "tmpfs", "-o", options, "memwatch-test"], at);
+        Self(at)
+    }
+}
+
+impl Drop for Disk<'_> {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount").arg("-l").arg(self.0).status();
+        assert!(unmounted.expect("umount").success());
+    }
+}
+
+fn mount(arguments: &[&str], at: &Path) {
+    let mounted = Command::new("mount").args(arguments).arg(at).status();
+    assert!(mounted.expect("mount").success());
+}
+
+fn hook(receiver: &Receiver) -> String {
+    format!(
+        "[export.hook]\ntype = 'webhook'\nurl = '{}'\n",
+        receiver.url()
+    )
+}
+
+#[test]
+fn a_full_disk_is_said_and_what_is_on_it_is_delivered() {
+    let receiver = Receiver::new(|_| TAKE);
+    let desk = Desk::new(&hook(&receiver));
+    let _disk = Disk::mount(desk.state(), "size=256k");
+    let queue = desk.queue("hook");
+    let spool = desk.spool();
+    let mut kept = 0;
+    let error = loop {
+        match spool.keep(&super::desk::incident()) {
+            Ok(_) => kept += 1,
+            Err(error) => break error.to_string(),
+        }
+    };
+    assert!(error.contains("No space left on device"), "{error}");
+    assert!(kept > 0);
+    assert_eq!(queue.waiting().len(), kept, "a torn one is in no queue");
+    let (code, text) = desk.exported(&["run", "--once"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert_eq!(receiver.taken().len(), kept);
+    assert!(queue.waiting().is_empty());
+}
+
+#[test]
+fn from_a_disk_that_is_read_only_everything_is_delivered_once_by_each_process() {
+    let receiver = Receiver::new(|_| TAKE);
+    let desk = Desk::new(&hook(&receiver));
+    let _disk = Disk::mount(desk.state(), "size=4m");
+    let queue = desk.queue("hook");
+    let ids = [desk.keep().id, desk.keep().id];
+    // Whoever delivers needs its lock.
+    fs::write(desk.state().join("delivering"), "").expect("room");
+    let delivering = desk.deliver();
+    super::lab::wait_until("both", || queue.waiting().is_empty());
+    delivering.kill();
+    desk.keep();
+    mount(&["-o", "remount,ro"], desk.state());
+    let error = desk.spool().keep(&super::desk::incident());
+    let error = error.expect_err("read-only").to_string();
+    assert!(error.contains("Read-only file system"), "{error}");
+    let (code, text) = desk.exported(&["run", "--once"]);
+    assert_eq!(code, Some(125), "{text}");
+    assert!(text.contains("Read-only file system"), "{text}");
+    assert!(ids.iter().all(|id| receiver.taken()[&id.to_string()] == 1));
+    mount(&["-o", "remount,rw"], desk.state());
+    assert_eq!(desk.exported(&["run", "--once"]).0, Some(0));
+    assert_eq!(receiver.taken().len(), 3);
+}
+
+#[test]
+fn what_is_no_incident_is_put_aside_and_said_and_the_others_are_delivered() {
+    let receiver = Receiver::new(|_| TAKE);
+    let desk = Desk::new(&hook(&receiver));
+    let queue = desk.queue("hook");
+    let (torn, empty, whole) = (desk.keep(), desk.keep(), desk.keep());
+    let path = |id| queue.dir().join(format!("{id}.json"));
+    let bytes = fs::read(path(torn.id)).expect("kept");
+    fs::write(path(torn.id), &bytes[..bytes.len() / 2]).expect("room");
+    fs::write(path(empty.id), "").expect("room");
+    let zeros = uuid_of("01a21d3a-0c2c-729c-8a17-156cce8ef946");
+    fs::write(queue.dir().join(&zeros), vec![0; 4096]).expect("room");
+    let link = uuid_of("01a21d3a-0c2c-729c-8a17-156cce8ef947");
+    std::os::unix::fs::symlink("/etc/passwd", queue.dir().join(&link)).expect("room");
+    let newer = uuid_of("01a21d3a-0c2c-729c-8a17-156cce8ef948");
+    let later =
+        String::from_utf8_lossy(&bytes).replace("\"schema_version\": 1", "\"schema_version\": 99");
+    fs::write(queue.dir().join(&newer), later).expect("room");
+    for other in ["notes.txt", ".01a21d3a.tmp", "not-a-uuid.json"] {
+        fs::write(queue.dir().join(other), "x").expect("room");
+    }
+    let (code, text) = desk.exported(&["run", "--once"]);
+    assert_eq!(code, Some(0), "{text}");
+    let taken: Vec<String> = receiver.taken().into_keys().collect();
+    assert_eq!(taken, [whole.id.to_string()]);
+    assert_eq!(queue.refused(), 5);
+    for part in [
+        "not an incident record",
+        "it is no regular file",
+        "the record has schema version 99",
+    ] {
+        assert!(text.contains(part), "no `{part}` in: {text}");
+    }
+    assert!(queue.dir().join("notes.txt").exists(), "none of ours");
+}
+
+fn uuid_of(id: &str) -> String {
+    format!("{id}.json")
+}
