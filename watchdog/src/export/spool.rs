@@ -50,6 +50,7 @@ impl Spool {
             bounds: bounds.clone(),
         };
         make_private(&spool.dir())?;
+        spool.finish_others();
         Ok(spool)
     }
 
@@ -71,22 +72,53 @@ impl Spool {
     pub fn keep(&self, record: &Record) -> Result<Kept, FileError> {
         let dir = self.dir();
         // Names begin with the time (UUID version 7), so that they sort by it.
-        let name = file_name(record.id);
-        let path = dir.join(&name);
-        let file = Whole::write(&dir, &record.to_json()).map_err(FileError::at("write", &path))?;
+        let path = dir.join(file_name(record.id));
+        let passing = dir.join(passing_name(record.id));
+        let error = FileError::at("write", &path);
+        write_whole(&dir, &passing, &record.to_json()).map_err(error)?;
         let mut kept = Kept::default();
+        self.hand_out(record.id, &mut kept)?;
+        self.evict(&mut kept);
+        Ok(kept)
+    }
+
+    /// Gives what is whole under its passing name to each queue, and then its name. The name comes last: what has
+    /// one has been handed out, and a queue may be rid of it again before that.
+    fn hand_out(&self, id: Uuid, kept: &mut Kept) -> Result<(), FileError> {
+        let dir = self.dir();
+        let (path, passing) = (dir.join(file_name(id)), dir.join(passing_name(id)));
         for queue in queue::names(&self.state) {
             let place = Queue::of(&self.state, &queue).dir();
-            let link = place.join(&name);
-            if let Err(error) = file.link(&link).and_then(|()| sync(&place)) {
+            let linked = fs::hard_link(&passing, place.join(file_name(id)));
+            let linked = match linked {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+                linked => linked.and_then(|()| sync(&place)),
+            };
+            if let Err(error) = linked {
                 kept.unqueued.push(format!("{queue}: {error}"));
             }
         }
-        file.link(&path)
-            .and_then(|()| sync(&dir))
-            .map_err(FileError::at("keep", &path))?;
-        self.evict(&mut kept);
-        Ok(kept)
+        match fs::rename(&passing, &path).and_then(|()| sync(&dir)) {
+            // Somebody took it for a dead one's, and was as far.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && path.exists() => Ok(()),
+            named => named.map_err(FileError::at("keep", &path)),
+        }
+    }
+
+    /// Hands out what a memwatch that died had still to. It may be that it lives and is at it: then a queue may
+    /// have it twice, one after the other, which is harmless.
+    fn finish_others(&self) {
+        let entries = fs::read_dir(self.dir()).into_iter().flatten().flatten();
+        let ids = entries.filter_map(|entry| {
+            let name = entry.file_name();
+            let name = name.to_str()?.strip_prefix('.')?.strip_suffix(".new")?;
+            Uuid::parse_str(name).ok()
+        });
+        for id in ids {
+            if let Err(error) = self.hand_out(id, &mut Kept::default()) {
+                tracing::warn!("{error}");
+            }
+        }
     }
 
     /// The ids of those that are kept, oldest first.
@@ -164,6 +196,11 @@ pub(super) fn file_name(id: Uuid) -> String {
     format!("{id}.json")
 }
 
+/// What it is called while it is handed out.
+fn passing_name(id: Uuid) -> String {
+    format!(".{id}.new")
+}
+
 /// The ids of the incidents in a directory, oldest first. What is called otherwise is none of memwatch's.
 pub(super) fn ids(dir: &Path) -> Vec<Uuid> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
@@ -199,57 +236,29 @@ fn sync(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// A file that is on the disk and has no name yet, or a passing one where the file system has no nameless files
-/// (open(2)).
-struct Whole {
-    file: File,
-    passing: Option<PathBuf>,
-}
-
-impl Whole {
-    fn write(dir: &Path, content: &[u8]) -> io::Result<Self> {
-        let mode = Mode::from_bits_truncate(0o600);
-        let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-        let mut whole = match openat(AT_FDCWD, dir, flags | OFlag::O_TMPFILE, mode) {
-            Err(Errno::EOPNOTSUPP) => {
-                let passing = dir.join(format!(".{}.tmp", Uuid::now_v7()));
-                let flags = flags | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
-                Self {
-                    file: openat(AT_FDCWD, &passing, flags, mode)?.into(),
-                    passing: Some(passing),
-                }
-            }
-            file => Self {
-                file: file?.into(),
-                passing: None,
-            },
-        };
-        whole.file.write_all(content)?;
-        whole.file.sync_all()?;
-        Ok(whole)
-    }
-
-    /// Gives it a name, one of several.
-    fn link(&self, name: &Path) -> io::Result<()> {
-        match &self.passing {
-            Some(passing) => fs::hard_link(passing, name),
-            None => {
-                // This is how open(2) names a nameless file without a capability.
-                let file = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-                let follow = AtFlags::AT_SYMLINK_FOLLOW;
-                Ok(linkat(AT_FDCWD, file.as_str(), AT_FDCWD, name, follow)?)
-            }
+/// Puts a file whole onto the disk under its passing name: without a name until then, or, where the file system has
+/// no nameless files (open(2)), under yet another one.
+fn write_whole(dir: &Path, passing: &Path, content: &[u8]) -> io::Result<()> {
+    let mode = Mode::from_bits_truncate(0o600);
+    let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+    match openat(AT_FDCWD, dir, flags | OFlag::O_TMPFILE, mode) {
+        Err(Errno::EOPNOTSUPP) => {
+            let mut file = tempfile::NamedTempFile::new_in(dir)?;
+            file.write_all(content)?;
+            file.as_file().sync_all()?;
+            file.persist(passing).map_err(|error| error.error)?;
+        }
+        file => {
+            let mut file = File::from(file?);
+            file.write_all(content)?;
+            file.sync_all()?;
+            // This is how open(2) names a nameless file without a capability.
+            let nameless = format!("/proc/self/fd/{}", file.as_raw_fd());
+            let follow = AtFlags::AT_SYMLINK_FOLLOW;
+            linkat(AT_FDCWD, nameless.as_str(), AT_FDCWD, passing, follow)?;
         }
     }
-}
-
-impl Drop for Whole {
-    fn drop(&mut self) {
-        if let Some(passing) = &self.passing {
-            // If this fails a small file stays, and there is nobody to tell.
-            let _ = fs::remove_file(passing);
-        }
-    }
+    sync(dir)
 }
 
 #[cfg(test)]
@@ -328,6 +337,25 @@ mod tests {
             kept.lines()[1],
             "1 incidents are lost to the exporter untold: they were removed before it could deliver them"
         );
+    }
+
+    #[test]
+    fn what_a_dead_one_had_not_handed_out_is_handed_out() {
+        let (_root, spool) = spool(9, 1 << 30);
+        let queue = Queue::of(&spool.state, "x");
+        queue.make().expect("made");
+        let record = record();
+        let passing = spool.dir().join(passing_name(record.id));
+        write_whole(&spool.dir(), &passing, &record.to_json()).expect("room");
+        assert!(spool.ids().is_empty());
+        let spool = Spool::open(&spool.state, &spool.bounds).expect("there");
+        assert_eq!(
+            (spool.ids(), queue.waiting()),
+            (vec![record.id], vec![record.id])
+        );
+        assert!(!passing.exists());
+        // Whose work it was finds it done.
+        assert!(spool.hand_out(record.id, &mut Kept::default()).is_ok());
     }
 
     #[test]
