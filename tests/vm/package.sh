@@ -46,10 +46,43 @@ expect 'what the service lacks that attach has' \
     "$(jq -r '[.features_lost[]?.feature | split(" (")[0]] | join(", ")' status.json)" "$(without)"
 
 expect 'what systemd finds wrong with its units' \
-    "$(systemd-analyze verify --man=no /usr/lib/systemd/system/memwatch.{service,slice} 2>&1)" ''
+    "$(systemd-analyze verify --man=no /usr/lib/systemd/system/memwatch{.service,.slice,-export.service} 2>&1)" ''
 systemd-analyze security --no-pager $unit
 systemd-analyze security --no-pager --threshold=40 $unit >security.txt
 expect 'an exposure of 4.0 at most' $? 0
+
+# Incidents are told of by a process of its own, which has the network and none of root's rights.
+exporting=memwatch-export.service
+expect 'the service that tells of incidents' "$(systemctl is-active $exporting)" active
+expect 'what it may do' "$(grep CapEff "/proc/$(of_unit MainPID $exporting)/status" | cut -f2)" 0000000000000000
+systemd-analyze security --no-pager --threshold=20 $exporting >security.txt
+expect 'an exposure of 2.0 at most' $? 0
+# Python stands in for a receiver: what is shown is that the sandbox lets an incident through.
+cat >/run/receiver.py <<'PYTHON'
+import http.server
+class Receiver(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        open('/run/received', 'ab').write(self.rfile.read(int(self.headers['content-length'])) + b'\n')
+        self.send_response(204)
+        self.end_headers()
+http.server.HTTPServer(('127.0.0.1', 8321), Receiver).serve_forever()
+PYTHON
+python3 /run/receiver.py 2>/dev/null &
+receiver=$!
+mkdir -p /etc/memwatch/memwatch.toml.d
+printf '[export.hook]\ntype = "webhook"\nurl = "http://127.0.0.1:8321/"\n' >/etc/memwatch/memwatch.toml.d/20.toml
+systemctl reload $unit $exporting
+queued() { [ -d /var/lib/memwatch/queue/hook ]; }
+expect 'a queue' "$(wait_until 10 queued && echo there)" there
+$memwatch attach --timeout 1s -- sleep 60
+expect 'a run that is over its time' $? 124
+received() { grep -qs '"type":"memwatch.incident.timeout"' /run/received; }
+expect 'the incident at the receiver' "$(wait_until 20 received && echo there)" there
+listed() { $memwatch status --json | jq -r '.exporters[].state' | grep -q 'up to date'; }
+expect 'the exporter in the status' "$(wait_until 20 listed && echo listed)" listed
+kill $receiver
+rm -r /etc/memwatch/memwatch.toml.d
+systemctl reload $unit $exporting
 
 for page in memwatch memwatch-attach memwatch-config-check memwatch-doctor; do
     expect "manual of $page" "$(files /usr/share/man/man1/$page.1)" /usr/share/man/man1/$page.1

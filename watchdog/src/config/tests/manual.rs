@@ -27,6 +27,8 @@ fn every_key_is_in_the_manual_and_its_example_is_right() {
             // A watch must name something.
             let named = match heading {
                 "[[watch]]" if *name != "units" => "units = [\"x.slice\"]\n",
+                // An exporter must speak something.
+                "[export.NAME]" if *name != "type" => "type = \"otlp\"\n",
                 _ => "",
             };
             let text = format!("{heading}\n{name} = {example}\n{named}");
@@ -51,6 +53,8 @@ fn every_key_is_in_the_manual_and_its_example_is_right() {
     check("[[watch]]", keys::WATCH);
     check("[oomd]", keys::OOMD);
     check("[users]", keys::USERS);
+    check("[incidents]", keys::INCIDENTS);
+    check("[export.NAME]", keys::EXPORT);
 }
 
 #[test]
@@ -62,8 +66,8 @@ fn the_example_shows_the_defaults() {
     };
     let defaults = read("");
     assert_eq!(read(EXAMPLE), defaults);
-    // Prose has a space after the `#`, a key or a table has not. `report` and what is watched have no
-    // default and show a value.
+    // Prose has a space after the `#`, a key or a table has not. `report`, what is watched and who is told have
+    // no default and show a value.
     let uncomment = |line: &str| match line.strip_prefix('#') {
         Some(key) if key.starts_with(|c: char| c.is_alphabetic() || c == '[') => format!("{key}\n"),
         _ => format!("{line}\n"),
@@ -71,6 +75,16 @@ fn the_example_shows_the_defaults() {
     let shown: String = EXAMPLE.lines().map(uncomment).collect();
     let (mut config, mut daemon) = read(&shown);
     config.attach.report = None;
+    let told = config.exporters.remove("collector").expect("one example");
+    assert_eq!(daemon.exporters.remove("collector").as_ref(), Some(&told));
+    assert_eq!(told.retry(), Exporter::default().retry());
+    assert_eq!(told.timeout, Some(Exporter::TIMEOUT));
+    assert_eq!(told.metrics_every(), Exporter::default().metrics_every());
+    assert_eq!(
+        told.record_most_bytes(),
+        Exporter::default().record_most_bytes()
+    );
+    assert_eq!(told.compression, Some(Compression::default()));
     let [mut watch] = <[_; 1]>::try_from(daemon.watch).expect("one example");
     assert!(!watch.units.is_empty() && !watch.cgroups.is_empty());
     watch.units.clear();

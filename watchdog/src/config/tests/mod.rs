@@ -3,6 +3,7 @@
 //! documents to the code.
 
 mod daemon;
+mod exporters;
 mod file;
 mod manual;
 mod safe;
