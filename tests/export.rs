@@ -16,5 +16,7 @@ mod disks;
 mod lab;
 #[path = "export/receiver.rs"]
 mod receiver;
+#[path = "export/secured.rs"]
+mod secured;
 #[path = "export/testing.rs"]
 mod testing;

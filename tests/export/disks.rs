@@ -124,3 +124,76 @@ fn what_is_no_incident_is_put_aside_and_said_and_the_others_are_delivered() {
 fn uuid_of(id: &str) -> String {
     format!("{id}.json")
 }
+
+/// A disk whose end is gone: a loop device over a file that was cut short answers EIO for what is not there.
+struct Broken<'a> {
+    at: &'a Path,
+    device: String,
+    file: std::path::PathBuf,
+}
+
+impl<'a> Broken<'a> {
+    fn mount(desk: &'a Desk) -> Self {
+        let file = desk.file("disk");
+        let image = fs::File::create(&file).expect("room");
+        image.set_len(16 << 20).expect("room");
+        run(Command::new("mkfs.ext4")
+            .args(["-q", "-F", "-O", "^has_journal"])
+            .arg(&file));
+        let device = run(Command::new("losetup")
+            .args(["--find", "--show"])
+            .arg(&file));
+        fs::create_dir_all(desk.state()).expect("room");
+        mount(&["-o", "errors=continue", device.trim()], desk.state());
+        Self {
+            at: desk.state(),
+            device: device.trim().to_owned(),
+            file,
+        }
+    }
+
+    /// From here on the disk has nothing but its beginning.
+    fn break_it(&self) {
+        run(&mut Command::new("sync"));
+        let image = fs::File::options().write(true).open(&self.file);
+        image.expect("there").set_len(64 << 10).expect("cut");
+    }
+}
+
+impl Drop for Broken<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.at).status();
+        let _ = Command::new("losetup")
+            .arg("--detach")
+            .arg(&self.device)
+            .status();
+    }
+}
+
+fn run(command: &mut Command) -> String {
+    let output = command.output().expect("it runs");
+    assert!(output.status.success(), "{command:?}: {output:?}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+#[test]
+fn a_disk_that_breaks_is_said() {
+    let receiver = Receiver::new(|_| TAKE);
+    let desk = Desk::new(&hook(&receiver));
+    let disk = Broken::mount(&desk);
+    let queue = desk.queue("hook");
+    desk.keep();
+    assert_eq!(desk.exported(&["run", "--once"]).0, Some(0));
+    assert_eq!(receiver.taken().len(), 1);
+    let spool = desk.spool();
+    disk.break_it();
+    let error = spool
+        .keep(&super::desk::incident())
+        .expect_err("broken")
+        .to_string();
+    assert!(error.contains("Input/output error"), "{error}");
+    assert!(
+        queue.waiting().is_empty(),
+        "what is not on the disk is told to nobody"
+    );
+}

@@ -111,7 +111,7 @@ impl Drop for Receiver {
 fn serve(stream: TcpStream, heard: &Mutex<Vec<(Request, Reply)>>, answer: &Answer) {
     let mut reader = BufReader::new(stream.try_clone().expect("descriptors"));
     let mut stream = stream;
-    while let Some(request) = read(&mut reader) {
+    while let Some(request) = read_request(&mut reader) {
         let reply = answer(&request);
         let all = heard.lock();
         all.unwrap_or_else(PoisonError::into_inner)
@@ -140,7 +140,8 @@ fn serve(stream: TcpStream, heard: &Mutex<Vec<(Request, Reply)>>, answer: &Answe
     }
 }
 
-fn read(reader: &mut impl BufRead) -> Option<Request> {
+/// A whole request.
+pub(crate) fn read_request(reader: &mut impl BufRead) -> Option<Request> {
     let mut head = String::new();
     loop {
         let mut line = String::new();
