@@ -16,7 +16,13 @@ mod disks;
 mod lab;
 #[path = "export/receiver.rs"]
 mod receiver;
+#[path = "support/refuse.rs"]
+mod refuse;
 #[path = "export/secured.rs"]
 mod secured;
+#[path = "daemon/service.rs"]
+mod service;
 #[path = "export/testing.rs"]
 mod testing;
+#[path = "support/users.rs"]
+mod users;

@@ -61,6 +61,8 @@ fn a_users_leak_is_killed_by_the_daemon_and_told_as_if_by_ones_own() {
             "{told:#}"
         );
     }
+    let own = home.lab.file("state/incidents");
+    assert!(!own.exists(), "the daemon has it: nobody keeps it twice");
     assert!(service.targets().is_empty());
     service.stop();
 }

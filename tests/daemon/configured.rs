@@ -1,8 +1,12 @@
 //! What the configuration names.
 
 use std::process::{Child, Stdio};
+use std::time::SystemTime;
 
+use memwatch::config::Incidents;
 use memwatch::control::status::GuardedBy;
+use memwatch::export::Spool;
+use memwatch::incident::{Record, Verdict};
 
 use super::lab::{Lab, MEMWATCH, Pair, wait_for, wait_until};
 use super::service::Service;
@@ -106,4 +110,25 @@ fn the_daemon_after_one_that_died_takes_its_targets_over_from_the_guard_of_the_d
     assert_eq!(lines.len(), 1, "{list}");
     assert!(lines[0].ends_with("armed, its memwatch lives"), "{list}");
     second.stop();
+}
+
+#[test]
+fn how_exporters_do_is_in_the_status() {
+    let config = "[export.hook]\ntype = 'webhook'\nurl = 'http://127.0.0.1:1/'\n";
+    let service = Service::start(config);
+    let told = |state: &str| {
+        let status = service.status();
+        let told = status["exporters"][0].clone();
+        told["name"] == "hook"
+            && told["state"]
+                .as_str()
+                .is_some_and(|said| said.starts_with(state))
+    };
+    wait_until("a queue", || told("up to date"));
+    let spool = Spool::open(&service.state(), &Incidents::default()).expect("its own");
+    let now = SystemTime::now();
+    let record = Record::new(now, now, 0, Verdict::Ongoing);
+    spool.keep(&record).expect("room");
+    wait_until("what waits", || told("1 wait"));
+    service.stop();
 }

@@ -1,5 +1,7 @@
 //! The daemon in cgroups and a state directory of its own, and users with cgroups of theirs.
 
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
 use std::{
     fs::{self, Permissions},
     os::unix::{
@@ -93,6 +95,11 @@ impl Service {
         command.arg(self.socket());
         let said = command.output().expect("it runs").stdout;
         serde_json::from_slice(&said).expect("JSON")
+    }
+
+    /// Where it keeps incidents.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.lab.file("state")
     }
 
     /// The incidents that it has kept.

@@ -1,11 +1,18 @@
 //! `memwatch attach` keeps what happened, tells of it if that is quick, and does all else as ever.
 
-use std::fs;
+use std::{
+    fs::{self, Permissions},
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt, chown},
+        process::CommandExt,
+    },
+};
 
 use serde_json::Value;
 
-use super::lab::{Lab, Ran};
+use super::lab::{Lab, MEMWATCH, Ran};
 use super::receiver::{Receiver, Reply, TAKE};
+use super::users::NOBODY;
 
 /// A run that is over its time, which is the quickest of incidents.
 fn timed_out(lab: &Lab, config: &str) -> Ran {
@@ -83,4 +90,36 @@ fn where_nothing_can_be_kept_that_is_said_and_the_run_is_as_ever() {
         "{}",
         ran.err
     );
+}
+
+#[test]
+fn a_users_incidents_are_the_users_own() {
+    let lab = Lab::new();
+    let home = lab.file("home");
+    fs::create_dir(&home).expect("room");
+    chown(&home, Some(NOBODY), Some(NOBODY)).expect("root");
+    for dir in [lab.file(""), home.clone()] {
+        fs::set_permissions(dir, Permissions::from_mode(0o755)).expect("ours");
+    }
+    let mut command = lab.command(MEMWATCH);
+    command
+        .args([
+            "attach",
+            "--daemon=never",
+            "--timeout",
+            "300ms",
+            "--",
+            "sleep",
+            "60",
+        ])
+        .env_remove("MEMWATCH_STATE")
+        .env_remove("XDG_STATE_HOME")
+        .env("HOME", &home)
+        .uid(NOBODY)
+        .gid(NOBODY);
+    lab.run(command).expect(124);
+    let dir = home.join(".local/state/memwatch/incidents");
+    let about = fs::metadata(&dir).expect("kept");
+    assert_eq!((about.uid(), about.mode() & 0o777), (NOBODY, 0o700));
+    assert_eq!(fs::read_dir(dir).expect("ours").count(), 1);
 }

@@ -10,8 +10,9 @@ use std::{
 use serde_json::Value;
 
 use super::desk::{Desk, incident};
-use super::lab::{wait_for, wait_until};
+use super::lab::{Lab, Pair, wait_for, wait_until};
 use super::receiver::{get, nobodys_port};
+use super::service::Service;
 
 fn program(name: &str) -> Command {
     let home = env::var("MEMWATCH_TEST_COLLECTORS");
@@ -114,12 +115,7 @@ fn rotel_has_every_field_of_an_incident() {
     assert!(fields > 12, "{fields}");
 }
 
-#[test]
-fn victoriametrics_has_every_figure() {
-    let port = nobodys_port();
-    let desk = Desk::new(&format!(
-        "[export.otlp]\nurl = 'http://127.0.0.1:{port}/opentelemetry'\nmetrics_every = '200ms'\n"
-    ));
+fn victoria(desk: &Desk, port: u16) -> Running {
     let mut victoria = program("victoria-metrics");
     victoria
         .arg(format!("-storageDataPath={}", desk.file("data").display()))
@@ -128,30 +124,43 @@ fn victoriametrics_has_every_figure() {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    let _victoria = Running(victoria.spawn().expect("VictoriaMetrics"));
+    let running = Running(victoria.spawn().expect("VictoriaMetrics"));
     wait_for("VictoriaMetrics", || get(port, "/health"));
+    running
+}
+
+/// Each metric's labels and last value, by name.
+fn figures(port: u16) -> BTreeMap<String, (Value, f64)> {
+    let _ = get(port, "/internal/force_flush");
+    let lines = get(
+        port,
+        "/api/v1/export?match[]=%7B__name__%3D~%22memwatch.*%22%7D",
+    );
+    let lines = lines.unwrap_or_default();
+    let series = lines
+        .lines()
+        .map(|line| -> Value { serde_json::from_str(line).expect("JSON") });
+    let series = series.filter_map(|series| {
+        let name = series["metric"]["__name__"].as_str()?.to_owned();
+        let last = series["values"].as_array()?.last()?.as_f64()?;
+        Some((name, (series["metric"].clone(), last)))
+    });
+    series.collect()
+}
+
+#[test]
+fn victoriametrics_has_every_figure() {
+    let port = nobodys_port();
+    let desk = Desk::new(&format!(
+        "[export.otlp]\nurl = 'http://127.0.0.1:{port}/opentelemetry'\nmetrics_every = '200ms'\n"
+    ));
+    let _victoria = victoria(&desk, port);
     // Nobody takes incidents there: two wait.
     let queue = desk.queue("otlp");
     desk.keep();
     desk.keep();
     let _delivering = desk.deliver();
-    let export = || -> BTreeMap<String, (Value, f64)> {
-        let _ = get(port, "/internal/force_flush");
-        let lines = get(
-            port,
-            "/api/v1/export?match[]=%7B__name__%3D~%22memwatch.*%22%7D",
-        );
-        let lines = lines.unwrap_or_default();
-        let series = lines
-            .lines()
-            .map(|line| -> Value { serde_json::from_str(line).expect("JSON") });
-        let series = series.filter_map(|series| {
-            let name = series["metric"]["__name__"].as_str()?.to_owned();
-            let last = series["values"].as_array()?.last()?.as_f64()?;
-            Some((name, (series["metric"].clone(), last)))
-        });
-        series.collect()
-    };
+    let export = || figures(port);
     let found = wait_for("figures", || {
         let found = export();
         found
@@ -169,4 +178,78 @@ fn victoriametrics_has_every_figure() {
     wait_until("its figure", || {
         export()["memwatch.exporter.refused"].1 == 2.0
     });
+}
+
+#[test]
+fn victoriametrics_has_what_the_daemon_says() {
+    let port = nobodys_port();
+    let (service, _sleeper, path) = guarding(&format!(
+        "[export.otlp]\nurl = 'http://127.0.0.1:{port}/opentelemetry'\nmetrics_every = '200ms'\n"
+    ));
+    let desk = Desk::new(&format!(
+        "[export.otlp]\nurl = 'http://127.0.0.1:{port}/opentelemetry'\nmetrics_every = '200ms'\n"
+    ));
+    let _victoria = victoria(&desk, port);
+    let mut run = desk.export(&["run", "--socket"]);
+    let run = run.arg(service.socket()).stderr(Stdio::null()).spawn();
+    let _run = Running(run.expect("it runs"));
+    let found = wait_for("figures", || {
+        let found = figures(port);
+        found.contains_key("memwatch.losses").then_some(found)
+    });
+    assert_eq!(found["memwatch.daemon.up"].1, 1.0);
+    let status = service.status();
+    let machine = &status["machine"];
+    assert_eq!(
+        Some(found["memwatch.machine.memory.total"].1),
+        machine["total_bytes"].as_f64()
+    );
+    let target = &status["targets"][0];
+    for (name, field) in [
+        ("memwatch.target.memory.limit", "limit_bytes"),
+        ("memwatch.target.memory.usage", "current_bytes"),
+        ("memwatch.target.processes", "processes"),
+        ("memwatch.target.interventions", "interventions"),
+    ] {
+        // A sleeper's do not change.
+        let Some(value) = target[field].as_f64() else {
+            continue;
+        };
+        let (labels, last) = &found[name];
+        assert_eq!(*last, value, "{name}");
+        assert_eq!(labels["cgroup"], path.as_str());
+    }
+    assert_eq!(found["memwatch.targets"].1, 1.0);
+    service.stop();
+}
+
+/// The daemon over a cgroup with a sleeper in it.
+fn guarding(config: &str) -> (Service, Sleeper, String) {
+    let lab = Lab::new();
+    let cgroup = lab.pair.below("watched", "64M");
+    let name = lab.pair.v2.file_name().expect("a name").to_string_lossy();
+    let watching = format!("{config}[[watch]]\ncgroups = [\"/**/{name}/watched\"]\n");
+    let mut sleep = Command::new("sleep");
+    cgroup.confine(&mut sleep);
+    let sleep = sleep
+        .arg("600")
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("sleep");
+    let path = cgroup.v2.display().to_string();
+    let sleeper = Sleeper {
+        _running: Running(sleep),
+        _cgroup: cgroup,
+        _lab: lab,
+    };
+    let service = Service::start(&watching);
+    wait_until("the target", || service.targets().len() == 1);
+    (service, sleeper, path)
+}
+
+/// Ends before its cgroup does.
+struct Sleeper {
+    _running: Running,
+    _cgroup: Pair,
+    _lab: Lab,
 }

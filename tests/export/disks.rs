@@ -1,10 +1,12 @@
 //! Disks that are full, read-only or broken, and files that are not what they should be: what is lost is said, and
 //! nothing else changes.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, os::unix::process::CommandExt, path::Path, process::Command};
 
 use super::desk::Desk;
+use super::lab::Lab;
 use super::receiver::{Receiver, TAKE};
+use super::refuse::refuse;
 
 /// A disk of this test's own: in memory, with so many bytes.
 struct Disk<'a>(&'a Path);
@@ -125,75 +127,33 @@ fn uuid_of(id: &str) -> String {
     format!("{id}.json")
 }
 
-/// A disk whose end is gone: a loop device over a file that was cut short answers EIO for what is not there.
-struct Broken<'a> {
-    at: &'a Path,
-    device: String,
-    file: std::path::PathBuf,
-}
-
-impl<'a> Broken<'a> {
-    fn mount(desk: &'a Desk) -> Self {
-        let file = desk.file("disk");
-        let image = fs::File::create(&file).expect("room");
-        image.set_len(16 << 20).expect("room");
-        run(Command::new("mkfs.ext4")
-            .args(["-q", "-F", "-O", "^has_journal"])
-            .arg(&file));
-        let device = run(Command::new("losetup")
-            .args(["--find", "--show"])
-            .arg(&file));
-        fs::create_dir_all(desk.state()).expect("room");
-        mount(&["-o", "errors=continue", device.trim()], desk.state());
-        Self {
-            at: desk.state(),
-            device: device.trim().to_owned(),
-            file,
-        }
-    }
-
-    /// From here on the disk has nothing but its beginning.
-    fn break_it(&self) {
-        run(&mut Command::new("sync"));
-        let image = fs::File::options().write(true).open(&self.file);
-        image.expect("there").set_len(64 << 10).expect("cut");
-    }
-}
-
-impl Drop for Broken<'_> {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.at).status();
-        let _ = Command::new("losetup")
-            .arg("--detach")
-            .arg(&self.device)
-            .status();
-    }
-}
-
-fn run(command: &mut Command) -> String {
-    let output = command.output().expect("it runs");
-    assert!(output.status.success(), "{command:?}: {output:?}");
-    String::from_utf8(output.stdout).expect("text")
+/// The kernel answers EIO to fsync(2), as for a disk that has failed.
+fn as_on_a_broken_disk(command: &mut Command) {
+    // SAFETY: in the child it makes system calls alone.
+    unsafe { command.pre_exec(|| refuse(libc::SYS_fsync, libc::EIO)) };
 }
 
 #[test]
-fn a_disk_that_breaks_is_said() {
+fn a_disk_that_is_broken_is_said_and_what_is_not_on_it_is_told_to_nobody() {
     let receiver = Receiver::new(|_| TAKE);
-    let desk = Desk::new(&hook(&receiver));
-    let disk = Broken::mount(&desk);
-    let queue = desk.queue("hook");
-    desk.keep();
-    assert_eq!(desk.exported(&["run", "--once"]).0, Some(0));
-    assert_eq!(receiver.taken().len(), 1);
-    let spool = desk.spool();
-    disk.break_it();
-    let error = spool
-        .keep(&super::desk::incident())
-        .expect_err("broken")
-        .to_string();
-    assert!(error.contains("Input/output error"), "{error}");
+    let lab = Lab::new();
+    fs::write(lab.file("memwatch.toml"), hook(&receiver)).expect("room");
+    let mut command = lab.memwatch(&["--timeout", "300ms", "--", "sleep", "60"]);
+    command.env("MEMWATCH_CONFIG", lab.file("memwatch.toml"));
+    as_on_a_broken_disk(&mut command);
+    let ran = lab.run(command).expect(124);
     assert!(
-        queue.waiting().is_empty(),
-        "what is not on the disk is told to nobody"
+        ran.err.contains("memwatch: the incident is not kept: "),
+        "{}",
+        ran.err
     );
+    assert!(ran.err.contains("Input/output error"), "{}", ran.err);
+    assert!(
+        ran.err.contains("ran out of time"),
+        "the summary is as ever: {}",
+        ran.err
+    );
+    assert!(receiver.requests().is_empty());
+    let left = fs::read_dir(lab.file("state/incidents")).expect("made");
+    assert_eq!(left.count(), 0, "nothing is left of it");
 }

@@ -1,9 +1,10 @@
-//! A sandbox in which the kernel refuses one system call, as a container's seccomp profile does.
+//! A sandbox in which the kernel refuses one system call, as a container's seccomp profile does, or a disk that is
+//! broken.
 
 use std::io;
 
-/// Has the kernel answer EACCES to `call` from this thread on, and in what it starts.
-pub(crate) fn refuse(call: libc::c_long) -> io::Result<()> {
+/// Has the kernel answer `errno` to `call` from this thread on, and in what it starts.
+pub(crate) fn refuse(call: libc::c_long, errno: i32) -> io::Result<()> {
     let step = |code: u32, jt, k| libc::sock_filter {
         code: code as u16,
         jt,
@@ -18,7 +19,7 @@ pub(crate) fn refuse(call: libc::c_long) -> io::Result<()> {
         step(
             libc::BPF_RET | libc::BPF_K,
             0,
-            libc::SECCOMP_RET_ERRNO | libc::EACCES as u32,
+            libc::SECCOMP_RET_ERRNO | errno as u32,
         ),
     ];
     let program = libc::sock_fprog {

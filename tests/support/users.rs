@@ -1,5 +1,7 @@
 //! Being somebody else, for tests that root runs.
 
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
 use std::thread;
 
 use tokio::runtime;
