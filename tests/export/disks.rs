@@ -6,7 +6,7 @@ use std::{fs, os::unix::process::CommandExt, path::Path, process::Command};
 use super::desk::Desk;
 use super::lab::Lab;
 use super::receiver::{Receiver, TAKE};
-use super::refuse::refuse;
+use super::refuse::refuse_with;
 
 /// A disk of this test's own: in memory, with so many bytes.
 struct Disk<'a>(&'a Path);
@@ -130,7 +130,7 @@ fn uuid_of(id: &str) -> String {
 /// The kernel answers EIO to fsync(2), as for a disk that has failed.
 fn as_on_a_broken_disk(command: &mut Command) {
     // SAFETY: in the child it makes system calls alone.
-    unsafe { command.pre_exec(|| refuse(libc::SYS_fsync, libc::EIO)) };
+    unsafe { command.pre_exec(|| refuse_with(libc::SYS_fsync, libc::EIO)) };
 }
 
 #[test]

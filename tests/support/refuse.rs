@@ -1,10 +1,17 @@
 //! A sandbox in which the kernel refuses one system call, as a container's seccomp profile does, or a disk that is
 //! broken.
 
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
 use std::io;
 
-/// Has the kernel answer `errno` to `call` from this thread on, and in what it starts.
-pub(crate) fn refuse(call: libc::c_long, errno: i32) -> io::Result<()> {
+/// Has the kernel answer EACCES to `call` from this thread on, and in what it starts.
+pub(crate) fn refuse(call: libc::c_long) -> io::Result<()> {
+    refuse_with(call, libc::EACCES)
+}
+
+/// The same with this error.
+pub(crate) fn refuse_with(call: libc::c_long, errno: i32) -> io::Result<()> {
     let step = |code: u32, jt, k| libc::sock_filter {
         code: code as u16,
         jt,

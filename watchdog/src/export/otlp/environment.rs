@@ -19,9 +19,12 @@ pub(super) enum Signal {
     Metrics,
 }
 
+/// What a variable says, by its name.
+type Get = dyn Fn(&str) -> Option<String>;
+
 /// The variables.
 pub(super) struct Environment {
-    get: Box<dyn Fn(&str) -> Option<String>>,
+    get: Box<Get>,
 }
 
 impl Environment {
