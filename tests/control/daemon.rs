@@ -16,7 +16,7 @@ use std::{
 use memwatch::{
     control::{
         Call, Client, ClientError, Event, Events, Handed, Peer, Server, Status,
-        status::{GuardedBy, Losses, Machine, Oomd, SCHEMA_VERSION, Target},
+        status::{Counts, GuardedBy, Losses, Machine, Oomd, SCHEMA_VERSION, Target},
     },
     host::layout::{Hierarchy, Layout},
     incident::Text,
@@ -205,6 +205,7 @@ fn status(lost_events: u64) -> Status {
             taken_over: false,
             kills: 0,
         },
+        counts: Counts::default(),
         exporters: Vec::new(),
         losses: Losses {
             dropped_events: lost_events,

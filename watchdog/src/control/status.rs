@@ -3,9 +3,12 @@
 //!
 //! Within a schema version fields may be added; what is there keeps its name and meaning.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use crate::incident::{FeatureLost, Text, Timestamp};
+use crate::incident::{FeatureLost, Kind, Record, Rule, Text, Timestamp};
+use crate::watch::Rung;
 
 /// Of [`Status`].
 pub const SCHEMA_VERSION: u32 = 1;
@@ -27,6 +30,9 @@ pub struct Status {
     pub targets: Vec<Target>,
     /// systemd-oomd.
     pub oomd: Oomd,
+    /// What has happened.
+    #[serde(default)]
+    pub counts: Counts,
     /// Where incidents go.
     pub exporters: Vec<Exporter>,
     /// What was not seen or not told.
@@ -100,6 +106,31 @@ pub struct Oomd {
     pub taken_over: bool,
     /// How many cgroups memwatch has ended in them since it began, in its place or for the machine's sake.
     pub kills: u64,
+}
+
+/// What the daemon's incidents tell, counted since it began; those of targets that are gone are among them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Counts {
+    /// Incidents, by their kind.
+    pub incidents: BTreeMap<Kind, u64>,
+    /// Interventions, by the rule that was met.
+    pub interventions: BTreeMap<Rule, u64>,
+    /// Steps that were taken in them; in a dry run those that would have been.
+    pub rungs: BTreeMap<Rung, u64>,
+}
+
+impl Counts {
+    /// Adds an incident.
+    pub fn add(&mut self, record: &Record) {
+        *self.incidents.entry(record.kind).or_default() += 1;
+        for intervention in &record.interventions {
+            *self.interventions.entry(intervention.rule).or_default() += 1;
+            for taken in &intervention.rungs {
+                *self.rungs.entry(taken.rung).or_default() += 1;
+            }
+        }
+    }
 }
 
 /// One way that incidents take.

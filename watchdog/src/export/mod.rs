@@ -13,6 +13,7 @@ mod node;
 pub mod otlp;
 pub mod place;
 pub mod queue;
+pub mod prometheus;
 pub mod refusal;
 pub mod spool;
 pub mod standing;

@@ -107,7 +107,7 @@ pub enum TestPhase {
 }
 
 /// Why memwatch steps in: the policy's rules, and those that need no policy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rule {
     /// At the measured fill rate the target's headroom is gone before another look would come.

@@ -179,6 +179,7 @@ impl Daemon {
             },
             targets,
             oomd: self.oomd_status(),
+            counts: self.targets.counts().clone(),
             exporters: self.told.exporters(),
             losses,
             features_lost,

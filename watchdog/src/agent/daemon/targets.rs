@@ -41,6 +41,9 @@ pub(super) struct Targets {
     kept: BTreeMap<TargetId, Box<Kept>>,
     /// Of those that stir.
     flights: Arc<Flights>,
+    counts: status::Counts,
+    /// Of those that are gone.
+    lost_before: status::Losses,
     /// What the configuration names and cannot be guarded: said once.
     failed: BTreeMap<TargetId, PathBuf>,
     /// Who hears what is said of all that they may hear of.
@@ -75,6 +78,8 @@ impl Targets {
             spool,
             kept: BTreeMap::new(),
             flights: Arc::new(Flights::new(Lane::new(512, 32), super::TABLES)),
+            counts: status::Counts::default(),
+            lost_before: status::Losses::default(),
             failed: BTreeMap::new(),
             listeners: Vec::new(),
         }
@@ -332,16 +337,18 @@ impl Targets {
 
     /// How they are, and what was not seen of them.
     pub(super) fn status(&self, kernel: &Kernel) -> (status::Losses, Vec<status::Target>) {
-        let mut losses = status::Losses::default();
+        let mut losses = self.lost_before.clone();
         for kept in self.kept.values() {
-            let seen = &kept.watched.status;
-            let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-            losses.late_looks += read(&seen.late_looks);
-            losses.longest_delay_us = losses.longest_delay_us.max(read(&seen.longest_delay_us));
-            losses.untracked_processes += read(&seen.untracked);
+            count_late(&mut losses, kept);
+            losses.untracked_processes += kept.watched.status.untracked.load(Ordering::Relaxed);
         }
         let targets = self.kept.values().map(|kept| kept.status(kernel));
         (losses, targets.collect())
+    }
+
+    /// What has happened since the daemon began.
+    pub(super) fn counts(&self) -> &status::Counts {
+        &self.counts
     }
 
     /// What no event tells.
@@ -395,7 +402,8 @@ impl Targets {
     }
 
     /// Puts an incident on the disk.
-    pub(super) fn keep(&self, record: Record, helpers: &Helpers) {
+    pub(super) fn keep(&mut self, record: Record, helpers: &Helpers) {
+        self.counts.add(&record);
         let spool = self.spool.clone();
         helpers.start(move || match spool.keep(&record) {
             Ok(kept) => kept
@@ -410,6 +418,7 @@ impl Targets {
     fn let_go(&mut self, id: TargetId, means: &Means) {
         self.tell(id, means);
         if let Some(mut kept) = self.kept.remove(&id) {
+            count_late(&mut self.lost_before, &kept);
             kept.watched.thaw_if_frozen();
             kept.say_gone(&self.listeners);
             if let Some((_, answer)) = kept.leaving.take() {
@@ -428,6 +437,14 @@ impl Targets {
             self.let_go(id, means);
         }
     }
+}
+
+/// Adds the looks at it that came late.
+fn count_late(losses: &mut status::Losses, kept: &Kept) {
+    let seen = &kept.watched.status;
+    let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    losses.late_looks += read(&seen.late_looks);
+    losses.longest_delay_us = losses.longest_delay_us.max(read(&seen.longest_delay_us));
 }
 
 fn order_of(found: &Found) -> Order {

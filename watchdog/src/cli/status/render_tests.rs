@@ -3,7 +3,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::*;
-use crate::control::status::{Exporter, Machine, SCHEMA_VERSION};
+use crate::control::status::{Counts, Exporter, Machine, SCHEMA_VERSION};
 use crate::incident::FeatureLost;
 
 fn time(seconds: u64) -> Timestamp {
@@ -67,6 +67,7 @@ fn status() -> Status {
             taken_over: true,
             kills: 1,
         },
+        counts: Counts::default(),
         exporters: vec![
             Exporter {
                 name: "journal".into(),
@@ -160,6 +161,7 @@ fn no_line_is_wider_than_the_terminal() {
 fn nothing_there_and_all_well() {
     let quiet = Status {
         targets: Vec::new(),
+        counts: Counts::default(),
         exporters: Vec::new(),
         features_lost: Vec::new(),
         losses: Losses::default(),

@@ -1,0 +1,186 @@
+use std::time::Duration;
+
+use super::*;
+use crate::control::status::{Machine, SCHEMA_VERSION};
+use crate::incident::{Kind, Rule, Timestamp};
+use crate::watch::Rung;
+
+fn at(seconds: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+fn target(id: u64, uid: Option<u32>) -> Target {
+    Target {
+        id,
+        cgroup: format!("/sys/fs/cgroup/app-{id}.scope").as_str().into(),
+        uid,
+        since: Timestamp::from(at(1_772_356_400 + id)),
+        current_bytes: Some(512),
+        limit_bytes: None,
+        some_permille: Some(41),
+        full_permille: Some(7),
+        processes: 12,
+        interventions: 3,
+        guarded_by: GuardedBy::DaemonAndKernelGuard,
+    }
+}
+
+fn snapshot(targets: Vec<Target>) -> Snapshot {
+    let status = Status {
+        schema_version: SCHEMA_VERSION,
+        memwatch: "0.0.1".into(),
+        pid: 1,
+        since: Timestamp::from(at(1_772_356_400)),
+        machine: Machine {
+            available_bytes: 3,
+            total_bytes: 4,
+            some_permille: Some(1000),
+            full_permille: None,
+        },
+        targets,
+        oomd: Oomd {
+            state: "well".into(),
+            reason: None,
+            since: None,
+            managed_units: 2,
+            taken_over: false,
+            kills: 5,
+        },
+        counts: Counts {
+            incidents: [(Kind::Kill, 2), (Kind::NearMiss, 1)].into(),
+            interventions: [(Rule::MachineExhaustion, 2)].into(),
+            rungs: [(Rung::Sigterm, 2), (Rung::Sigkill, 1)].into(),
+        },
+        exporters: Vec::new(),
+        losses: Losses {
+            late_looks: 6,
+            longest_delay_us: 1500,
+            ..Losses::default()
+        },
+        features_lost: Vec::new(),
+    };
+    let queue = Queue {
+        name: "otlp".to_owned(),
+        waiting: 4,
+        waiting_since: Some(at(1_772_356_500)),
+        delivered: 9,
+        failures: 3,
+        refused: 1,
+        delivered_at: None,
+    };
+    Snapshot {
+        status: Some(status),
+        exporters: vec![queue],
+        spool: Some(Spool {
+            incidents: 7,
+            bytes: 7000,
+            evicted: 8,
+        }),
+    }
+}
+
+/// What has that name, with its labels.
+fn series<'a>(page: &'a str, name: &str) -> Vec<&'a str> {
+    let named = |line: &&str| {
+        let rest = line.strip_prefix(name);
+        rest.is_some_and(|rest| rest.starts_with(['{', ' ']))
+    };
+    page.lines().filter(named).collect()
+}
+
+#[test]
+fn everything_that_is_known_is_told() {
+    let page = snapshot(vec![target(7, Some(1000))]).page();
+    for line in [
+        "memwatch_daemon_up 1",
+        "memwatch_daemon_info{version=\"0.0.1\"} 1",
+        "memwatch_daemon_start_time_seconds 1772356400",
+        "memwatch_machine_memory_available_bytes 3",
+        "memwatch_machine_memory_total_bytes 4",
+        "memwatch_machine_memory_pressure_ratio{stall=\"some\"} 1",
+        "memwatch_targets 1",
+        "memwatch_targets_left_out 0",
+        "memwatch_target_info{cgroup=\"/sys/fs/cgroup/app-7.scope\",uid=\"1000\",guarded_by=\"daemon_and_kernel_guard\"} 1",
+        "memwatch_target_memory_bytes{cgroup=\"/sys/fs/cgroup/app-7.scope\"} 512",
+        "memwatch_target_processes{cgroup=\"/sys/fs/cgroup/app-7.scope\"} 12",
+        "memwatch_target_interventions_total{cgroup=\"/sys/fs/cgroup/app-7.scope\"} 3",
+        "memwatch_target_memory_pressure_ratio{cgroup=\"/sys/fs/cgroup/app-7.scope\",stall=\"some\"} 0.041",
+        "memwatch_target_memory_pressure_ratio{cgroup=\"/sys/fs/cgroup/app-7.scope\",stall=\"full\"} 0.007",
+        "memwatch_incidents_total{kind=\"kill\"} 2",
+        "memwatch_incidents_total{kind=\"near_miss\"} 1",
+        "memwatch_interventions_total{rule=\"machine_exhaustion\"} 2",
+        "memwatch_rungs_total{rung=\"sigterm\"} 2",
+        "memwatch_oomd_info{state=\"well\"} 1",
+        "memwatch_oomd_taken_over 0",
+        "memwatch_oomd_managed_units 2",
+        "memwatch_oomd_kills_total 5",
+        "memwatch_losses_total{what=\"late_looks\"} 6",
+        "memwatch_longest_delay_seconds 0.0015",
+        "memwatch_hung_helpers 0",
+        "memwatch_exporter_waiting{exporter=\"otlp\"} 4",
+        "memwatch_exporter_waiting_since_seconds{exporter=\"otlp\"} 1772356500",
+        "memwatch_exporter_delivered_total{exporter=\"otlp\"} 9",
+        "memwatch_exporter_failures_total{exporter=\"otlp\"} 3",
+        "memwatch_exporter_refused_total{exporter=\"otlp\"} 1",
+        "memwatch_spool_incidents 7",
+        "memwatch_spool_bytes 7000",
+        "memwatch_spool_evicted_total 8",
+    ] {
+        assert!(page.lines().any(|told| told == line), "{line} in\n{page}");
+    }
+    for unknown in [
+        "memwatch_target_memory_limit_bytes",
+        "memwatch_exporter_last_delivery_seconds",
+    ] {
+        assert_eq!(series(&page, unknown), Vec::<&str>::new());
+    }
+}
+
+#[test]
+fn a_daemon_that_does_not_answer_is_told_and_nothing_is_made_up() {
+    let page = Snapshot::default().page();
+    assert_eq!(
+        series(&page, "memwatch_daemon_up"),
+        ["memwatch_daemon_up 0"]
+    );
+    assert_eq!(series(&page, "memwatch_build_info").len(), 1);
+    assert!(!page.contains("memwatch_machine"), "{page}");
+    assert!(!page.contains("memwatch_losses"), "{page}");
+}
+
+#[test]
+fn of_too_many_targets_those_of_the_configuration_and_the_oldest_are_told() {
+    let mut all: Vec<Target> = (0..1000).rev().map(|id| target(id, Some(1000))).collect();
+    all.push(target(5000, None));
+    let page = snapshot(all).page();
+    assert_eq!(series(&page, "memwatch_targets"), ["memwatch_targets 1001"]);
+    let left_out = format!("memwatch_targets_left_out {}", 1001 - TARGETS);
+    assert_eq!(series(&page, "memwatch_targets_left_out"), [&left_out[..]]);
+    let told = series(&page, "memwatch_target_memory_bytes");
+    assert_eq!(told.len(), TARGETS);
+    assert!(told[0].contains("app-5000.scope"), "{}", told[0]);
+    assert!(told[1].contains("app-0.scope"), "{}", told[1]);
+}
+
+#[test]
+fn no_two_series_have_the_same_labels() {
+    let mut again = target(9, None);
+    again.cgroup = target(7, None).cgroup;
+    again.current_bytes = Some(900);
+    let page = snapshot(vec![target(7, None), again]).page();
+    let told = series(&page, "memwatch_target_memory_bytes");
+    let newer = "memwatch_target_memory_bytes{cgroup=\"/sys/fs/cgroup/app-7.scope\"} 900";
+    assert_eq!(told, [newer]);
+    assert_eq!(
+        series(&page, "memwatch_targets_left_out"),
+        ["memwatch_targets_left_out 1"]
+    );
+    let named = |line: &&str| !line.starts_with('#');
+    let mut all: Vec<&str> = page.lines().filter(named).collect();
+    all.iter_mut()
+        .for_each(|line| *line = line.rsplit_once(' ').expect("a number").0);
+    let count = all.len();
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all.len(), count);
+}
