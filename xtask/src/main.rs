@@ -9,6 +9,7 @@ mod machine;
 mod packages;
 mod pytests;
 mod python;
+mod receivers;
 mod soak;
 mod test;
 mod vm;

@@ -1,0 +1,17 @@
+//! What memwatch tells other programs, read back from those that receive it: Prometheus, node_exporter, journald,
+//! a notification server; and the files that take it to a fleet, by the tools that read them. Needs root, BPF and
+//! cgroups, and fails without.
+
+#[path = "support/lab.rs"]
+mod lab;
+#[path = "daemon/service.rs"]
+#[allow(dead_code, reason = "each test program uses a part of it")]
+mod service;
+#[path = "support/users.rs"]
+#[allow(dead_code, reason = "each test program uses a part of it")]
+mod users;
+
+#[path = "exporters/prometheus.rs"]
+mod prometheus;
+#[path = "exporters/receiver.rs"]
+mod receiver;
