@@ -11,6 +11,8 @@ mod service;
 #[allow(dead_code, reason = "each test program uses a part of it")]
 mod users;
 
+#[path = "exporters/journal.rs"]
+mod journal;
 #[path = "exporters/prometheus.rs"]
 mod prometheus;
 #[path = "exporters/receiver.rs"]

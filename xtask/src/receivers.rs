@@ -40,7 +40,9 @@ pub(crate) fn make() -> Result<PathBuf> {
         let mut update = Command::new("apt-get");
         step("fetch apt's lists", update.args(["update", "-qq"]))?;
         let mut download = Command::new("apt-get");
-        download.args(["download", "-qq", "-o", "APT::Sandbox::User=root"]).args(&wanted);
+        download
+            .args(["download", "-qq", "-o", "APT::Sandbox::User=root"])
+            .args(&wanted);
         let what = format!("fetch {}", wanted.join(", "));
         step(&what, download.current_dir(&debs))?;
         for deb in fs::read_dir(&debs)? {

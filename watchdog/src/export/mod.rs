@@ -1,19 +1,21 @@
 //! How others learn of a run. What they read it by is one format per file, each made from the record alone:
 //! [`ctrf`], [`github`], [`junit`]. What happened is kept on the disk ([`spool`], below [`place`]) and waits there
-//! ([`queue`]) until each [`exporter`] has told of it: [`otlp`], [`webhook`]; how they do stands in [`standing`]. Who runs them, and writes what where,
-//! is `agent`'s; memwatch's own two faces, the record's JSON and the terminal, are `incident`'s.
+//! ([`queue`]) until each [`exporter`] has told of it: [`journal`], [`otlp`], [`webhook`]; how they do stands in
+//! [`standing`]. [`prometheus`] is told how things are, and of no incident. Who runs them, and writes what where, is
+//! `agent`'s; memwatch's own two faces, the record's JSON and the terminal, are `incident`'s.
 
 pub mod backoff;
 pub mod ctrf;
 pub mod exporter;
 pub mod github;
 mod http;
+pub mod journal;
 pub mod junit;
 mod node;
 pub mod otlp;
 pub mod place;
-pub mod queue;
 pub mod prometheus;
+pub mod queue;
 pub mod refusal;
 pub mod spool;
 pub mod standing;

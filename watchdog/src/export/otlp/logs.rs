@@ -3,8 +3,8 @@
 //! intervention and the first victim are told; how long each list is stands under its name. Pure.
 
 use super::resource::{SCHEMA_URL, pair, resource, scope, text, texts};
-use crate::export::words::word;
-use crate::incident::{Kind, Record, Style, summary};
+use crate::export::words::{body, word};
+use crate::incident::{Kind, Record};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
@@ -59,19 +59,6 @@ fn severity(kind: Kind) -> (SeverityNumber, &'static str) {
         }
         Kind::Run | Kind::Test | Kind::HandBack => (SeverityNumber::Info, "INFO"),
     }
-}
-
-/// What the terminal says of it; of a test, that it is one.
-fn body(record: &Record) -> String {
-    if record.kind == Kind::Test {
-        let notes = record.notes.iter().map(|note| note.as_str());
-        return notes.collect::<Vec<_>>().join("\n");
-    }
-    let lines = summary(record, Style::default());
-    let lines = lines
-        .lines()
-        .map(|line| line.strip_prefix("memwatch: ").unwrap_or(line));
-    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// Parts that say too much to be attributes; in the JSON they are all.
