@@ -16,7 +16,7 @@ use memwatch::{
         Status,
         status::{Counts, GuardedBy, Losses, Machine, Oomd, SCHEMA_VERSION, Target},
     },
-    export::prometheus::{OfDaemon, Queue, Snapshot, Source, Spool, serve, textfile},
+    export::prometheus::{OfDaemon, Queue, Snapshot, Source, serve, textfile},
     incident::{Kind, Rule, Text},
     watch::Rung,
 };
@@ -220,17 +220,12 @@ pub(crate) fn everything() -> Snapshot {
         exporters: vec![Queue {
             name: "otlp".to_owned(),
             waiting: 4,
-            waiting_since: Some(now),
-            delivered: 9,
-            failures: 3,
             refused: 1,
-            delivered_at: Some(now - Duration::from_secs(60)),
+            lost: 2,
+            failing: true,
+            delivered_at: Some((now - Duration::from_secs(60)).into()),
         }],
-        spool: Some(Spool {
-            incidents: 7,
-            bytes: 7000,
-            evicted: 8,
-        }),
+        kept: Some(7),
     }
 }
 

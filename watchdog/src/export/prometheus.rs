@@ -11,11 +11,12 @@ pub mod textfile;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::time::timeout;
 
 use crate::control::{Client, Status};
+use crate::incident::Timestamp;
 
 pub use endpoint::{LISTEN, serve};
 pub use page::TARGETS;
@@ -31,8 +32,8 @@ pub struct Snapshot {
     pub status: Option<Status>,
     /// The exporters, each by another name.
     pub exporters: Vec<Queue>,
-    /// Incidents on the disk.
-    pub spool: Option<Spool>,
+    /// How many incidents are on the disk.
+    pub kept: Option<u64>,
 }
 
 /// How an exporter does.
@@ -42,27 +43,14 @@ pub struct Queue {
     pub name: String,
     /// Incidents that wait for it.
     pub waiting: u64,
-    /// Since when the oldest of them does.
-    pub waiting_since: Option<SystemTime>,
-    /// Incidents that were delivered.
-    pub delivered: u64,
-    /// Attempts after which an incident waits on.
-    pub failures: u64,
-    /// Incidents that the receiver will never take.
+    /// Incidents that its receiver will never take.
     pub refused: u64,
-    /// When one was delivered last.
-    pub delivered_at: Option<SystemTime>,
-}
-
-/// Incidents on the disk.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Spool {
-    /// How many.
-    pub incidents: u64,
-    /// What they take.
-    pub bytes: u64,
-    /// How many were removed for newer ones before all exporters had them.
-    pub evicted: u64,
+    /// Incidents that were removed for newer ones before it could deliver them.
+    pub lost: u64,
+    /// Whether the last try failed.
+    pub failing: bool,
+    /// When it delivered one last.
+    pub delivered_at: Option<Timestamp>,
 }
 
 /// Who knows how things are.
@@ -75,14 +63,14 @@ pub trait Source: Send + Sync + 'static {
 #[derive(Clone)]
 pub struct OfDaemon {
     socket: PathBuf,
-    exporters: Arc<dyn Fn() -> (Vec<Queue>, Option<Spool>) + Send + Sync>,
+    exporters: Arc<dyn Fn() -> (Vec<Queue>, Option<u64>) + Send + Sync>,
 }
 
 impl OfDaemon {
     /// Of the daemon that listens at `socket`. `exporters` must not wait.
     pub fn new(
         socket: &Path,
-        exporters: impl Fn() -> (Vec<Queue>, Option<Spool>) + Send + Sync + 'static,
+        exporters: impl Fn() -> (Vec<Queue>, Option<u64>) + Send + Sync + 'static,
     ) -> Self {
         Self {
             socket: socket.to_owned(),
@@ -104,11 +92,11 @@ impl Source for OfDaemon {
             }
             Err(_) => None,
         };
-        let (exporters, spool) = (self.exporters)();
+        let (exporters, kept) = (self.exporters)();
         Snapshot {
             status,
             exporters,
-            spool,
+            kept,
         }
     }
 }

@@ -6,14 +6,15 @@
 //! one.
 
 use std::collections::BTreeSet;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use super::text::{Family, Text, Type};
-use super::{Queue, Snapshot, Spool};
+use super::text::{Family, Number, Text, Type};
+use super::{Queue, Snapshot};
 use crate::control::Status;
 use crate::control::status::{Counts, GuardedBy, Losses, Oomd, Target};
+use crate::export::words::word;
+use crate::incident::Timestamp;
 
 /// As many targets are told one by one: first those that the configuration names, then the oldest, so that a
 /// series that has begun goes on. How many are left out is a number of its own.
@@ -47,9 +48,12 @@ impl Snapshot {
             losses(&mut text, &status.losses);
         }
         exporters(&mut text, &self.exporters);
-        if let Some(spool) = &self.spool {
-            incidents_on_disk(&mut text, spool);
-        }
+        text.maybe(
+            "memwatch_incidents_kept",
+            Type::Gauge,
+            "Incidents on the disk.",
+            self.kept,
+        );
         text.into_string()
     }
 }
@@ -61,7 +65,7 @@ fn daemon(text: &mut Text, status: &Status) {
         "memwatch_daemon_start_time_seconds",
         Type::Gauge,
         "When the daemon began, since 1970.",
-        status.since.unix_us().map(|us| us as f64 / US_PER_S),
+        unix_seconds(&status.since),
     );
     text.one(
         "memwatch_features_lost",
@@ -228,8 +232,7 @@ fn each<'a, K: Serialize + 'a>(
     numbers: impl Iterator<Item = (&'a K, &'a u64)>,
 ) {
     for (key, number) in numbers {
-        let word = serde_json::to_value(key).unwrap_or_default();
-        family.sample(&[(label, word.as_str().unwrap_or_default())], *number);
+        family.sample(&[(label, &word(key))], *number);
     }
 }
 
@@ -295,84 +298,51 @@ fn losses(text: &mut Text, losses: &Losses) {
 }
 
 fn exporters(text: &mut Text, all: &[Queue]) {
-    let seconds = |time: SystemTime| {
-        let since = time.duration_since(UNIX_EPOCH).ok();
-        since.map(|since| since.as_micros() as f64 / US_PER_S)
-    };
-    let mut family = text.family(
-        "memwatch_exporter_waiting",
-        Type::Gauge,
-        "Incidents that wait for an exporter.",
-    );
-    for queue in all {
-        family.sample(&[("exporter", &queue.name)], queue.waiting);
-    }
-    type Count = fn(&Queue) -> u64;
-    let counters: [(&str, &str, Count); 3] = [
+    type Read = fn(&Queue) -> Option<Number>;
+    let numbers: [(&str, Type, &str, Read); 5] = [
         (
-            "memwatch_exporter_delivered_total",
-            "Incidents that were delivered.",
-            |queue| queue.delivered,
+            "memwatch_exporter_waiting",
+            Type::Gauge,
+            "Incidents that wait for an exporter.",
+            |queue| Some(queue.waiting.into()),
         ),
         (
-            "memwatch_exporter_failures_total",
-            "Attempts after which an incident waits on.",
-            |queue| queue.failures,
+            "memwatch_exporter_failing",
+            Type::Gauge,
+            "Whether an exporter's last try failed.",
+            |queue| Some(queue.failing.into()),
         ),
         (
-            "memwatch_exporter_refused_total",
-            "Incidents that the receiver will never take.",
-            |queue| queue.refused,
+            "memwatch_exporter_refused",
+            Type::Gauge,
+            "Incidents that a receiver will never take.",
+            |queue| Some(queue.refused.into()),
         ),
-    ];
-    for (name, help, count) in counters {
-        let mut family = text.family(name, Type::Counter, help);
-        for queue in all {
-            family.sample(&[("exporter", &queue.name)], count(queue));
-        }
-    }
-    type When = fn(&Queue) -> Option<SystemTime>;
-    let times: [(&str, &str, When); 2] = [
         (
-            "memwatch_exporter_waiting_since_seconds",
-            "Since when the oldest incident waits, since 1970; not there if none does.",
-            |queue| queue.waiting_since,
+            "memwatch_exporter_lost_total",
+            Type::Counter,
+            "Incidents that were removed for newer ones before an exporter could deliver them.",
+            |queue| Some(queue.lost.into()),
         ),
         (
             "memwatch_exporter_last_delivery_seconds",
-            "When an incident was delivered last, since 1970.",
-            |queue| queue.delivered_at,
+            Type::Gauge,
+            "When an exporter delivered an incident last, since 1970.",
+            |queue| Some(unix_seconds(queue.delivered_at.as_ref()?)?.into()),
         ),
     ];
-    for (name, help, when) in times {
-        let mut family = text.family(name, Type::Gauge, help);
+    for (name, what, help, read) in numbers {
+        let mut family = text.family(name, what, help);
         for queue in all {
-            if let Some(at) = when(queue).and_then(seconds) {
-                family.sample(&[("exporter", &queue.name)], at);
+            if let Some(number) = read(queue) {
+                family.sample(&[("exporter", &queue.name)], number);
             }
         }
     }
 }
 
-fn incidents_on_disk(text: &mut Text, spool: &Spool) {
-    text.one(
-        "memwatch_spool_incidents",
-        Type::Gauge,
-        "Incidents on the disk.",
-        spool.incidents,
-    );
-    text.one(
-        "memwatch_spool_bytes",
-        Type::Gauge,
-        "What incidents take on the disk.",
-        spool.bytes,
-    );
-    text.one(
-        "memwatch_spool_evicted_total",
-        Type::Counter,
-        "Incidents that were removed for newer ones before all exporters had them.",
-        spool.evicted,
-    );
+fn unix_seconds(time: &Timestamp) -> Option<f64> {
+    time.unix_us().map(|us| us as f64 / US_PER_S)
 }
 
 #[cfg(test)]

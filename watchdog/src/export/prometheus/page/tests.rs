@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::*;
 use crate::control::status::{Machine, SCHEMA_VERSION};
@@ -62,20 +62,18 @@ fn snapshot(targets: Vec<Target>) -> Snapshot {
     let queue = Queue {
         name: "otlp".to_owned(),
         waiting: 4,
-        waiting_since: Some(at(1_772_356_500)),
-        delivered: 9,
-        failures: 3,
         refused: 1,
+        lost: 2,
+        failing: true,
         delivered_at: None,
     };
+    let mut delivering = queue.clone();
+    delivering.name = "journal".to_owned();
+    delivering.delivered_at = Some(Timestamp::from(at(1_772_356_500)));
     Snapshot {
         status: Some(status),
-        exporters: vec![queue],
-        spool: Some(Spool {
-            incidents: 7,
-            bytes: 7000,
-            evicted: 8,
-        }),
+        exporters: vec![queue, delivering],
+        kept: Some(7),
     }
 }
 
@@ -118,22 +116,18 @@ fn everything_that_is_known_is_told() {
         "memwatch_longest_delay_seconds 0.0015",
         "memwatch_hung_helpers 0",
         "memwatch_exporter_waiting{exporter=\"otlp\"} 4",
-        "memwatch_exporter_waiting_since_seconds{exporter=\"otlp\"} 1772356500",
-        "memwatch_exporter_delivered_total{exporter=\"otlp\"} 9",
-        "memwatch_exporter_failures_total{exporter=\"otlp\"} 3",
-        "memwatch_exporter_refused_total{exporter=\"otlp\"} 1",
-        "memwatch_spool_incidents 7",
-        "memwatch_spool_bytes 7000",
-        "memwatch_spool_evicted_total 8",
+        "memwatch_exporter_failing{exporter=\"otlp\"} 1",
+        "memwatch_exporter_refused{exporter=\"otlp\"} 1",
+        "memwatch_exporter_lost_total{exporter=\"otlp\"} 2",
+        "memwatch_exporter_last_delivery_seconds{exporter=\"journal\"} 1772356500",
+        "memwatch_incidents_kept 7",
     ] {
         assert!(page.lines().any(|told| told == line), "{line} in\n{page}");
     }
-    for unknown in [
-        "memwatch_target_memory_limit_bytes",
-        "memwatch_exporter_last_delivery_seconds",
-    ] {
-        assert_eq!(series(&page, unknown), Vec::<&str>::new());
-    }
+    let unknown = "memwatch_target_memory_limit_bytes";
+    assert_eq!(series(&page, unknown), Vec::<&str>::new());
+    let delivered = series(&page, "memwatch_exporter_last_delivery_seconds");
+    assert_eq!(delivered.len(), 1, "{delivered:?}");
 }
 
 #[test]
