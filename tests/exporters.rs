@@ -11,6 +11,8 @@ mod service;
 #[allow(dead_code, reason = "each test program uses a part of it")]
 mod users;
 
+#[path = "exporters/delivering.rs"]
+mod delivering;
 #[path = "exporters/journal.rs"]
 mod journal;
 #[path = "exporters/prometheus.rs"]

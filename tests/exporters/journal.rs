@@ -22,7 +22,7 @@ use super::lab::wait_until;
 use super::receiver::{Running, succeed};
 use super::users::block_on;
 
-struct Journald {
+pub(crate) struct Journald {
     namespace: String,
     /// What is removed at the end.
     left: Vec<PathBuf>,
@@ -30,7 +30,7 @@ struct Journald {
 }
 
 impl Journald {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let namespace = format!("memwatch-test-{}-{number}", std::process::id());
@@ -54,7 +54,7 @@ impl Journald {
         journald
     }
 
-    fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         Path::new("/run/systemd").join(format!("journal.{}/socket", self.namespace))
     }
 
@@ -72,7 +72,7 @@ impl Journald {
     }
 
     /// The entries that have this field.
-    fn entries(&self, field: &str) -> Vec<Value> {
+    pub(crate) fn entries(&self, field: &str) -> Vec<Value> {
         let mut command = self.journalctl();
         let said = succeed(command.args(["--output=json", field]));
         let entry = |line| serde_json::from_str(line).expect("JSON");

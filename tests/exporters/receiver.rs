@@ -47,6 +47,14 @@ impl Running {
     }
 }
 
+impl Running {
+    pub(crate) fn signal(&self, signal: i32) {
+        // SAFETY: passes no pointer; the child is not waited for yet, so the pid is its own.
+        let sent = unsafe { libc::kill(self.0.id() as libc::pid_t, signal) };
+        assert_eq!(sent, 0);
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.0.kill();

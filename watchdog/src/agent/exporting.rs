@@ -4,6 +4,7 @@
 
 mod measures;
 mod measuring;
+mod scraping;
 mod waking;
 mod worker;
 
@@ -45,21 +46,40 @@ pub struct Orders {
     pub all: bool,
 }
 
-/// What the configuration says about incidents. Root believes the machine's files alone, as the daemon does.
+/// What the configuration says about who is told.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Of what happened.
+    pub exporters: Exporters,
+    /// Which of that is kept.
+    pub incidents: Incidents,
+    /// Of how things are.
+    pub prometheus: config::Prometheus,
+}
+
+/// Reads the configuration. Root believes the machine's files alone, as the daemon does.
 ///
 /// # Errors
 /// Something in it is wrong.
-pub fn read(named: Option<&Path>) -> Result<(Exporters, Incidents), ConfigError> {
+pub fn read(named: Option<&Path>) -> Result<Wanted, ConfigError> {
     if nix::unistd::geteuid().is_root() {
         let daemon = config::Daemon::load(named)?;
-        return Ok((daemon.exporters, daemon.incidents));
+        return Ok(Wanted {
+            exporters: daemon.exporters,
+            incidents: daemon.incidents,
+            prometheus: daemon.prometheus,
+        });
     }
     let flags = Flags {
         config: named.map(Path::to_owned),
         ..Flags::default()
     };
     let config = config::Config::load(&flags, &Environment::of_this_process())?;
-    Ok((config.exporters, config.incidents))
+    Ok(Wanted {
+        exporters: config.exporters,
+        incidents: config.incidents,
+        prometheus: config::Prometheus::default(),
+    })
 }
 
 /// Delivers, until it is told to end or, `once`, until everything has been tried; whether nothing waits.
@@ -73,16 +93,16 @@ pub fn run(orders: &Orders) -> anyhow::Result<bool> {
     wanted.thread_block().context("cannot block signals")?;
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
     let signals = SignalFd::with_flags(&wanted, flags).context("cannot take signals")?;
-    let (exporters, incidents) = read(orders.named.as_deref())?;
-    Spool::open(&orders.state, &incidents).context("cannot reach the incidents")?;
+    let wanted = read(orders.named.as_deref())?;
+    Spool::open(&orders.state, &wanted.incidents).context("cannot reach the incidents")?;
     let lock = Lock::wait(&orders.state)?;
     let runtime = runtime()?;
     let done = runtime.block_on(async {
         let delivering = Delivering::new(orders);
         if orders.once {
-            return Ok(delivering.once(&exporters).await);
+            return Ok(delivering.once(&wanted.exporters).await);
         }
-        delivering.until_told(signals, exporters).await?;
+        delivering.until_told(signals, wanted).await?;
         Ok(true)
     });
     runtime.shutdown_background();
@@ -270,14 +290,14 @@ impl<'a> Delivering<'a> {
         is_all_well
     }
 
-    async fn until_told(&self, signals: SignalFd, first: Exporters) -> anyhow::Result<()> {
+    async fn until_told(&self, signals: SignalFd, first: Wanted) -> anyhow::Result<()> {
         // SAFETY: it is owned here, registered once, and closed when the registration is dropped.
         let signals = unsafe { AsyncFd::register_with_interest(signals, Interest::READABLE)? };
-        let mut exporters = first;
+        let mut wanted = first;
         loop {
             // Dropped, and with it all tasks, when the configuration is read again.
             let mut tasks = JoinSet::new();
-            let waking = self.start(&exporters, &mut tasks);
+            let waking = self.start(&wanted, &mut tasks);
             let again = loop {
                 tokio::select! {
                     ready = signals.readable() => {
@@ -300,8 +320,8 @@ impl<'a> Delivering<'a> {
                 return Ok(());
             }
             match read(self.orders.named.as_deref()) {
-                Ok((read, _)) => {
-                    exporters = read;
+                Ok(read) => {
+                    wanted = read;
                     tracing::warn!("the configuration was read again");
                 }
                 Err(error) => tracing::error!(
@@ -312,9 +332,11 @@ impl<'a> Delivering<'a> {
         }
     }
 
-    /// A task for each exporter, and one for the figures of those that send any.
-    fn start(&self, exporters: &Exporters, tasks: &mut JoinSet<()>) -> Waking {
+    /// A task for each exporter, one for the figures of those that send any, and those for Prometheus.
+    fn start(&self, wanted: &Wanted, tasks: &mut JoinSet<()>) -> Waking {
         let state = &self.orders.state;
+        let exporters = &wanted.exporters;
+        scraping::start(&wanted.prometheus, self.orders, tasks);
         self.make_queues(exporters);
         let mut waking = Waking::new();
         let mut ready: BTreeMap<&String, Arc<Exporter>> = BTreeMap::new();

@@ -97,11 +97,11 @@ pub fn run(args: &ExportArgs, named: Option<PathBuf>) -> anyhow::Result<ExitCode
             Ok(code(exporting::run(&orders)?))
         }
         ExportCommand::Test { name } => {
-            let (exporters, _) = exporting::read(named.as_deref())?;
+            let exporters = exporting::read(named.as_deref())?.exporters;
             test(&exporters, name.as_deref())
         }
         ExportCommand::List => {
-            let (exporters, _) = exporting::read(named.as_deref())?;
+            let exporters = exporting::read(named.as_deref())?.exporters;
             list(&state, &exporters).context("cannot print the exporters")?;
             Ok(ExitCode::SUCCESS)
         }
@@ -110,7 +110,7 @@ pub fn run(args: &ExportArgs, named: Option<PathBuf>) -> anyhow::Result<ExitCode
             say(&format!("{count} incidents wait for {name} again\n"))
         }
         ExportCommand::Forget { name } => {
-            let (exporters, _) = exporting::read(named.as_deref())?;
+            let exporters = exporting::read(named.as_deref())?.exporters;
             ensure!(
                 !exporters.contains_key(name),
                 "{name} is configured; remove [export.{name}] first"

@@ -7,7 +7,7 @@ use super::error::ConfigError;
 use super::file::Reader;
 use super::gather::{Reading, gather};
 use super::pattern::Pattern;
-use super::{Environment, Exporters, Incidents, OnPressure, search};
+use super::{Environment, Exporters, Incidents, OnPressure, Prometheus, search};
 use crate::watch::Settings;
 
 /// What `memwatch daemon` was asked for, checked.
@@ -25,6 +25,8 @@ pub struct Daemon {
     pub incidents: Incidents,
     /// Who is told of them.
     pub exporters: Exporters,
+    /// Where Prometheus finds the daemon's numbers.
+    pub prometheus: Prometheus,
 }
 
 /// One `[[watch]]`: some cgroups, and what is done to them under pressure.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::AddrParseError;
 use std::path::PathBuf;
 
 use super::file::MAX_BYTES;
@@ -146,7 +147,7 @@ pub enum Contradiction {
         longer: (&'static str, Span),
     },
     /// Neither the table nor its name says what it speaks.
-    #[error("[export.{name}] has no type; write type = \"otlp\" or type = \"webhook\"")]
+    #[error("[export.{name}] has no type; write type = \"otlp\", \"webhook\" or \"journal\"")]
     NoExporterType {
         /// Of the table.
         name: String,
@@ -158,14 +159,14 @@ pub enum Contradiction {
         name: String,
     },
     /// A key that means nothing for an exporter of its type.
-    #[error(
-        "{key} is for exporters of type \"otlp\", and [export.{name}] is not one; leave it out"
-    )]
+    #[error("{key} is for exporters of type {of}, and [export.{name}] is not one; leave it out")]
     NotOfThisType {
         /// Of the table.
         name: String,
         /// The key.
         key: &'static str,
+        /// Which types it is for.
+        of: &'static str,
     },
     /// Safe mode and its opposite, from one source or with the looser from the stronger source.
     #[error(
@@ -274,6 +275,9 @@ pub enum ValueError {
     /// Not a header.
     #[error(transparent)]
     Header(#[from] HeaderError),
+    /// Nowhere to listen at.
+    #[error("{0}; write an address with a port: 127.0.0.1:19188")]
+    Address(#[from] AddrParseError),
     /// A path of no characters.
     #[error("an empty path names no file; leave the key out to write none")]
     EmptyPath,

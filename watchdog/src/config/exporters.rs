@@ -76,6 +76,8 @@ pub enum ExporterType {
     Otlp,
     /// CloudEvents as JSON
     Webhook,
+    /// systemd's journal
+    Journal,
 }
 
 /// How requests are packed.
@@ -135,19 +137,36 @@ pub(super) fn check(exporters: &Exporters) -> Result<(), Box<Contradiction>> {
         if kind == ExporterType::Otlp {
             continue;
         }
-        if exporter.url.is_none() {
+        let is_http = kind == ExporterType::Webhook;
+        if is_http && exporter.url.is_none() {
             return Err(Box::new(Contradiction::NoReceiver { name: name.clone() }));
         }
+        let https = [
+            ("url", exporter.url.is_some()),
+            ("headers", exporter.headers.is_some()),
+            ("headers_file", exporter.headers_file.is_some()),
+            ("ca_file", exporter.ca_file.is_some()),
+            ("certificate_file", exporter.certificate_file.is_some()),
+            ("key_file", exporter.key_file.is_some()),
+        ];
         let otlps = [
             ("compression", exporter.compression.is_some()),
             ("record_most", exporter.record_most.is_some()),
             ("metrics", exporter.metrics.is_some()),
             ("metrics_every", exporter.metrics_every.is_some()),
         ];
-        if let Some((key, _)) = otlps.into_iter().find(|(_, is_said)| *is_said) {
+        let foreign = otlps
+            .into_iter()
+            .map(|(key, is_said)| (key, is_said, "\"otlp\""));
+        let https = https
+            .into_iter()
+            .map(|(key, is_said)| (key, is_said && !is_http, "\"otlp\" or \"webhook\""));
+        let mut foreign = foreign.chain(https);
+        if let Some((key, _, of)) = foreign.find(|(_, is_said, _)| *is_said) {
             return Err(Box::new(Contradiction::NotOfThisType {
                 name: name.clone(),
                 key,
+                of,
             }));
         }
     }

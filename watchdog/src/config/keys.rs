@@ -17,7 +17,7 @@ use super::kinds::{
 use super::nearest::nearest;
 use super::resolve::{Layer, Origin};
 use super::search::{Found, NamedBy};
-use super::{Daemon, Quoted};
+use super::{Daemon, Prometheus, Quoted};
 use crate::watch::Settings;
 
 /// One key: its name, a right value as TOML writes it, where a value goes, and what it is.
@@ -144,8 +144,14 @@ pub(super) const EXPORT: &[Key<Exporter>] = keys! { optional
     metrics_every = "\"15s\"", DURATION;
 };
 
+/// `[prometheus]`.
+pub(super) const PROMETHEUS: &[Key<Prometheus>] = keys! { optional
+    listen = "\"127.0.0.1:19188\"", parsed();
+    textfile = "\"/var/lib/prometheus/node-exporter\"", PATH;
+};
+
 /// The tables.
-const TABLES: [&str; 7] = [
+const TABLES: [&str; 8] = [
     "attach",
     "policy",
     "watch",
@@ -153,6 +159,7 @@ const TABLES: [&str; 7] = [
     "users",
     "incidents",
     "export",
+    "prometheus",
 ];
 
 /// Reads one file. What the machine's files alone may say goes straight into `daemon`, over what weaker
@@ -231,6 +238,7 @@ fn tables(
             "users" => table(value, "[users]", USERS, &mut daemon.users)?,
             "incidents" => table(value, "[incidents]", INCIDENTS, &mut daemon.incidents)?,
             "export" => exporters(value, &mut daemon.exporters)?,
+            "prometheus" => table(value, "[prometheus]", PROMETHEUS, &mut daemon.prometheus)?,
             "watch" => watches(value, &mut daemon.watch)?,
             other => {
                 let place = String::new();
@@ -346,6 +354,7 @@ fn machines_own(table: &str) -> Option<&'static str> {
         "watch" => Some("[[watch]]"),
         "oomd" => Some("[oomd]"),
         "users" => Some("[users]"),
+        "prometheus" => Some("[prometheus]"),
         _ => None,
     }
 }
@@ -363,6 +372,7 @@ fn home_of(key: &str) -> Option<&'static str> {
         ("[users]", has(USERS, key)),
         ("[incidents]", has(INCIDENTS, key)),
         ("[export.NAME]", has(EXPORT, key)),
+        ("[prometheus]", has(PROMETHEUS, key)),
     ]
     .into_iter()
     .find_map(|(heading, has)| has.then_some(heading))

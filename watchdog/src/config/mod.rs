@@ -17,6 +17,7 @@ mod keys;
 mod kinds;
 mod nearest;
 mod pattern;
+mod prometheus;
 mod resolve;
 mod search;
 mod show;
@@ -40,6 +41,7 @@ pub use exporters::{
 };
 pub use gather::Reading;
 pub use pattern::{Pattern, PatternError};
+pub use prometheus::Prometheus;
 pub use resolve::{Layer, Origin, SAFE_MEMORY_MAX, SAFE_TEST_TIMEOUT, SAFE_TIMEOUT};
 pub use search::{Environment, NamedBy};
 pub use size::{Size, SizeError};

@@ -15,7 +15,8 @@ impl Config {
 }
 
 impl Daemon {
-    /// Every `[[watch]]`, `[oomd]`, `[users]`, `[policy]`, `[incidents]` and every `[export.NAME]` as TOML.
+    /// Every `[[watch]]`, `[oomd]`, `[users]`, `[policy]`, `[prometheus]`, `[incidents]` and every `[export.NAME]` as
+    /// TOML.
     pub fn as_toml(&self) -> String {
         let watches = self.watch.iter();
         let watches = watches.map(|watch| show("[[watch]]", keys::WATCH, watch) + "\n");
@@ -23,8 +24,9 @@ impl Daemon {
         let users = show("[users]", keys::USERS, &self.users);
         let policy = show("[policy]", keys::POLICY, &self.policy);
         let watches: String = watches.collect();
+        let prometheus = show("[prometheus]", keys::PROMETHEUS, &self.prometheus);
         let kept = kept(&self.incidents, &self.exporters);
-        format!("{watches}{oomd}\n{users}\n{policy}\n{kept}")
+        format!("{watches}{oomd}\n{users}\n{policy}\n{prometheus}\n{kept}")
     }
 }
 

@@ -2,6 +2,7 @@
 //! why not. When one is tried again is [`super::backoff`]'s; what still has to be told is [`super::queue`]'s.
 
 use super::http::SetupError;
+use super::journal::Journal;
 use super::otlp::Otlp;
 use super::refusal::Refusal;
 use super::webhook::Webhook;
@@ -22,6 +23,8 @@ pub enum Exporter {
     Otlp(Otlp),
     /// A webhook.
     Webhook(Webhook),
+    /// The journal.
+    Journal(Journal),
 }
 
 impl Exporter {
@@ -33,6 +36,7 @@ impl Exporter {
         match config.of_name(name) {
             Some(ExporterType::Otlp) => Otlp::new(config).map(Self::Otlp),
             Some(ExporterType::Webhook) => Webhook::new(config).map(Self::Webhook),
+            Some(ExporterType::Journal) => Ok(Self::Journal(Journal::default())),
             None => Err(SetupError::NoReceiver),
         }
     }
@@ -45,6 +49,7 @@ impl Exporter {
         match self {
             Self::Otlp(otlp) => otlp.deliver(record).await,
             Self::Webhook(webhook) => webhook.deliver(record).await,
+            Self::Journal(journal) => journal.deliver(record).await,
         }
     }
 }

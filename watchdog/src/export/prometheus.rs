@@ -67,7 +67,7 @@ pub struct OfDaemon {
 }
 
 impl OfDaemon {
-    /// Of the daemon that listens at `socket`. `exporters` must not wait.
+    /// Of the daemon that listens at `socket`. `exporters` may read files.
     pub fn new(
         socket: &Path,
         exporters: impl Fn() -> (Vec<Queue>, Option<u64>) + Send + Sync + 'static,
@@ -92,7 +92,9 @@ impl Source for OfDaemon {
             }
             Err(_) => None,
         };
-        let (exporters, kept) = (self.exporters)();
+        let look = Arc::clone(&self.exporters);
+        let seen = tokio::task::spawn_blocking(move || look()).await;
+        let (exporters, kept) = seen.unwrap_or_default();
         Snapshot {
             status,
             exporters,

@@ -55,6 +55,7 @@ fn every_key_is_in_the_manual_and_its_example_is_right() {
     check("[users]", keys::USERS);
     check("[incidents]", keys::INCIDENTS);
     check("[export.NAME]", keys::EXPORT);
+    check("[prometheus]", keys::PROMETHEUS);
 }
 
 #[test]
@@ -91,5 +92,7 @@ fn the_example_shows_the_defaults() {
     watch.cgroups.clear();
     assert_eq!(watch, Watch::default());
     daemon.watch = Vec::new();
+    let shown = std::mem::take(&mut daemon.prometheus);
+    assert!(shown.listen.is_some() && shown.textfile.is_some());
     assert_eq!((config, daemon), defaults);
 }
