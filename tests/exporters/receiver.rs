@@ -13,10 +13,10 @@ use serde_json::Value;
 
 /// A program of a Debian package that was unpacked for the tests.
 pub(crate) fn program(name: &str) -> PathBuf {
-    let home = env::var_os("MEMWATCH_TEST_RECEIVERS").unwrap_or_else(|| {
-        panic!("MEMWATCH_TEST_RECEIVERS is not set: run these tests with `cargo xtask test`")
+    let home = env::var_os("MEMWATCH_TEST_COLLECTORS").unwrap_or_else(|| {
+        panic!("MEMWATCH_TEST_COLLECTORS is not set: run these tests with `cargo xtask test`")
     });
-    PathBuf::from(home).join("usr/bin").join(name)
+    PathBuf::from(home).join(name)
 }
 
 /// Runs it to its end, which must be a good one.

@@ -1,11 +1,13 @@
 //! The receivers that tests send incidents and figures to, as people run them: rotel for OTLP's logs, VictoriaMetrics
-//! for its metrics. Below the target directory; nothing is installed on the machine.
+//! for its metrics, Prometheus and node_exporter, which come for theirs. Below the target directory, so that no
+//! service of theirs starts on this machine; journald and a bus, of which there is one, are the machine's own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::packages::apt_install;
 use crate::python::Python;
 use crate::vm::Archive;
 use crate::workspace::target_dir;
@@ -13,7 +15,19 @@ use crate::workspace::target_dir;
 /// The first release of Debian whose VictoriaMetrics takes OTLP. It is one program that needs no library.
 const SUITE: &str = "trixie";
 
-/// Gets those that are not there yet; the directory that holds `rotel` and `victoria-metrics`.
+/// Debian's packages of this machine's own release, and the programs of theirs that are wanted. They need no library.
+const OF_THIS_RELEASE: [(&str, &[&str]); 2] = [
+    ("prometheus", &["prometheus", "promtool"]),
+    ("prometheus-node-exporter", &["prometheus-node-exporter"]),
+];
+
+/// These belong to the machine.
+const INSTALLED: [(&str, &str); 2] = [
+    ("systemd", "/lib/systemd/systemd-journald"),
+    ("dbus", "/usr/bin/dbus-daemon"),
+];
+
+/// Gets those that are not there yet; the directory that holds each by its name.
 ///
 /// # Errors
 /// If one cannot be had.
@@ -38,6 +52,26 @@ pub(crate) fn make() -> Result<PathBuf> {
         let program = program.context("Debian's package has no victoria-metrics")?;
         place(&program, &victoria)?;
         fs::remove_dir_all(unpacked)?;
+    }
+    for (package, programs) in OF_THIS_RELEASE {
+        if programs.iter().all(|name| home.join(name).exists()) {
+            continue;
+        }
+        let unpacked = home.join("unpacked");
+        let archive = Archive::of_this_machine(home.join("apt"))?;
+        let suites = archive.of_its_release()?;
+        suites.unpack(package, |name| name == package, &unpacked)?;
+        for name in programs {
+            let program = find(&unpacked, name);
+            let program = program.with_context(|| format!("{package} has no {name}"))?;
+            place(&program, &home.join(name))?;
+        }
+        fs::remove_dir_all(unpacked)?;
+    }
+    for (package, file) in INSTALLED {
+        if !Path::new(file).exists() {
+            apt_install(&[package], file)?;
+        }
     }
     Ok(home)
 }

@@ -9,7 +9,6 @@ mod machine;
 mod packages;
 mod pytests;
 mod python;
-mod receivers;
 mod soak;
 mod test;
 mod vm;

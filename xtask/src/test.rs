@@ -8,7 +8,6 @@ use crate::collectors;
 use crate::machine;
 use crate::pytests;
 use crate::python::Python;
-use crate::receivers;
 use crate::soak;
 use crate::workspace::{cargo, step, target_dir};
 
@@ -73,7 +72,7 @@ pub(crate) fn print_environment() -> Result<()> {
 }
 
 /// Where tests on the real kernel find the workloads, the Pythons and the receivers of incidents.
-fn environment() -> Result<[(&'static str, PathBuf); 6]> {
+fn environment() -> Result<[(&'static str, PathBuf); 5]> {
     let python = Python::with_packages(&[
         "pytest",
         "pytest-xdist",
@@ -86,7 +85,6 @@ fn environment() -> Result<[(&'static str, PathBuf); 6]> {
     Ok([
         ("MEMWATCH_TEST_PYTHON", python.program("python")),
         ("MEMWATCH_TEST_FLEET_PYTHON", fleet.program("python")),
-        ("MEMWATCH_TEST_RECEIVERS", receivers::make()?),
         ("MEMWATCH_TEST_PYTESTS", pytests::make()?),
         ("MEMWATCH_TEST_COLLECTORS", collectors::make()?),
         (

@@ -70,6 +70,14 @@ impl Archive {
         output(&mut install).map(drop)
     }
 
+    /// Fetches the lists of this machine's own release.
+    ///
+    /// # Errors
+    /// If apt-get fails.
+    pub(crate) fn of_its_release(&self) -> Result<Suites> {
+        self.suites(&[&self.codename])
+    }
+
     /// Fetches the lists of these suites, and of no other.
     ///
     /// # Errors
