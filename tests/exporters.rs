@@ -13,6 +13,8 @@ mod users;
 
 #[path = "exporters/delivering.rs"]
 mod delivering;
+#[path = "exporters/fleet.rs"]
+mod fleet;
 #[path = "exporters/journal.rs"]
 mod journal;
 #[path = "exporters/prometheus.rs"]

@@ -33,7 +33,7 @@ pub(crate) type Series = BTreeMap<BTreeMap<String, String>, f64>;
 
 /// Prometheus, scraping one address every second.
 pub(crate) struct Prometheus {
-    api: SocketAddr,
+    pub(crate) api: SocketAddr,
     _running: Running,
     _dir: TempDir,
 }
@@ -146,7 +146,7 @@ fn parse(page: &str) -> Series {
 }
 
 #[derive(Clone)]
-struct Fixed(Snapshot);
+pub(crate) struct Fixed(pub(crate) Snapshot);
 
 impl Source for Fixed {
     async fn snapshot(&self) -> Snapshot {

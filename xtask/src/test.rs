@@ -81,7 +81,10 @@ fn environment() -> Result<[(&'static str, PathBuf); 5]> {
         "pre-commit",
     ])?;
     // Reads what docs/fleet brings for other tools.
-    let fleet = Python::of_their_own("fleet", &["kubernetes-validate", "pyyaml"])?;
+    let fleet = Python::of_their_own(
+        "fleet",
+        &["kubernetes-validate", "check-jsonschema", "pyyaml"],
+    )?;
     Ok([
         ("MEMWATCH_TEST_PYTHON", python.program("python")),
         ("MEMWATCH_TEST_FLEET_PYTHON", fleet.program("python")),

@@ -5,7 +5,7 @@
 //! there can be is bounded whatever others do: of the targets, whose names users choose, [`TARGETS`] are told one by
 //! one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -14,7 +14,8 @@ use super::{Queue, Snapshot};
 use crate::control::Status;
 use crate::control::status::{Counts, GuardedBy, Losses, Oomd, Target};
 use crate::export::words::word;
-use crate::incident::Timestamp;
+use crate::incident::{Kind, Rule, Timestamp};
+use crate::watch::Rung;
 
 /// As many targets are told one by one: first those that the configuration names, then the oldest, so that a
 /// series that has begun goes on. How many are left out is a number of its own.
@@ -200,6 +201,43 @@ fn chosen(all: &[Target]) -> Vec<&Target> {
     told
 }
 
+const KINDS: [Kind; 13] = [
+    Kind::Run,
+    Kind::Test,
+    Kind::NearMiss,
+    Kind::Warn,
+    Kind::Hang,
+    Kind::Freeze,
+    Kind::Abort,
+    Kind::KernelOom,
+    Kind::Kill,
+    Kind::Timeout,
+    Kind::Takeover,
+    Kind::HandBack,
+    Kind::HardReset,
+];
+const RULES: [Rule; 11] = [
+    Rule::Exhaustion,
+    Rule::MachineExhaustion,
+    Rule::Stall,
+    Rule::MachineStall,
+    Rule::Timeout,
+    Rule::TestMemory,
+    Rule::TestTimeout,
+    Rule::NoProgress,
+    Rule::Guard,
+    Rule::OomdPressure,
+    Rule::OomdSwap,
+];
+const RUNGS: [Rung; 6] = [
+    Rung::Warn,
+    Rung::Abort,
+    Rung::Sigint,
+    Rung::Sigterm,
+    Rung::Sigkill,
+    Rung::Freeze,
+];
+
 fn counts(text: &mut Text, counts: &Counts) {
     let Counts {
         incidents,
@@ -211,28 +249,31 @@ fn counts(text: &mut Text, counts: &Counts) {
         Type::Counter,
         "Incidents since the daemon began.",
     );
-    each(&mut family, "kind", incidents.iter());
+    each(&mut family, "kind", &KINDS, incidents);
     let mut family = text.family(
         "memwatch_interventions_total",
         Type::Counter,
         "Interventions since the daemon began, by the rule that was met.",
     );
-    each(&mut family, "rule", interventions.iter());
+    each(&mut family, "rule", &RULES, interventions);
     let mut family = text.family(
         "memwatch_rungs_total",
         Type::Counter,
         "Steps that were taken in interventions, those of a dry run included.",
     );
-    each(&mut family, "rung", rungs.iter());
+    each(&mut family, "rung", &RUNGS, rungs);
 }
 
-fn each<'a, K: Serialize + 'a>(
+/// Those that have not happened, too: of a series that begins with 1, Prometheus does not see the rise.
+fn each<K: Ord + Serialize>(
     family: &mut Family<'_>,
     label: &str,
-    numbers: impl Iterator<Item = (&'a K, &'a u64)>,
+    all: &[K],
+    numbers: &BTreeMap<K, u64>,
 ) {
-    for (key, number) in numbers {
-        family.sample(&[(label, &word(key))], *number);
+    for key in all {
+        let number = numbers.get(key).copied().unwrap_or(0);
+        family.sample(&[(label, &word(key))], number);
     }
 }
 

@@ -2,8 +2,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::*;
 use crate::control::status::{Machine, SCHEMA_VERSION};
-use crate::incident::{Kind, Rule, Timestamp};
-use crate::watch::Rung;
 
 fn at(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(seconds)
@@ -106,6 +104,7 @@ fn everything_that_is_known_is_told() {
         "memwatch_target_memory_pressure_ratio{cgroup=\"/sys/fs/cgroup/app-7.scope\",stall=\"full\"} 0.007",
         "memwatch_incidents_total{kind=\"kill\"} 2",
         "memwatch_incidents_total{kind=\"near_miss\"} 1",
+        "memwatch_incidents_total{kind=\"hard_reset\"} 0",
         "memwatch_interventions_total{rule=\"machine_exhaustion\"} 2",
         "memwatch_rungs_total{rung=\"sigterm\"} 2",
         "memwatch_oomd_info{state=\"well\"} 1",
@@ -177,4 +176,30 @@ fn no_two_series_have_the_same_labels() {
     all.sort_unstable();
     all.dedup();
     assert_eq!(all.len(), count);
+}
+
+#[test]
+fn all_that_can_happen_is_counted_before_it_does() {
+    let schema = include_str!("../../../../../docs/incident-v1.schema.json");
+    let schema: serde_json::Value = serde_json::from_str(schema).expect("JSON");
+    let page = snapshot(Vec::new()).page();
+    let told = |name| -> BTreeSet<String> {
+        let word = |line: &str| Some(line.split('"').nth(1)?.to_owned());
+        series(&page, name).into_iter().filter_map(word).collect()
+    };
+    for (name, pointer) in [
+        ("memwatch_incidents_total", "/properties/kind"),
+        (
+            "memwatch_interventions_total",
+            "/$defs/intervention/properties/rule",
+        ),
+        ("memwatch_rungs_total", "/$defs/rung/properties/rung"),
+    ] {
+        let words = schema
+            .pointer(pointer)
+            .unwrap_or_else(|| panic!("{pointer}"));
+        let words = words["enum"].as_array().expect("words").iter();
+        let words = words.map(|word| word.as_str().expect("a word").to_owned());
+        assert_eq!(told(name), words.collect(), "{name}");
+    }
 }
