@@ -13,6 +13,8 @@ mod users;
 
 #[path = "exporters/delivering.rs"]
 mod delivering;
+#[path = "exporters/desktop.rs"]
+mod desktop;
 #[path = "exporters/fleet.rs"]
 mod fleet;
 #[path = "exporters/journal.rs"]

@@ -9,12 +9,12 @@ use super::receiver::{Running, free_address, get, succeed};
 use super::service::Service;
 
 /// A state directory and a configuration, for root's `memwatch export`.
-struct Exporting {
+pub(crate) struct Exporting {
     lab: Lab,
 }
 
 impl Exporting {
-    fn new(config: &str) -> Self {
+    pub(crate) fn new(config: &str) -> Self {
         let lab = Lab::new();
         let file = lab.file("export.toml");
         fs::write(&file, config).expect("room");
@@ -24,11 +24,15 @@ impl Exporting {
     }
 
     /// `memwatch export` with these arguments.
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(MEMWATCH);
         self.prepare(&mut command);
         command.arg("export").args(arguments);
         command
+    }
+
+    pub(crate) fn file(&self, name: &str) -> std::path::PathBuf {
+        self.lab.file(name)
     }
 
     fn prepare(&self, command: &mut Command) {

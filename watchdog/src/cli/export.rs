@@ -5,6 +5,7 @@ use crate::agent::identity;
 use crate::causes::with_causes;
 use crate::config::{self, Exporters};
 use crate::control;
+use crate::export::desktop::show;
 use crate::export::refusal::Refusal;
 use crate::export::standing::{self, Report};
 use crate::export::{Exporter, Queue, queue};
@@ -45,6 +46,16 @@ pub struct ExportArgs {
 
 #[derive(Clone, Debug, Subcommand)]
 enum ExportCommand {
+    #[command(flatten)]
+    Kept(KeptCommand),
+    /// Show a notification, read from standard input, on one's own desktop
+    #[command(hide = true)]
+    ShowNotification,
+}
+
+/// About incidents that are kept.
+#[derive(Clone, Debug, Subcommand)]
+enum KeptCommand {
     /// Deliver what waits, and whatever comes, until SIGTERM; SIGHUP reads the configuration again
     Run(RunArgs),
     /// Send a marked incident in which nothing happened, and say what came back
@@ -84,9 +95,16 @@ struct RunArgs {
 /// # Errors
 /// The configuration is wrong, or the incidents cannot be reached.
 pub fn run(args: &ExportArgs, named: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+    let command = match &args.command {
+        ExportCommand::Kept(command) => command,
+        ExportCommand::ShowNotification => {
+            show::run(io::stdin().lock())?;
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
     let state = exporting::state()?;
-    match &args.command {
-        ExportCommand::Run(args) => {
+    match command {
+        KeptCommand::Run(args) => {
             let orders = Orders {
                 named,
                 state,
@@ -96,20 +114,20 @@ pub fn run(args: &ExportArgs, named: Option<PathBuf>) -> anyhow::Result<ExitCode
             };
             Ok(code(exporting::run(&orders)?))
         }
-        ExportCommand::Test { name } => {
+        KeptCommand::Test { name } => {
             let exporters = exporting::read(named.as_deref())?.exporters;
             test(&exporters, name.as_deref())
         }
-        ExportCommand::List => {
+        KeptCommand::List => {
             let exporters = exporting::read(named.as_deref())?.exporters;
             list(&state, &exporters).context("cannot print the exporters")?;
             Ok(ExitCode::SUCCESS)
         }
-        ExportCommand::Retry { name } => {
+        KeptCommand::Retry { name } => {
             let count = of_name(&state, name)?.retry()?;
             say(&format!("{count} incidents wait for {name} again\n"))
         }
-        ExportCommand::Forget { name } => {
+        KeptCommand::Forget { name } => {
             let exporters = exporting::read(named.as_deref())?.exporters;
             ensure!(
                 !exporters.contains_key(name),

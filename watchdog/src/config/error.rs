@@ -147,7 +147,9 @@ pub enum Contradiction {
         longer: (&'static str, Span),
     },
     /// Neither the table nor its name says what it speaks.
-    #[error("[export.{name}] has no type; write type = \"otlp\", \"webhook\" or \"journal\"")]
+    #[error(
+        "[export.{name}] has no type; write type = \"otlp\", \"webhook\", \"journal\" or \"desktop\""
+    )]
     NoExporterType {
         /// Of the table.
         name: String,

@@ -78,6 +78,8 @@ pub enum ExporterType {
     Webhook,
     /// systemd's journal
     Journal,
+    /// The desktop's notifications
+    Desktop,
 }
 
 /// How requests are packed.

@@ -1,6 +1,7 @@
 //! The exporters under one name: what the configuration says becomes one of them, and each takes a record or says
 //! why not. When one is tried again is [`super::backoff`]'s; what still has to be told is [`super::queue`]'s.
 
+use super::desktop::Desktop;
 use super::http::SetupError;
 use super::journal::Journal;
 use super::otlp::Otlp;
@@ -25,6 +26,8 @@ pub enum Exporter {
     Webhook(Webhook),
     /// The journal.
     Journal(Journal),
+    /// Desktops.
+    Desktop(Desktop),
 }
 
 impl Exporter {
@@ -37,6 +40,7 @@ impl Exporter {
             Some(ExporterType::Otlp) => Otlp::new(config).map(Self::Otlp),
             Some(ExporterType::Webhook) => Webhook::new(config).map(Self::Webhook),
             Some(ExporterType::Journal) => Ok(Self::Journal(Journal::default())),
+            Some(ExporterType::Desktop) => Ok(Self::Desktop(Desktop::default())),
             None => Err(SetupError::NoReceiver),
         }
     }
@@ -50,6 +54,7 @@ impl Exporter {
             Self::Otlp(otlp) => otlp.deliver(record).await,
             Self::Webhook(webhook) => webhook.deliver(record).await,
             Self::Journal(journal) => journal.deliver(record).await,
+            Self::Desktop(desktop) => desktop.deliver(record).await,
         }
     }
 }
