@@ -44,3 +44,11 @@ pub mod cli;
 #[cfg(test)]
 #[path = "../../tests/support/counting.rs"]
 mod counting;
+
+#[cfg(test)]
+#[path = "../../tests/support/storm.rs"]
+mod storm;
+
+/// What lies in `tests/support` knows the library by its name, inside of it, too.
+#[cfg(test)]
+extern crate self as memwatch;

@@ -6,6 +6,7 @@
 
 mod calls;
 mod hangs;
+mod incidents;
 mod kept;
 mod scan;
 mod targets;
@@ -33,10 +34,11 @@ use crate::export::{Spool, place};
 use crate::host::clock;
 use crate::host::layout::{Hierarchy, Layout};
 use crate::host::notify::{Notifier, watchdog_interval};
-use crate::incident::FeatureLost;
+use crate::incident::{FeatureLost, Store};
 use anyhow::{Context, ensure};
 use calls::MachineStall;
 use hangs::Hangs;
+use incidents::Incidents;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use scan::Scan;
@@ -114,6 +116,7 @@ struct Daemon {
     means: Means,
     server: Server,
     targets: Targets,
+    incidents: Incidents,
     scan: Scan,
     told: Told,
     stall: MachineStall,
@@ -171,6 +174,7 @@ impl Daemon {
             .context("cannot start the deciding thread")?;
         let kernel = Kernel::load_beside(Vec::new(), &layout, way.clone());
         let surroundings = Surroundings::begin(&layout);
+        let incidents = Incidents::new(Store::at(spool.dir().to_owned()));
         let mut targets = Targets::new(config.policy, spool);
         targets.lack(identity::refused(&refused));
         targets.lack(surroundings.missing());
@@ -189,6 +193,7 @@ impl Daemon {
                 helpers: Helpers::default(),
             },
             server,
+            incidents,
             scan: Scan::default(),
             told: Told::default(),
             stall: MachineStall::default(),

@@ -250,6 +250,7 @@ impl Guarded {
             limit_enforcer: self.enforcer,
             memory_max_bytes: self.limit_bytes,
             memory_high_bytes: self.high_bytes,
+            uid: None,
         }
     }
 }

@@ -12,6 +12,7 @@ use super::daemon::{self, DaemonArgs};
 use super::doctor::{self, DoctorArgs};
 use super::export::{self, ExportArgs};
 use super::guard::{self, GuardArgs};
+use super::incidents::{self, IncidentsArgs};
 use super::record::{self, RecordArgs};
 use super::replay::{self, ReplayArgs};
 use super::status::{self, StatusArgs};
@@ -92,6 +93,9 @@ pub enum Command {
     /// Tell others of incidents, and see whether that works
     #[command(long_about = export::ABOUT, after_long_help = export::ABOUT_MORE)]
     Export(ExportArgs),
+    /// Show what happened: each kill and each freeze, with its evidence, as words and as a picture
+    #[command(long_about = incidents::ABOUT, after_long_help = incidents::ABOUT_MORE)]
+    Incidents(IncidentsArgs),
     /// What concerns a project's tests: which are slow or got worse, and which are not run under memwatch
     #[command(long_about = project_tests::ABOUT)]
     Tests(Box<TestsArgs>),
@@ -277,6 +281,7 @@ impl Cli {
             | Command::Daemon(_)
             | Command::Status(_)
             | Command::Export(_)
+            | Command::Incidents(_)
             | Command::Tests(_) => Layer::default(),
         };
         Flags {

@@ -75,6 +75,15 @@ pub(super) fn targets() -> Vec<CompletionCandidate> {
     targets.into_iter().map(CompletionCandidate::new).collect()
 }
 
+/// The ids of this user's incidents, the newest first; nothing if they cannot be listed in time.
+pub(super) fn incidents() -> Vec<CompletionCandidate> {
+    let (tell, told) = std::sync::mpsc::channel();
+    // A daemon that does not answer is waited for longer than anybody types.
+    std::thread::spawn(move || tell.send(super::incidents::ids()));
+    let ids = told.recv_timeout(PATIENCE).unwrap_or_default();
+    ids.into_iter().map(CompletionCandidate::new).collect()
+}
+
 /// The cgroups that the daemon at `socket` guards.
 ///
 /// # Errors

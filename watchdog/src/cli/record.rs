@@ -5,7 +5,7 @@ use super::failure;
 use super::usage::{self, OWN_FAILURE};
 use crate::agent::launch::{LaunchError, Program};
 use crate::agent::run::{self, Orders, Subject};
-use crate::config::{Attach, Config, Limit, UseDaemon};
+use crate::config::{Attach, Config, Exporters, Incidents, Limit, UseDaemon};
 use crate::control;
 use clap::Args;
 use std::ffi::OsString;
@@ -85,6 +85,12 @@ pub fn run(args: &RecordArgs, config: Config) -> u8 {
         with_arguments: false,
         record: Some(args.file.clone()),
         ctrf: None,
+        // Nothing happens of which others would be told.
+        incidents: Incidents {
+            of_runs: false,
+            ..config.incidents
+        },
+        exporters: Exporters::default(),
         daemon: control::SOCKET.into(),
         tests: None,
     };

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
 
 use super::protocol::{Attach, Event, Refusal, RunningTest};
 use super::rights::Peer;
 use super::status::Status;
-use crate::incident::Text;
+use crate::incident::{Headline, Text};
 
 /// Events that wait for a client to read them.
 const EVENTS: usize = 256;
@@ -63,6 +64,26 @@ pub enum Call {
         peer: Peer,
         /// How they are.
         answer: Answer<Box<Status>>,
+    },
+    /// List incidents that the peer may read.
+    Incidents {
+        /// Who asks.
+        peer: Peer,
+        /// Only older ones than this.
+        before: Option<Uuid>,
+        /// Some of them, and from where on there may be more.
+        answer: Answer<(Vec<Headline>, Option<Uuid>)>,
+    },
+    /// Send a part of one.
+    Incident {
+        /// Who asks.
+        peer: Peer,
+        /// Which.
+        id: Uuid,
+        /// From which byte on.
+        from: u64,
+        /// The part, and how long the whole is.
+        answer: Answer<(String, u64)>,
     },
     /// Send the events of all targets that the peer may watch.
     Watch {

@@ -11,6 +11,7 @@ use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
+use uuid::Uuid;
 
 use super::descriptors;
 use super::protocol::{
@@ -18,7 +19,7 @@ use super::protocol::{
     MEMWATCH, Refusal, Reply, Request, RunningTest, VERSION,
 };
 use super::status::Status;
-use crate::incident::Text;
+use crate::incident::{Headline, Record, Text};
 
 /// For the daemon to answer. It answers in milliseconds unless the machine is at its worst.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -67,6 +68,9 @@ pub enum ClientError {
     #[error("{0}")]
     Refused(#[from] Refusal),
 }
+
+/// No record is longer.
+const RECORD_BYTES: usize = 256 << 20;
 
 /// A connection that has said hello.
 #[derive(Debug)]
@@ -170,6 +174,52 @@ impl Client {
             Reply::Status(status) => Ok(*status),
             other => Err(self.strange(&other)),
         }
+    }
+
+    /// The incidents of all one's targets; root's: all of them.
+    ///
+    /// # Errors
+    /// The daemon refuses, or cannot be asked.
+    pub async fn incidents(&mut self) -> Result<Vec<Headline>, ClientError> {
+        let mut all = Vec::new();
+        let mut before = None;
+        loop {
+            match self.say(&Request::Incidents { before }, None).await? {
+                Reply::Incidents { incidents, next } => {
+                    all.extend(incidents);
+                    // Each part is older than the one before: it comes to an end.
+                    if next.is_none() || (before.is_some() && next >= before) {
+                        return Ok(all);
+                    }
+                    before = next;
+                }
+                other => return Err(self.strange(&other)),
+            }
+        }
+    }
+
+    /// One of them, whole.
+    ///
+    /// # Errors
+    /// The daemon refuses, or cannot be asked; or what it sends is no record.
+    pub async fn incident(&mut self, id: Uuid) -> Result<Record, ClientError> {
+        let mut json = String::new();
+        loop {
+            let from = json.len() as u64;
+            let (part, bytes) = match self.say(&Request::Incident { id, from }, None).await? {
+                Reply::Incident { part, bytes } => (part, bytes),
+                other => return Err(self.strange(&other)),
+            };
+            let is_over = part.is_empty();
+            json.push_str(&part);
+            if is_over || json.len() as u64 >= bytes || json.len() > RECORD_BYTES {
+                break;
+            }
+        }
+        Record::from_json(json.as_bytes()).map_err(|error| ClientError::Strange {
+            path: self.path.clone(),
+            why: error.to_string(),
+        })
     }
 
     /// Asks for the events of all one's targets. A connection that has attached some hears theirs anyway, and

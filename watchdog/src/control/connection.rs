@@ -303,6 +303,24 @@ async fn ask(
         Request::Status {} => {
             put(calls, |answer| Call::Status { peer, answer }, Reply::Status).await
         }
+        Request::Incidents { before } => {
+            let call = |answer| Call::Incidents {
+                peer,
+                before,
+                answer,
+            };
+            let reply = |(incidents, next)| Reply::Incidents { incidents, next };
+            put(calls, call, reply).await
+        }
+        Request::Incident { id, from } => {
+            let call = |answer| Call::Incident {
+                peer,
+                id,
+                from,
+                answer,
+            };
+            put(calls, call, |(part, bytes)| Reply::Incident { part, bytes }).await
+        }
         Request::Watch {} => {
             let events = events.clone();
             let call = |answer| Call::Watch {

@@ -7,10 +7,11 @@
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::causes::with_causes;
 use crate::config::OnPressure;
-use crate::incident::Text;
+use crate::incident::{Headline, Text};
 use crate::watch::Rung;
 
 use super::status::Status;
@@ -58,7 +59,22 @@ pub enum Request {
     Status {},
     /// Send the events of all targets of this user from now on; root's: of all.
     Watch {},
+    /// List the incidents of this user's targets, the newest first; root's: all. A part at a time.
+    Incidents {
+        /// Only older ones than this: [`Reply::Incidents`]'s `next`, for the next part.
+        before: Option<Uuid>,
+    },
+    /// Send one of them, a part at a time.
+    Incident {
+        /// Which.
+        id: Uuid,
+        /// From which byte on.
+        from: u64,
+    },
 }
+
+/// The longest part of a record that comes at once: within a frame also where each of its bytes is escaped.
+pub const PART_BYTES: usize = 400 << 10;
 
 /// How a cgroup is to be guarded. The client has made it and set its limits; the daemon sets none, opens no
 /// path and runs no command of a client's.
@@ -122,6 +138,20 @@ pub enum Reply {
     Status(Box<Status>),
     /// To [`Request::Watch`].
     Watching {},
+    /// To [`Request::Incidents`].
+    Incidents {
+        /// Some of them.
+        incidents: Vec<Headline>,
+        /// From where on there may be more: to be asked for with `before`.
+        next: Option<Uuid>,
+    },
+    /// To [`Request::Incident`].
+    Incident {
+        /// A part of its record, JSON.
+        part: String,
+        /// How long the whole is.
+        bytes: u64,
+    },
     /// To anything. After a frame that breaks the protocol the daemon hangs up.
     Refused(Refusal),
 }
@@ -287,6 +317,17 @@ mod tests {
             (Request::Status {}, r#"{"status":{}}"#),
             (Request::Watch {}, r#"{"watch":{}}"#),
             (
+                Request::Incidents { before: None },
+                r#"{"incidents":{"before":null}}"#,
+            ),
+            (
+                Request::Incident {
+                    id: Uuid::from_u128(1 << 120),
+                    from: 9,
+                },
+                r#"{"incident":{"id":"01000000-0000-0000-0000-000000000000","from":9}}"#,
+            ),
+            (
                 Request::Tests {
                     id: 7,
                     running: vec![RunningTest {
@@ -317,6 +358,9 @@ mod tests {
             r#"{"detach":{"id":1},"status":{}}"#,
             r#"{"attach":{"on_pressure":"kill","dry_run":false,"command":"id"}}"#,
             r#"{"attach":{"on_pressure":"explode","dry_run":false}}"#,
+            r#"{"incident":{"id":"../../../../etc/shadow","from":0}}"#,
+            r#"{"incident":{"id":"01000000-0000-0000-0000-000000000000","from":0,"uid":0}}"#,
+            r#"{"incidents":{"dir":"/root"}}"#,
             r#"{"reboot":{}}"#,
             r#"{"status":{}} {"status":{}}"#,
             "",

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use nix::sys::stat::fstat;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
 use tokio::net::UnixStream;
+use uuid::Uuid;
 
 use super::protocol::Refusal;
 use crate::causes::with_causes;
@@ -56,6 +57,15 @@ impl Peer {
         Refusal::new(
             format!("uid {} has attached no target {id}", self.uid),
             "see which there are, and whose: memwatch status",
+        )
+    }
+
+    /// The refusal to who may not read an incident. It does not tell whether there is one.
+    #[must_use]
+    pub fn no_such_incident(self, id: Uuid) -> Refusal {
+        Refusal::new(
+            format!("there is no incident {id} of a target of uid {}", self.uid),
+            "see which there are: memwatch incidents list",
         )
     }
 

@@ -20,6 +20,7 @@ pub mod queue;
 pub mod refusal;
 pub mod spool;
 pub mod standing;
+pub mod trace;
 pub mod webhook;
 mod words;
 

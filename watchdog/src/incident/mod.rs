@@ -5,12 +5,14 @@
 
 mod evidence;
 mod flight;
+mod headline;
 mod human;
 mod intervention;
 mod live;
 mod machine;
 mod merge;
 mod paragraph;
+pub mod picture;
 mod record;
 mod report;
 #[cfg(test)]
@@ -18,16 +20,20 @@ pub(crate) mod sample;
 #[cfg(test)]
 mod schema;
 mod signal;
+mod spark;
 mod state;
+pub mod store;
 pub mod suite;
 mod summary;
 mod takeover;
 mod text;
+pub mod timeline;
 mod timestamp;
 
 pub use crate::act::Outcome;
 pub use evidence::{near_miss, order, quantities, rivals};
 pub use flight::Flight;
+pub use headline::{Headline, Named};
 pub use human::{bytes, count, duration, percent};
 pub use intervention::{
     BlamedTest, BlockedTask, Culprit, HungTask, Intervention, KernelOomVictim, KilledBy, NearMiss,
@@ -45,7 +51,9 @@ pub use report::{ReportError, ReportFile};
 #[cfg(test)]
 pub(crate) use schema::validate;
 pub use signal::{Signal, UnknownSignal};
+pub use spark::sparklines;
 pub use state::{state_dir, state_dir_of_machine, state_dir_of_user, state_dirs};
+pub use store::Store;
 pub use suite::Suite;
 pub use summary::summary;
 pub use takeover::{Fault, Takeover};

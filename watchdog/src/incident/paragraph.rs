@@ -68,6 +68,14 @@ impl Paragraph {
         }
     }
 
+    /// A text beside its label, as wide as it is and with all its blanks.
+    pub(super) fn line(&mut self, label: &str, text: &str) {
+        self.paint(DIM, PREFIX);
+        self.paint(DIM, &format!("  {label:<0$}", LABEL_COLUMNS - 2));
+        self.lines.push_str(text.trim_end());
+        self.lines.push('\n');
+    }
+
     /// Columns that a line of a row has; `None` for as many as it takes.
     pub(super) fn row_columns(&self) -> Option<usize> {
         self.style.width.map(|_| self.room(LABEL_COLUMNS))

@@ -204,6 +204,8 @@ pub struct Target {
     pub memory_max_bytes: Option<u64>,
     /// The point from which it is slowed down.
     pub memory_high_bytes: Option<u64>,
+    /// The user who had the daemon guard it; `None` for what the configuration names, and for a run's own.
+    pub uid: Option<u32>,
 }
 
 /// Where a target's memory is accounted.
@@ -364,16 +366,7 @@ impl Record {
     /// # Errors
     /// If `json` is no record, or one of a later version.
     pub fn from_json(json: &[u8]) -> Result<Self, ReadError> {
-        #[derive(Deserialize)]
-        struct Version {
-            schema_version: u32,
-        }
-        let Version {
-            schema_version: found,
-        } = serde_json::from_slice(json)?;
-        if found > SCHEMA_VERSION {
-            return Err(ReadError::Version { found });
-        }
+        check_version(json)?;
         Ok(serde_json::from_slice(json)?)
     }
 
@@ -421,6 +414,21 @@ impl Record {
             Kind::Run
         }
     }
+}
+
+/// Whether this program can read the record in `json`, by its version.
+pub(super) fn check_version(json: &[u8]) -> Result<(), ReadError> {
+    #[derive(Deserialize)]
+    struct Version {
+        schema_version: u32,
+    }
+    let Version {
+        schema_version: found,
+    } = serde_json::from_slice(json)?;
+    if found > SCHEMA_VERSION {
+        return Err(ReadError::Version { found });
+    }
+    Ok(())
 }
 
 /// What a controller's count of kills has beyond those that are named.

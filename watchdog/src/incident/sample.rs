@@ -32,6 +32,7 @@ pub(crate) fn quiet() -> Record {
         limit_enforcer: Some(LimitEnforcer::Kernel),
         memory_max_bytes: Some(2048 * MIB),
         memory_high_bytes: None,
+        uid: None,
     };
     record.exit_code = Some(0);
     record.peak_bytes = Some(1229 * MIB);

@@ -48,7 +48,7 @@ pub fn summary(record: &Record, style: Style) -> String {
     page.finish()
 }
 
-fn headline(record: &Record) -> (Tone, String) {
+pub(super) fn headline(record: &Record) -> (Tone, String) {
     let (tone, what) = match record.verdict {
         Verdict::Finished => (Tone::Plain, "finished in"),
         Verdict::FinishedWithKills => (Tone::Warning, "finished in"),
@@ -158,7 +158,7 @@ fn tell_near_miss(page: &mut Paragraph, record: &Record) {
 }
 
 /// `tests/test_b.py::test_index (gw1), in its call for 4.2s, grew 12 MiB`
-fn test_phrase(test: &BlamedTest) -> String {
+pub(super) fn test_phrase(test: &BlamedTest) -> String {
     let worker = optional(test.worker.as_ref(), |it| format!(" ({it})"));
     let phase = match test.phase {
         TestPhase::Collect => "collected",
@@ -176,7 +176,7 @@ fn test_phrase(test: &BlamedTest) -> String {
 }
 
 /// `tests/test_b.py::test_load grew 900 MiB, 97% of what its process grew in its tests`
-fn culprit_phrase(culprit: &Culprit) -> String {
+pub(super) fn culprit_phrase(culprit: &Culprit) -> String {
     let grew = human::bytes(culprit.growth_bytes);
     let sure = optional(
         human::percent(u64::from(culprit.sure_permille), 1000),
@@ -185,7 +185,7 @@ fn culprit_phrase(culprit: &Culprit) -> String {
     format!("{} grew {grew}{sure}", culprit.id)
 }
 
-fn rule_name(rule: Rule) -> &'static str {
+pub(super) fn rule_name(rule: Rule) -> &'static str {
     match rule {
         Rule::Exhaustion => "exhaustion",
         Rule::MachineExhaustion => "exhaustion of the machine",
@@ -201,7 +201,7 @@ fn rule_name(rule: Rule) -> &'static str {
     }
 }
 
-fn ground_phrase(ground: Ground) -> &'static str {
+pub(super) fn ground_phrase(ground: Ground) -> &'static str {
     match ground {
         Ground::Growth => "it grew the most",
         Ground::Stall => "it stalled the most",
@@ -211,7 +211,7 @@ fn ground_phrase(ground: Ground) -> &'static str {
     }
 }
 
-fn scope_phrase(scope: Scope) -> &'static str {
+pub(super) fn scope_phrase(scope: Scope) -> &'static str {
     match scope {
         Scope::Process => "taken with its children",
         Scope::Group => "taken with its process group",
@@ -221,7 +221,7 @@ fn scope_phrase(scope: Scope) -> &'static str {
 
 /// `SIGKILL after 18ms`, or `SIGTERM to 12 processes after 0s` for what went to many at once, counted
 /// from the moment at which the rule was met.
-fn rung_phrase(alike: &[RungTaken], met_at_us: u64) -> String {
+pub(super) fn rung_phrase(alike: &[RungTaken], met_at_us: u64) -> String {
     let [taken, ..] = alike else {
         return String::new();
     };
@@ -305,7 +305,7 @@ fn tell_bystanders(page: &mut Paragraph, record: &Record) {
 }
 
 /// `txg_sync (tid 611) in uninterruptible sleep from 8.0s on, for 2m 05s, in cv_wait_common`
-fn blocked_phrase(task: &BlockedTask) -> String {
+pub(super) fn blocked_phrase(task: &BlockedTask) -> String {
     let BlockedTask { comm, tid, .. } = task;
     let at = optional(task.at_us, |us| format!(" from {} on", human::duration(us)));
     let lasted = optional(task.lasted_us, |us| {
@@ -382,7 +382,7 @@ fn tell_gaps(page: &mut Paragraph, record: &Record) {
     }
 }
 
-fn lost(losses: &Losses) -> Option<String> {
+pub(super) fn lost(losses: &Losses) -> Option<String> {
     let parts: Vec<String> = [
         (losses.ring_drops, "events dropped"),
         (losses.untracked_processes, "processes not counted"),

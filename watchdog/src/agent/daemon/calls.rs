@@ -79,6 +79,17 @@ impl Daemon {
             Call::Status { answer, .. } => {
                 let _ = answer.send(Ok(Box::new(self.status())));
             }
+            Call::Incidents {
+                peer,
+                before,
+                answer,
+            } => self.incidents.list(peer, before, answer),
+            Call::Incident {
+                peer,
+                id,
+                from,
+                answer,
+            } => self.incidents.send(peer, id, from, answer),
             Call::Watch {
                 peer,
                 events,

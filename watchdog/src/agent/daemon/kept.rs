@@ -157,6 +157,7 @@ impl Kept {
         let surroundings = &means.surroundings;
         let mut record = self.watched.record(over, Verdict::Ongoing, &means.kernel);
         record.features_lost.extend_from_slice(lacks);
+        record.target.uid = self.user();
         surroundings.tell(&mut self.watched, &mut record, true);
         if record.kind != Kind::Run {
             surroundings.tell_blocked(self.watched.began.0, &mut record);

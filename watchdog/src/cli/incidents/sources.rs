@@ -1,0 +1,143 @@
+//! Where the incidents of whoever asks lie: the service's spool for root, the own state directory, and, for users,
+//! the daemon, which hands each the own. Reading a directory is `incident::store`'s.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use uuid::Uuid;
+
+use super::{Place, warn};
+use crate::control::{Client, ClientError};
+use crate::history;
+use crate::incident::store::{self, Store};
+use crate::incident::{Headline, Record};
+
+/// The service's directory, unless its manager says otherwise.
+const STATE: &str = "/var/lib/memwatch";
+
+/// Where to look.
+#[derive(Clone, Debug)]
+pub(super) struct Sources {
+    stores: Vec<Store>,
+    /// The daemon's socket, for those who cannot read its directory.
+    socket: Option<PathBuf>,
+}
+
+impl Sources {
+    /// Where `place` says, or where incidents of this user usually lie.
+    pub(super) fn of(place: &Place) -> Self {
+        if let Some(dir) = &place.dir {
+            return Self {
+                stores: vec![Store::at(dir.clone())],
+                socket: None,
+            };
+        }
+        // SAFETY: reads one number of this process.
+        let is_root = unsafe { libc::geteuid() } == 0;
+        let own = history::default_file(env::var_os("XDG_STATE_HOME"), env::var_os("HOME"));
+        let own = own.ok().map(|history| history.with_file_name("incidents"));
+        let service = env::var_os("STATE_DIRECTORY").unwrap_or_else(|| STATE.into());
+        let service = is_root.then(|| Path::new(&service).join("incidents"));
+        Self {
+            stores: service.into_iter().chain(own).map(Store::at).collect(),
+            socket: (!is_root).then(|| place.socket.clone()),
+        }
+    }
+
+    /// All incidents, the oldest first, each once. What cannot be read is said.
+    ///
+    /// # Errors
+    /// The daemon breaks off in the middle of its answer.
+    pub(super) fn list(&self) -> anyhow::Result<Vec<Headline>> {
+        let mut all = self.of_daemon()?;
+        for store in &self.stores {
+            for id in self.ids_in(store) {
+                match store.headline(id) {
+                    Ok(headline) => all.push(headline),
+                    Err(error) => warn(&format!("passed over: {error}")),
+                }
+            }
+        }
+        all.sort_by_key(|headline| headline.id);
+        all.dedup_by_key(|headline| headline.id);
+        Ok(all)
+    }
+
+    /// The ids of all of them, the oldest first.
+    ///
+    /// # Errors
+    /// The daemon breaks off in the middle of its answer.
+    pub(super) fn ids(&self) -> anyhow::Result<Vec<Uuid>> {
+        let daemons = self.of_daemon()?;
+        let mut ids: Vec<Uuid> = daemons.iter().map(|headline| headline.id).collect();
+        ids.extend(self.stores.iter().flat_map(|store| self.ids_in(store)));
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(ids)
+    }
+
+    /// The incident that `typed` means: a file, the beginning of an id, or `last`.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be read.
+    pub(super) fn read(&self, typed: &str) -> anyhow::Result<Record> {
+        let file = Path::new(typed);
+        let is_path = typed.contains('/') || file.extension().is_some();
+        if is_path || (file.is_file() && self.find(typed).is_err()) {
+            return Ok(store::read(file)?);
+        }
+        let id = self.find(typed)?;
+        for store in &self.stores {
+            if store.file(id).exists() {
+                return Ok(store.read(id)?);
+            }
+        }
+        match &self.socket {
+            Some(socket) => from_daemon(socket, async |client| client.incident(id).await),
+            None => bail!(
+                "incident {id} is not there any more; see which there are: memwatch incidents list"
+            ),
+        }
+    }
+
+    fn find(&self, typed: &str) -> anyhow::Result<Uuid> {
+        Ok(store::find(&self.ids()?, typed)?)
+    }
+
+    fn ids_in(&self, store: &Store) -> Vec<Uuid> {
+        store.ids().unwrap_or_else(|error| {
+            warn(&error.to_string());
+            Vec::new()
+        })
+    }
+
+    /// Those that the daemon has of this user's; none where no daemon is.
+    fn of_daemon(&self) -> anyhow::Result<Vec<Headline>> {
+        let Some(socket) = &self.socket else {
+            return Ok(Vec::new());
+        };
+        let listed = from_daemon(socket, async |client| client.incidents().await);
+        match listed {
+            Err(error) if is_without_daemon(&error) => Ok(Vec::new()),
+            listed => listed,
+        }
+    }
+}
+
+fn is_without_daemon(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(ClientError::NoDaemon { .. }))
+}
+
+/// Asks the daemon at `socket`.
+fn from_daemon<T>(
+    socket: &Path,
+    ask: impl AsyncFnOnce(&mut Client) -> Result<T, ClientError>,
+) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start")?;
+    let answer = async { ask(&mut Client::connect(socket).await?).await };
+    Ok(runtime.block_on(answer)?)
+}

@@ -1,0 +1,229 @@
+//! A plot: SVG within the page, as wide as its place and so high as its class says. Places along the time are shares
+//! of the width, so that text keeps its size on a phone and on a wall; curves alone are stretched.
+
+use std::fmt::Write;
+
+use maud::{Markup, html};
+
+use crate::incident::timeline::{Curve, Mark, Sort, Window, thinned};
+
+/// Width and height of the room in which curves are drawn before they are stretched.
+const WIDE: f64 = 1000.0;
+const HIGH: f64 = 100.0;
+/// Of that height, so that a line on an edge is whole.
+const MARGIN: f64 = 3.0;
+/// A screen has hardly more columns for a curve.
+const COLUMNS: usize = 400;
+/// Times on an axis: as many as a phone has room for.
+const TICKS: i64 = 5;
+
+/// A place along the time, as SVG takes it.
+pub(super) fn across(window: Window, at_us: i64) -> String {
+    percent(window.place(at_us).clamp(0.0, 1.0))
+}
+
+/// A share with a hundredth of a percent: a tenth of a pixel.
+pub(super) fn percent(share: f64) -> String {
+    let hundredths = (share * 10_000.0).round() / 100.0;
+    format!("{hundredths}%")
+}
+
+/// How a curve is drawn.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Line<'c> {
+    pub(super) curve: &'c Curve,
+    /// Of the stroke, and of the area below with `is_area`.
+    pub(super) class: &'static str,
+    pub(super) is_area: bool,
+}
+
+/// Curves from zero to `top`.
+pub(super) fn curves(window: Window, lines: &[Line<'_>], top: f64, columns: usize) -> Markup {
+    html! {
+        svg width="100%" height="100%" viewBox={ "0 0 " (WIDE) " " (HIGH) } preserveAspectRatio="none" {
+            @for line in lines {
+                @let thin = thinned(line.curve, window, columns);
+                @if thin.len() > 1 {
+                    @let path = path(&thin, window, top);
+                    @if line.is_area {
+                        path class={ "area " (line.class) } d={ (path) (closing(&thin, window)) } {}
+                    }
+                    path class=(line.class) d=(path) {}
+                }
+            }
+        }
+    }
+}
+
+/// As many columns as a large plot has.
+pub(super) const fn columns() -> usize {
+    COLUMNS
+}
+
+fn x(window: Window, at_us: i64) -> f64 {
+    WIDE * window.place(at_us).clamp(-0.01, 1.01)
+}
+
+fn y(value: f64, top: f64) -> f64 {
+    let share = if top > 0.0 {
+        (value / top).clamp(0.0, 1.05)
+    } else {
+        0.0
+    };
+    HIGH - MARGIN - (HIGH - 2.0 * MARGIN) * share
+}
+
+fn path(curve: &Curve, window: Window, top: f64) -> String {
+    let mut path = String::new();
+    for (n, &(at, value)) in curve.iter().enumerate() {
+        let verb = if n == 0 { 'M' } else { 'L' };
+        let _ = write!(
+            path,
+            "{verb}{} {}",
+            digits(x(window, at)),
+            digits(y(value, top))
+        );
+    }
+    path
+}
+
+fn closing(curve: &Curve, window: Window) -> String {
+    let (first, last) = (
+        curve.first().map_or(0, |p| p.0),
+        curve.last().map_or(0, |p| p.0),
+    );
+    let bottom = digits(HIGH - MARGIN);
+    format!(
+        "L{} {bottom}L{} {bottom}Z",
+        digits(x(window, last)),
+        digits(x(window, first))
+    )
+}
+
+/// A tenth of a unit is less than a pixel.
+fn digits(value: f64) -> String {
+    let tenths = (value * 10.0).round() / 10.0;
+    tenths.to_string()
+}
+
+/// A level with its name, across the whole plot; none beyond its top.
+pub(super) fn level(value: f64, top: f64, class: &str, name: &str) -> Markup {
+    let at = percent(y(value, top) / HIGH);
+    let is_low = value < top * 0.3;
+    html! {
+        @if value <= top {
+            line class={ "level " (class) } x1="0" x2="100%" y1=(at) y2=(at) {}
+            text class={ "level " (class) } x="100%" y=(at) dx="-4" dy=(if is_low { "-4" } else { "12" }) text-anchor="end" { (name) }
+        }
+    }
+}
+
+/// Lines at round times, and at the bottom.
+pub(super) fn grid(window: Window) -> Markup {
+    html! {
+        @for at in window.ticks(TICKS) {
+            @let x = across(window, at);
+            line.grid x1=(x) x2=(x) y1="0" y2="100%" {}
+        }
+        line.base x1="0" x2="100%" y1="97%" y2="97%" {}
+    }
+}
+
+/// What the top of a plot stands for.
+pub(super) fn top_label(text: &str) -> Markup {
+    html! { text.top x="4" y="12" { (text) } }
+}
+
+/// Lines through a plot at what happened.
+pub(super) fn through(window: Window, marks: &[Mark]) -> Markup {
+    let mut last = None;
+    let shown = marks.iter().filter(|mark| window.holds(mark.at_us));
+    // Marks that fall on one place are one line.
+    let places = shown.filter_map(|mark| {
+        let place = (across(window, mark.at_us), mark.sort);
+        (last.replace(place.clone()) != Some(place.clone())).then_some(place)
+    });
+    let places: Vec<_> = places.collect();
+    html! {
+        @for (x, sort) in places {
+            line class={ "through " (class_of(sort)) } x1=(x) x2=(x) y1="0" y2="100%" {}
+        }
+    }
+}
+
+/// The times, as text.
+pub(super) fn axis(window: Window) -> Markup {
+    let ticks = window.ticks(TICKS);
+    html! {
+        svg.times role="img" aria-label={ "Time from " (moment(window.from_us)) " to " (moment(window.to_us)) } {
+            @for &at in &ticks {
+                @let place = window.place(at);
+                @let anchor = if place < 0.04 { "start" } else if place > 0.96 { "end" } else { "middle" };
+                text x=(across(window, at)) y="13" text-anchor=(anchor) { (moment(at)) }
+            }
+        }
+    }
+}
+
+/// The mark of a sort: a shape of its colour with its letter.
+pub(super) fn symbol(sort: Sort) -> Markup {
+    html! {
+        svg.symbol width="18" height="18" viewBox="-9 -9 18 18" aria-hidden="true" { (shape(sort)) }
+    }
+}
+
+/// A mark at its place: `row` rows down.
+pub(super) fn symbol_at(window: Window, at_us: i64, row: usize, sort: Sort, title: &str) -> Markup {
+    html! {
+        svg x=(across(window, at_us)) y=(row * 19 + 10) width="1" height="1" overflow="visible" {
+            g class="mark" { title { (title) } (shape(sort)) }
+        }
+    }
+}
+
+fn shape(sort: Sort) -> Markup {
+    html! {
+        @if sort.is_kill() {
+            rect class=(class_of(sort)) x="-8" y="-8" width="16" height="16" rx="3" {}
+        } @else {
+            circle class=(class_of(sort)) r="8" {}
+        }
+        text.letter y="3.7" text-anchor="middle" { (sort.letter()) }
+    }
+}
+
+pub(super) fn class_of(sort: Sort) -> &'static str {
+    match sort {
+        Sort::Met => "m-met",
+        Sort::Warn => "m-warn",
+        Sort::Abort => "m-abort",
+        Sort::Freeze => "m-freeze",
+        Sort::Sigint => "m-int",
+        Sort::Sigterm => "m-term",
+        Sort::Blocked => "m-blocked",
+        Sort::Hung => "m-hung",
+        Sort::Sigkill => "m-kill",
+        Sort::Guard => "m-guard",
+        Sort::KernelOom => "m-oom",
+    }
+}
+
+/// A moment from the start of the run, as short as it is exact: `-2m`, `0`, `1m 30s`, `250ms`.
+pub(super) fn moment(us: i64) -> String {
+    let sign = if us < 0 { "-" } else { "" };
+    let us = us.unsigned_abs();
+    let (seconds, rest) = (us / 1_000_000, us % 1_000_000);
+    let (hours, minutes, left) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    let text = match (hours, minutes, left, rest / 1000) {
+        (0, 0, 0, 0) => return "0".to_owned(),
+        (0, 0, 0, ms) => format!("{ms}ms"),
+        (0, 0, s, 0) => format!("{s}s"),
+        (0, 0, s, ms) => format!("{s}.{}s", format!("{ms:03}").trim_end_matches('0')),
+        (0, m, 0, _) => format!("{m}m"),
+        (0, m, s, _) => format!("{m}m {s:02}s"),
+        (h, 0, 0, _) => format!("{h}h"),
+        (h, m, 0, _) => format!("{h}h {m:02}m"),
+        (h, m, s, _) => format!("{h}h {m:02}m {s:02}s"),
+    };
+    format!("{sign}{text}")
+}
