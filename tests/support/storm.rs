@@ -29,7 +29,7 @@ const KILLED_US: u64 = 71_300_000;
 const FIRST_PID: u32 = 4_250;
 
 /// A run with so many processes, the first few of them workers, and so many tests.
-pub fn storm(processes: u32, tests: usize) -> Record {
+pub(crate) fn storm(processes: u32, tests: usize) -> Record {
     let started = UNIX_EPOCH + Duration::from_secs(1_772_356_336);
     let ended = started + Duration::from_micros(LASTED_US);
     let mut record = Record::new(started, ended, LASTED_US, Verdict::FinishedWithKills);
@@ -92,33 +92,28 @@ fn suite(processes: u32, tests: usize) -> Suite {
     let workers = workers(processes);
     let mut free = vec![1_500_000_u64; workers as usize];
     let tests = (0..tests).map(|n| {
-        let worker = n as u32 % workers;
+        let mut worker = n as u32 % workers;
+        if worker == 0 && free[0] > KILLED_US {
+            worker = workers - 1;
+        }
         let at_us = free[worker as usize];
-        let last_of_all = n + workers as usize >= tests;
         let room = (LASTED_US - 3_000_000) / (1 + tests as u64 / u64::from(workers));
         let wall_us = room * (3 + n as u64 * 7 % 9) / 8;
-        free[worker as usize] = (at_us + wall_us + 2_000).min(LASTED_US - 1_000);
-        // The first worker's test that runs at the kill is the one that dies with it.
-        let is_victim = worker == 0 && (at_us..at_us + wall_us).contains(&KILLED_US);
+        let mut to_us = (at_us + wall_us).min(LASTED_US - 1_000);
+        // The first worker dies in the test that runs at the kill, or else in its last.
+        let is_last = n + workers as usize >= tests;
+        let is_victim = worker == 0 && (is_last || to_us >= KILLED_US);
+        if is_victim {
+            to_us = KILLED_US;
+        }
+        free[worker as usize] = to_us + 2_000;
         let outcome = match n % 41 {
             _ if is_victim => suite::Outcome::Killed,
             7 => suite::Outcome::Failed,
             13 => suite::Outcome::Skipped,
             _ => suite::Outcome::Passed,
         };
-        test(
-            n,
-            worker,
-            (
-                at_us,
-                if last_of_all {
-                    wall_us.min(2_000_000)
-                } else {
-                    wall_us
-                },
-            ),
-            outcome,
-        )
+        test(n, worker, (at_us, to_us.saturating_sub(at_us)), outcome)
     });
     Suite {
         pytest_version: Some("9.2.0".into()),

@@ -14,7 +14,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::summary::{headline, rung_phrase};
 use super::timeline::{self, Mark, Window, lanes, marks};
-use super::{Record, Timestamp, human};
+use super::{Record, Text, Timestamp, human};
 
 const STYLE: &str = include_str!("style.css");
 /// Whatever may be in the page, a browser fetches nothing for it and runs nothing of it.
@@ -49,7 +49,7 @@ pub fn page(record: &Record) -> String {
                     (tables::settings(record))
                 }
                 footer {
-                    p { "Incident " code { (record.id) } ", made by memwatch " (record.memwatch_version) "." }
+                    p { "Incident " code { (record.id) } ", made by memwatch " (Text::from(record.memwatch_version.as_str())) "." }
                 }
             }
         }

@@ -9,7 +9,7 @@ use super::rows::outcome_class;
 use crate::incident::suite::{Suite, Test};
 use crate::incident::summary::lost;
 use crate::incident::timeline::marks;
-use crate::incident::{Record, human};
+use crate::incident::{Record, Text, human};
 
 /// Tests that stand open.
 const TESTS: usize = 12;
@@ -228,7 +228,7 @@ pub(super) fn settings(record: &Record) -> Markup {
                     details.card {
                         summary { (record.settings.len()) " settings in force" }
                         dl.facts.mono {
-                            @for (name, value) in &record.settings { dt { (name) } dd { (setting(value)) } }
+                            @for (name, value) in &record.settings { dt { (Text::from(name.as_str())) } dd { (setting(value)) } }
                         }
                     }
                 }
@@ -241,5 +241,5 @@ fn setting(value: &serde_json::Value) -> String {
     let text = value
         .as_str()
         .map_or_else(|| value.to_string(), str::to_owned);
-    crate::incident::Text::from(text).to_string()
+    Text::from(text).to_string()
 }

@@ -63,7 +63,7 @@ impl Curves {
     /// Of the looks in `flight`.
     #[must_use]
     pub fn of(flight: &Flight) -> Self {
-        let at = |look: &RecordedLook| flight.since_start_us(look);
+        let at = |look: &RecordedLook| super::within_reason(flight.since_start_us(look));
         let target = |read: &dyn Fn(&TargetFacts) -> Option<u64>| {
             let values = flight
                 .looks

@@ -54,7 +54,7 @@ pub fn lanes(record: &Record, marks: &[Mark]) -> Vec<Lane> {
     let mut latest: HashMap<u32, u64> = HashMap::new();
     if let Some(flight) = &record.flight {
         for look in &flight.looks {
-            let at = flight.since_start_us(look);
+            let at = super::within_reason(flight.since_start_us(look));
             for member in look.members.iter().flatten() {
                 let name = (member.pid, member.start_ticks);
                 let lane = seen.entry(name).or_insert_with(|| Lane::new(member.pid));

@@ -209,5 +209,5 @@ fn rung(taken: &RungTaken, of: &Intervention, is_dry: bool) -> Mark {
 }
 
 pub(super) fn signed(us: u64) -> i64 {
-    i64::try_from(us).unwrap_or(i64::MAX)
+    super::within_reason(i64::try_from(us).unwrap_or(i64::MAX))
 }

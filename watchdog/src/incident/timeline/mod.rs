@@ -26,7 +26,7 @@ impl Window {
     /// From one to the other, a millisecond at the least.
     #[must_use]
     pub fn new(from_us: i64, to_us: i64) -> Self {
-        let from_us = from_us.clamp(-LONGEST_US, LONGEST_US);
+        let from_us = within_reason(from_us);
         Self {
             from_us,
             to_us: to_us.clamp(from_us + 1_000, LONGEST_US + 1_000),
@@ -68,6 +68,11 @@ impl Window {
 
 /// A century: a record that says more is not drawn to scale.
 const LONGEST_US: i64 = 100 * 366 * 86_400 * 1_000_000;
+
+/// A moment no further from the start than that, so that whatever a record says can be reckoned with.
+fn within_reason(us: i64) -> i64 {
+    us.clamp(-LONGEST_US, LONGEST_US)
+}
 
 const STEPS_US: [i64; 28] = {
     const S: i64 = 1_000_000;
