@@ -30,9 +30,41 @@ struct Chart<'c> {
     shown: fn(f64) -> String,
 }
 
+fn area<'c>(curve: &'c Curve, name: &'static str, class: &'static str) -> Named<'c> {
+    Named {
+        curve,
+        name,
+        class,
+        is_area: true,
+    }
+}
+
+fn line<'c>(curve: &'c Curve, name: &'static str, class: &'static str) -> Named<'c> {
+    Named {
+        curve,
+        name,
+        class,
+        is_area: false,
+    }
+}
+
+/// The two that show how it came to a kill.
+pub(super) fn near(record: &Record, flight: &Flight, window: Window, marks: &[Mark]) -> Markup {
+    let curves = Curves::of(flight).within(window);
+    let pressure = pressure(
+        "Target's pressure",
+        &curves.target_some,
+        &curves.target_full,
+    );
+    html! {
+        (pressure.draw(window, marks))
+        (target_memory(record, &curves).draw(window, marks))
+    }
+}
+
 /// All charts for which something was recorded.
 pub(super) fn all(record: &Record, flight: &Flight, window: Window, marks: &[Mark]) -> Markup {
-    let curves = Curves::of(flight);
+    let curves = Curves::of(flight).within(window);
     let charts = [
         pressure(
             "Target's pressure",
@@ -64,20 +96,7 @@ fn pressure<'c>(title: &'static str, some: &'c Curve, full: &'c Curve) -> Chart<
         .unwrap_or(1.0);
     Chart {
         title,
-        curves: vec![
-            Named {
-                curve: some,
-                name: "some",
-                class: "some",
-                is_area: true,
-            },
-            Named {
-                curve: full,
-                name: "full",
-                class: "full",
-                is_area: true,
-            },
-        ],
+        curves: vec![area(some, "some", "some"), area(full, "full", "full")],
         levels: Vec::new(),
         top,
         shown: |share| human::percent((share * 1000.0).round() as u64, 1000).unwrap_or_default(),
@@ -104,45 +123,18 @@ fn target_memory<'c>(record: &Record, curves: &'c Curves) -> Chart<'c> {
             class,
         })
     };
-    // Where both are close the brake's name would stand in the limit's.
-    let apart = brake
-        .zip(limit)
-        .is_none_or(|(brake, limit)| limit - brake > top * 0.16);
-    let brake_name = if apart {
-        level(brake, "memory.high", "high")
-    } else {
-        brake.map(|value| Level {
-            value,
-            name: String::new(),
-            class: "high",
-        })
-    };
+    let levels = [
+        level(limit, "memory.max", "max"),
+        level(brake, "memory.high", "high"),
+    ];
     Chart {
         title: "Target's memory",
         curves: vec![
-            Named {
-                curve: &curves.current_bytes,
-                name: "charged",
-                class: "memory",
-                is_area: true,
-            },
-            Named {
-                curve: &curves.anon_bytes,
-                name: "anonymous",
-                class: "anon",
-                is_area: false,
-            },
-            Named {
-                curve: &curves.swap_bytes,
-                name: "in swap",
-                class: "swap",
-                is_area: false,
-            },
+            area(&curves.current_bytes, "charged", "memory"),
+            line(&curves.anon_bytes, "anonymous", "anon"),
+            line(&curves.swap_bytes, "in swap", "swap"),
         ],
-        levels: [level(limit, "memory.max", "max"), brake_name]
-            .into_iter()
-            .flatten()
-            .collect(),
+        levels: levels.into_iter().flatten().collect(),
         top,
         shown: bytes,
     }
@@ -170,30 +162,10 @@ fn machine_memory<'c>(record: &Record, curves: &'c Curves) -> Chart<'c> {
     Chart {
         title: "Machine's memory",
         curves: vec![
-            Named {
-                curve: &curves.available_bytes,
-                name: "available",
-                class: "available",
-                is_area: true,
-            },
-            Named {
-                curve: &curves.arc_bytes,
-                name: "ZFS ARC",
-                class: "arc",
-                is_area: true,
-            },
-            Named {
-                curve: &curves.arc_min_bytes,
-                name: "ARC's floor",
-                class: "arcmin",
-                is_area: false,
-            },
-            Named {
-                curve: &curves.machine_swap_bytes,
-                name: "swap in use",
-                class: "swap",
-                is_area: false,
-            },
+            area(&curves.available_bytes, "available", "available"),
+            area(&curves.arc_bytes, "ZFS ARC", "arc"),
+            line(&curves.arc_min_bytes, "ARC's floor", "arcmin"),
+            line(&curves.machine_swap_bytes, "swap in use", "swap"),
         ],
         levels: c_max
             .map(|value| Level {
@@ -212,24 +184,9 @@ fn faults(curves: &Curves) -> Chart<'_> {
     Chart {
         title: "Faults a second",
         curves: vec![
-            Named {
-                curve: &curves.faults,
-                name: "all",
-                class: "faults",
-                is_area: true,
-            },
-            Named {
-                curve: &curves.major_faults,
-                name: "major",
-                class: "major",
-                is_area: false,
-            },
-            Named {
-                curve: &curves.refaults,
-                name: "refaults",
-                class: "refaults",
-                is_area: false,
-            },
+            area(&curves.faults, "all", "faults"),
+            line(&curves.major_faults, "major", "major"),
+            line(&curves.refaults, "refaults", "refaults"),
         ],
         levels: Vec::new(),
         top: round_up(
@@ -246,18 +203,8 @@ fn reclaim(curves: &Curves) -> Chart<'_> {
     Chart {
         title: "Reclaim, pages a second",
         curves: vec![
-            Named {
-                curve: &curves.scanned,
-                name: "looked at",
-                class: "scanned",
-                is_area: true,
-            },
-            Named {
-                curve: &curves.reclaimed,
-                name: "freed",
-                class: "freed",
-                is_area: false,
-            },
+            area(&curves.scanned, "looked at", "scanned"),
+            line(&curves.reclaimed, "freed", "freed"),
         ],
         levels: Vec::new(),
         top: round_up(most(&curves.scanned).max(most(&curves.reclaimed)).max(1.0)),
@@ -285,6 +232,23 @@ impl Chart<'_> {
             .iter()
             .map(|it| format!("{} at most {}", it.name, highest(it)))
             .collect();
+        // A name that would stand in another, or under the top's, is left to the keys.
+        let is_near = |one: f64, other: f64| (one - other).abs() < self.top * 0.16;
+        let names: Vec<&str> = self
+            .levels
+            .iter()
+            .enumerate()
+            .map(|(n, level)| {
+                let is_hidden = self.levels[..n]
+                    .iter()
+                    .any(|it| is_near(it.value, level.value));
+                if is_hidden { "" } else { level.name.as_str() }
+            })
+            .collect();
+        let is_full = self
+            .levels
+            .iter()
+            .any(|level| is_near(level.value, self.top));
         html! {
             figure.row {
                 figcaption {
@@ -293,16 +257,17 @@ impl Chart<'_> {
                         @for it in &known {
                             li { i class=(it.class) {} (it.name) " " span { "≤ " (highest(it)) } }
                         }
+                        @for level in &self.levels { li { i class={ "dashed " (level.class) } {} (level.name) } }
                     }
                 }
                 svg.plot role="img" aria-label={ (self.title) ": " (said.join(", ")) } {
                     (plot::grid(window))
                     (plot::curves(window, &lines, self.top, plot::columns()))
                     (plot::through(window, marks))
-                    @for level in &self.levels {
-                        (plot::level(level.value, self.top, level.class, &level.name))
+                    @for (level, name) in self.levels.iter().zip(&names) {
+                        (plot::level(level.value, self.top, level.class, name))
                     }
-                    (plot::top_label(&(self.shown)(self.top)))
+                    @if !is_full { (plot::top_label(&(self.shown)(self.top))) }
                 }
             }
         }

@@ -184,6 +184,14 @@ fn over_time(record: &Record) -> Markup {
             (rows::marks(window, &marks))
             @if let Some(flight) = &record.flight {
                 (charts::all(record, flight, window, &marks))
+                @if let Some(near) = timeline::around_kill(record, &marks) {
+                    details.near {
+                        summary { "Closer: the seconds around the first kill" }
+                        (axis(near))
+                        (rows::marks(near, &marks))
+                        (charts::near(record, flight, near, &marks))
+                    }
+                }
                 @if flight.lost > 0 { p.faint { (human::count(flight.lost)) " looks found no room and are missing." } }
             } @else {
                 p.faint { "No looks were recorded with this incident, so that there are no curves." }

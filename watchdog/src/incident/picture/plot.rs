@@ -214,16 +214,86 @@ pub(super) fn moment(us: i64) -> String {
     let us = us.unsigned_abs();
     let (seconds, rest) = (us / 1_000_000, us % 1_000_000);
     let (hours, minutes, left) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    let text = match (hours, minutes, left, rest / 1000) {
+    let ms = rest / 1000;
+    let part = match ms {
+        0 => String::new(),
+        ms => format!(".{}", format!("{ms:03}").trim_end_matches('0')),
+    };
+    let text = match (hours, minutes, left, ms) {
         (0, 0, 0, 0) => return "0".to_owned(),
         (0, 0, 0, ms) => format!("{ms}ms"),
-        (0, 0, s, 0) => format!("{s}s"),
-        (0, 0, s, ms) => format!("{s}.{}s", format!("{ms:03}").trim_end_matches('0')),
-        (0, m, 0, _) => format!("{m}m"),
-        (0, m, s, _) => format!("{m}m {s:02}s"),
-        (h, 0, 0, _) => format!("{h}h"),
-        (h, m, 0, _) => format!("{h}h {m:02}m"),
-        (h, m, s, _) => format!("{h}h {m:02}m {s:02}s"),
+        (0, 0, s, _) => format!("{s}{part}s"),
+        (0, m, 0, 0) => format!("{m}m"),
+        (0, m, s, _) => format!("{m}m {s:02}{part}s"),
+        (h, 0, 0, 0) => format!("{h}h"),
+        (h, m, 0, 0) => format!("{h}h {m:02}m"),
+        (h, m, s, _) => format!("{h}h {m:02}m {s:02}{part}s"),
     };
     format!("{sign}{text}")
+}
+
+/// A moment from the start of the run to the millisecond: `1m 10.880s`.
+pub(super) fn exact(us: i64) -> String {
+    let sign = if us < 0 { "-" } else { "" };
+    let ms = (us.unsigned_abs() + 500) / 1000;
+    let (hours, minutes, seconds, ms) =
+        (ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60, ms % 1000);
+    let text = match (hours, minutes) {
+        (0, 0) => format!("{seconds}.{ms:03}s"),
+        (0, _) => format!("{minutes}m {seconds:02}.{ms:03}s"),
+        _ => format!("{hours}h {minutes:02}m {seconds:02}.{ms:03}s"),
+    };
+    format!("{sign}{text}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_as_short_as_they_are_exact() {
+        const S: i64 = 1_000_000;
+        for (us, short, long) in [
+            (0, "0", "0.000s"),
+            (250_000, "250ms", "0.250s"),
+            (2_500_000, "2.5s", "2.500s"),
+            (-30 * S, "-30s", "-30.000s"),
+            (90 * S, "1m 30s", "1m 30.000s"),
+            (70_880_400, "1m 10.88s", "1m 10.880s"),
+            (7_200 * S, "2h", "2h 00m 00.000s"),
+            (
+                i64::MIN,
+                "-2562047788h 00m 54.775s",
+                "-2562047788h 00m 54.776s",
+            ),
+        ] {
+            assert_eq!(
+                (moment(us).as_str(), exact(us).as_str()),
+                (short, long),
+                "{us}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_curve_is_drawn_within_its_plot() {
+        let window = Window::new(0, 1_000_000);
+        let curve = vec![
+            (-500_000, 1.0),
+            (0, 0.0),
+            (500_000, 50.0),
+            (1_000_000, 100.0),
+            (9_000_000, 900.0),
+        ];
+        let line = Line {
+            curve: &curve,
+            class: "some",
+            is_area: false,
+        };
+        let drawn = curves(window, &[line], 100.0, 10).into_string();
+        assert!(
+            drawn.contains("M-10 96.1L0 97L500 50L1000 3L1010 -1.7"),
+            "{drawn}"
+        );
+    }
 }

@@ -52,13 +52,8 @@ impl Placed<'_> {
             0 => String::new(),
             more => format!(" (and {more} more at this time)"),
         };
-        format!("{} at {}: {text}{more}", sort.phrase(), shown(*at_us))
+        format!("{} at {}: {text}{more}", sort.phrase(), plot::exact(*at_us))
     }
-}
-
-fn shown(at_us: i64) -> String {
-    let sign = if at_us < 0 { "-" } else { "" };
-    format!("{sign}{}", human::duration(at_us.unsigned_abs()))
 }
 
 /// Where each is drawn, so that none covers another as long as there are rows.
@@ -159,7 +154,7 @@ fn lane(window: Window, lane: &Lane, top: u64) -> Markup {
                 strong { (lane.name()) } " " span.faint { (lane.pid) }
                 @if lane.is_victim { " " span.badge.grave { "victim" } }
                 @else if lane.is_rival { " " span.badge { "nearest rival" } }
-                " " span.faint {
+                " " span.faint.size {
                     @if lane.peak_bytes > 0 { (human::bytes(lane.peak_bytes)) }
                     @if has_tests { ", " (lane.bars.len()) (if lane.bars.len() == 1 { " test" } else { " tests" }) }
                 }
@@ -174,7 +169,7 @@ fn lane(window: Window, lane: &Lane, top: u64) -> Markup {
                 @for mark in lane.marks.iter().filter(|mark| window.holds(mark.at_us)) {
                     @let x = across(window, mark.at_us);
                     line class={ "through strong " (plot::class_of(mark.sort)) } x1=(x) x2=(x) y1="0" y2="100%" {
-                        title { (mark.sort.phrase()) " at " (shown(mark.at_us)) ": " (mark.text) }
+                        title { (mark.sort.phrase()) " at " (plot::exact(mark.at_us)) ": " (mark.text) }
                     }
                 }
             }

@@ -123,7 +123,7 @@ pub(super) fn events(record: &Record) -> Markup {
                 tbody {
                     @for mark in marks {
                         tr {
-                            td.n { @if mark.at_us < 0 { "-" } (human::duration(mark.at_us.unsigned_abs())) }
+                            td.n { (super::plot::exact(mark.at_us)) }
                             td { (super::plot::symbol(mark.sort)) " " (mark.sort.phrase()) }
                             td { (mark.text) }
                         }

@@ -132,6 +132,40 @@ impl Curves {
     }
 }
 
+impl Curves {
+    /// What is needed of them to draw a window: that which lies in it, and a point before and after.
+    #[must_use]
+    pub fn within(mut self, window: super::Window) -> Self {
+        for curve in [
+            &mut self.target_some,
+            &mut self.target_full,
+            &mut self.machine_some,
+            &mut self.machine_full,
+            &mut self.current_bytes,
+            &mut self.limit_bytes,
+            &mut self.high_bytes,
+            &mut self.anon_bytes,
+            &mut self.swap_bytes,
+            &mut self.available_bytes,
+            &mut self.arc_bytes,
+            &mut self.arc_min_bytes,
+            &mut self.machine_swap_bytes,
+            &mut self.faults,
+            &mut self.major_faults,
+            &mut self.refaults,
+            &mut self.scanned,
+            &mut self.reclaimed,
+            &mut self.reclaim_tasks,
+        ] {
+            let first = curve.partition_point(|&(at, _)| at < window.from_us);
+            let end = curve.partition_point(|&(at, _)| at <= window.to_us);
+            curve.truncate(end.saturating_add(1));
+            curve.drain(..first.saturating_sub(1).min(curve.len()));
+        }
+        self
+    }
+}
+
 fn known(values: impl Iterator<Item = (i64, Option<u64>)>) -> Vec<(i64, u64)> {
     values
         .filter_map(|(at, value)| Some((at, value?)))

@@ -126,6 +126,23 @@ pub fn recorded(record: &Record) -> Option<Window> {
     (first < last).then(|| Window::new(first, last))
 }
 
+/// The seconds around the first kill, if that is recorded and much else is, too.
+#[must_use]
+pub fn around_kill(record: &Record, marks: &[Mark]) -> Option<Window> {
+    let looks = recorded(record)?;
+    let kill = marks
+        .iter()
+        .find(|mark| mark.sort.is_kill() && looks.holds(mark.at_us))?;
+    let near = Window::new(
+        (kill.at_us - BEFORE_KILL_US).max(looks.from_us),
+        (kill.at_us + AFTER_KILL_US).min(looks.to_us),
+    );
+    (near.span_us() * 3 < looks.span_us()).then_some(near)
+}
+
+const BEFORE_KILL_US: i64 = 12_000_000;
+const AFTER_KILL_US: i64 = 3_000_000;
+
 /// The stretch to look at closely, if it is much shorter than the whole: that in which there are looks, with what
 /// was done meanwhile and shortly after.
 #[must_use]
