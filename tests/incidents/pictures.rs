@@ -90,6 +90,8 @@ fn the_picture_renders_offline_and_legibly_in_light_and_dark_on_a_screen_and_a_p
         for scheme in ["light", "dark"] {
             browser.open(&file, (width, height), scheme);
             let what = format!("{width} pixels, {scheme}");
+            let folded = "document.querySelectorAll('details').forEach(it => it.open = true)";
+            browser.evaluate(folded);
             assert_eq!(
                 browser.evaluate("document.scrollingElement.scrollWidth"),
                 width,
@@ -109,7 +111,7 @@ fn the_picture_renders_offline_and_legibly_in_light_and_dark_on_a_screen_and_a_p
             let drawn = "[...document.querySelectorAll('svg.plot')].map(it => [it.getBoundingClientRect().height > 50, it.querySelectorAll('path').length > 1])";
             let drawn = browser.evaluate(drawn);
             let drawn = drawn.as_array().expect("plots");
-            assert_eq!(drawn.len(), 6, "{what}");
+            assert_eq!(drawn.len(), 6 + 2, "{what}");
             assert!(
                 drawn
                     .iter()

@@ -269,7 +269,7 @@ fn all_of_the_evidence_is_on_the_page() {
     ] {
         assert!(text.contains(said), "{said} in {text}");
     }
-    let marks = Selector::parse("svg.marks g.mark").expect("a selector");
+    let marks = Selector::parse(".time > .row svg.marks g.mark").expect("a selector");
     let titles: Vec<String> = html.select(&marks).map(|it| it.text().collect()).collect();
     assert_eq!(titles.len(), 5, "{titles:?}");
     let bars = Selector::parse("rect.test").expect("a selector");
