@@ -8,6 +8,9 @@ use super::daemon::{Daemon, NOBODY, OTHER, cgroup_of};
 
 const MEMWATCH: &str = env!("CARGO_BIN_EXE_memwatch");
 
+/// Of whoever asks.
+const INCIDENT: &str = "01970000-0000-7000-8000-000000000001";
+
 /// What bash offers `uid` after `line`, whose last word is being typed.
 fn offered(uid: u32, line: &[&str]) -> Vec<String> {
     let scratch = tempfile::tempdir().expect("a directory");
@@ -17,6 +20,10 @@ fn offered(uid: u32, line: &[&str]) -> Vec<String> {
     fs::copy(MEMWATCH, dir.join("memwatch")).expect("a copy that anybody may run");
     let open = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
     fs::set_permissions(dir, open).expect("ours");
+    let incidents = dir.join("memwatch/incidents");
+    fs::create_dir_all(&incidents).expect("ours");
+    let incident = incidents.join(format!("{INCIDENT}.json"));
+    fs::write(incident, "{}").expect("a file");
     let ask = r#"
         source "$0/memwatch.bash"
         COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMP_TYPE=9
@@ -39,6 +46,7 @@ fn offered(uid: u32, line: &[&str]) -> Vec<String> {
         .arg(dir)
         .args(line)
         .env("PATH", format!("{}:/usr/bin:/bin", dir.display()))
+        .env("XDG_STATE_HOME", dir)
         .output();
     let output = output.expect("setpriv and bash");
     assert!(output.status.success(), "{output:?}");
@@ -82,5 +90,15 @@ fn the_names_of_targets_come_from_the_daemon() {
         let script = complete::script(shell).expect("it is known");
         let script = String::from_utf8(script).expect("text");
         assert!(script.contains("MEMWATCH_COMPLETE"), "{script}");
+    }
+}
+
+#[test]
+fn bash_offers_incidents_by_their_ids() {
+    for uid in [NOBODY, 0] {
+        let show = offered(uid, &["memwatch", "incidents", "show", "0197"]);
+        assert!(show.contains(&INCIDENT.to_owned()), "{show:?}");
+        let html = offered(uid, &["memwatch", "incidents", "html", "la"]);
+        assert_eq!(html, ["last"]);
     }
 }

@@ -19,13 +19,26 @@ use memwatch::{
         status::{Counts, GuardedBy, Losses, Machine, Oomd, SCHEMA_VERSION, Target},
     },
     host::layout::{Hierarchy, Layout},
-    incident::Text,
+    incident::{Headline, Record, Text, Verdict},
 };
 use tempfile::TempDir;
 use tokio::{runtime, sync::oneshot};
+use uuid::Uuid;
 
 use super::cgroups::Pair;
 pub(crate) use super::users::{NOBODY, OTHER, as_user, block_on};
+
+/// Incidents, and whose they are.
+pub(crate) const OWN: (Uuid, u32) = (Uuid::from_u128(1 << 120), NOBODY);
+pub(crate) const OTHERS: (Uuid, u32) = (Uuid::from_u128(2 << 120), OTHER);
+
+pub(crate) fn incident(id: Uuid, uid: u32) -> Record {
+    let now = SystemTime::UNIX_EPOCH;
+    let mut record = Record::new(now, now, 0, Verdict::Ongoing);
+    record.id = id;
+    record.target.uid = Some(uid);
+    record
+}
 
 /// As many as the configuration allows a user by default.
 pub(crate) const TARGETS_PER_UID: usize = 16;
@@ -176,6 +189,37 @@ async fn answer(mut server: Server, targets: &Targets, watchers: &Mutex<Vec<(Pee
             }
             Call::Status { answer, .. } => {
                 let _ = answer.send(Ok(Box::new(status(server.lost_events()))));
+            }
+            Call::Incidents {
+                peer,
+                before,
+                answer,
+            } => {
+                let all = [OWN, OTHERS].map(|(id, uid)| (incident(id, uid), uid));
+                let own = all.iter().filter(|(_, uid)| peer.may_touch(Some(*uid)));
+                let headlines: Vec<_> = own.map(|(record, _)| Headline::from(record)).collect();
+                // One at a time, the newest first.
+                let mut rest = headlines.into_iter().rev();
+                let next = rest.find(|it| before.is_none_or(|before| it.id < before));
+                let more = next.as_ref().map(|it| it.id);
+                let _ = answer.send(Ok((next.into_iter().collect(), more)));
+            }
+            Call::Incident {
+                peer,
+                id,
+                from,
+                answer,
+            } => {
+                let all = [OWN, OTHERS].into_iter();
+                let found = all
+                    .filter(|it| it.0 == id && peer.may_touch(Some(it.1)))
+                    .next();
+                let part = found.and_then(|(id, uid)| {
+                    let whole = String::from_utf8(incident(id, uid).to_json()).expect("text");
+                    let rest = whole.get(usize::try_from(from).ok()?..)?;
+                    Some((rest.chars().take(1000).collect(), whole.len() as u64))
+                });
+                let _ = answer.send(part.ok_or_else(|| peer.no_such_incident(id)));
             }
             Call::Watch {
                 peer,

@@ -98,11 +98,28 @@ fn hostile(kind: usize, dice: &mut Dice) -> (Vec<u8>, Vec<OwnedFd>) {
             attach(),
             vec![UnixStream::pair().expect("two sockets").0.into()],
         ),
+        // Incidents that are none, or asked for as they cannot be.
+        18 => (
+            frame(br#"{"incident":{"id":"../../../etc/shadow","from":0}}"#),
+            vec![],
+        ),
+        19 => (frame(br#"{"incidents":{"before":7}}"#), vec![]),
+        20 => (
+            frame(br#"{"incident":{"id":"01000000-0000-0000-0000-000000000000","from":-1}}"#),
+            vec![],
+        ),
+        21 => (
+            request(&Request::Incident {
+                id: uuid::Uuid::from_u128(u128::from(dice.roll())),
+                from: dice.roll(),
+            }),
+            vec![],
+        ),
         _ => (attach()[..3].to_vec(), vec![null()]),
     }
 }
 
-const KINDS: usize = 19;
+const KINDS: usize = 23;
 
 fn send(stream: &mut UnixStream, bytes: &[u8], descriptors: &[OwnedFd]) {
     let raw: Vec<_> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
@@ -175,7 +192,7 @@ fn a_thousand_hostile_frames_change_nothing() {
 
 /// Of a whole frame that breaks the protocol: the daemon says so and hangs up.
 fn expects_an_end(kind: usize) -> bool {
-    matches!(kind, 2..=10 | 12 | 14 | 15 | 16)
+    matches!(kind, 2..=10 | 12 | 14 | 15 | 16 | 18..=20)
 }
 
 fn descriptors_are_stable() -> bool {

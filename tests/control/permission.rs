@@ -6,9 +6,9 @@ use std::{
 };
 
 use memwatch::act::{permission::may_signal, signal::pidfd_open};
+use memwatch::control::Client;
 
-const NOBODY: u32 = 65534;
-const OTHER: u32 = 65533;
+use super::daemon::{Daemon, NOBODY, OTHER, OTHERS, OWN, incident};
 
 /// A process with these real, effective and saved users.
 fn sleeper(real: u32, effective: u32, saved: u32) -> Child {
@@ -44,6 +44,35 @@ fn kernel_lets(uid: u32, pid: u32) -> bool {
         Err(error) => {
             assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
             false
+        }
+    }
+}
+
+#[test]
+fn each_user_reads_the_own_incidents_and_root_all() {
+    let daemon = Daemon::start();
+    let listed = |uid| {
+        let list = async |mut client: Client| client.incidents().await.expect("it answers");
+        let all = daemon.talk_as(uid, list).into_iter();
+        all.map(|headline| (headline.id, headline.uid.expect("a user")))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(listed(NOBODY), [OWN]);
+    assert_eq!(listed(OTHER), [OTHERS]);
+    assert_eq!(listed(0), [OTHERS, OWN], "the newest first");
+    for (uid, (id, of), may) in [
+        (NOBODY, OWN, true),
+        (NOBODY, OTHERS, false),
+        (OTHER, OWN, false),
+        (0, OTHERS, true),
+    ] {
+        let read = daemon.talk_as(uid, async |mut client: Client| client.incident(id).await);
+        match read {
+            Ok(record) => assert_eq!((may, record), (true, incident(id, of))),
+            Err(error) => {
+                let refusal = format!("there is no incident {id} of a target of uid {uid}");
+                assert!(!may && error.to_string().contains(&refusal), "{error}");
+            }
         }
     }
 }

@@ -63,6 +63,23 @@ fn a_users_leak_is_killed_by_the_daemon_and_told_as_if_by_ones_own() {
     }
     let own = home.lab.file("state/incidents");
     assert!(!own.exists(), "the daemon has it: nobody keeps it twice");
+    assert!(
+        ran.err.contains("memwatch incidents show last"),
+        "{}",
+        ran.err
+    );
+    let id = kept["id"].as_str().expect("an id");
+    let (listed, _) = home.incidents(&service, &["list", "--json"]);
+    let listed: serde_json::Value = serde_json::from_str(&listed).expect("JSON");
+    assert_eq!(listed[0]["id"], id);
+    assert_eq!(listed[0]["uid"], NOBODY);
+    let (shown, _) = home.incidents(&service, &["show", &id[..20]]);
+    assert!(shown.contains(id) && shown.contains("workload"), "{shown}");
+    let other = Home::of(OTHER);
+    let (none, _) = other.incidents(&service, &["list"]);
+    assert_eq!(none, "No incidents.\n");
+    let (_, refusal) = other.incidents(&service, &["show", id]);
+    assert!(refusal.contains("no incident begins with"), "{refusal}");
     assert!(service.targets().is_empty());
     service.stop();
 }

@@ -177,6 +177,21 @@ impl Home {
         self.lab.start(command)
     }
 
+    /// What `memwatch incidents` prints to this user, and what it says beside.
+    pub(crate) fn incidents(&self, service: &Service, arguments: &[&str]) -> (String, String) {
+        let mut command = self.lab.command(MEMWATCH);
+        as_user(&mut command, self.uid);
+        command
+            .arg("incidents")
+            .args(arguments)
+            .arg("--socket")
+            .arg(service.socket())
+            .env("XDG_STATE_HOME", self.lab.file("state"));
+        let output = command.output().expect("it runs");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+        (text(output.stdout), text(output.stderr))
+    }
+
     /// A directory on the disk for what this user's programs write.
     pub(crate) fn scratch(&self) -> String {
         let dir = self.lab.file("scratch");

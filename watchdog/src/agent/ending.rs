@@ -68,6 +68,7 @@ impl Run {
         if let Some(bytes) = self.watched.guarded.current_bytes() {
             self.watched.story.settle(bytes);
         }
+        let was_daemons = self.watched.was_daemons();
         let mut record = self.record(over, leader, let_go);
         self.dissolve(layout, &mut record);
         let orphans = self.sweep(layout);
@@ -96,7 +97,8 @@ impl Run {
             let orders = (&self.orders.incidents, &self.orders.exporters);
             keeping::keep(&record, orders, &self.helpers, &self.terminal)
         });
-        self.terminal.summary(&record, self.orders.line.as_deref());
+        self.terminal
+            .summary(&record, self.orders.line.as_deref(), was_daemons);
         if let Some(kept) = kept.flatten() {
             kept.deliver(&self.terminal);
         }

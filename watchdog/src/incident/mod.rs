@@ -55,7 +55,7 @@ pub use spark::sparklines;
 pub use state::{state_dir, state_dir_of_machine, state_dir_of_user, state_dirs};
 pub use store::Store;
 pub use suite::Suite;
-pub use summary::summary;
+pub use summary::{pointer, summary};
 pub use takeover::{Fault, Takeover};
 pub use text::{Comm, Text};
 pub use timestamp::Timestamp;

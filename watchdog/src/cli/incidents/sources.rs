@@ -1,7 +1,6 @@
 //! Where the incidents of whoever asks lie: the service's spool for root, the own state directory, and, for users,
 //! the daemon, which hands each the own. Reading a directory is `incident::store`'s.
 
-use std::env;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -9,12 +8,8 @@ use uuid::Uuid;
 
 use super::{Place, warn};
 use crate::control::{Client, ClientError};
-use crate::history;
 use crate::incident::store::{self, Store};
-use crate::incident::{Headline, Record};
-
-/// The service's directory, unless its manager says otherwise.
-const STATE: &str = "/var/lib/memwatch";
+use crate::incident::{Headline, Record, state_dir_of_machine, state_dir_of_user};
 
 /// Where to look.
 #[derive(Clone, Debug)]
@@ -35,12 +30,11 @@ impl Sources {
         }
         // SAFETY: reads one number of this process.
         let is_root = unsafe { libc::geteuid() } == 0;
-        let own = history::default_file(env::var_os("XDG_STATE_HOME"), env::var_os("HOME"));
-        let own = own.ok().map(|history| history.with_file_name("incidents"));
-        let service = env::var_os("STATE_DIRECTORY").unwrap_or_else(|| STATE.into());
-        let service = is_root.then(|| Path::new(&service).join("incidents"));
+        let service = is_root.then(state_dir_of_machine);
+        let dirs = service.into_iter().chain(state_dir_of_user());
+        let stores = dirs.map(|state| Store::at(state.join("incidents")));
         Self {
-            stores: service.into_iter().chain(own).map(Store::at).collect(),
+            stores: stores.collect(),
             socket: (!is_root).then(|| place.socket.clone()),
         }
     }
