@@ -20,7 +20,7 @@ fn offered(uid: u32, line: &[&str]) -> Vec<String> {
     fs::copy(MEMWATCH, dir.join("memwatch")).expect("a copy that anybody may run");
     let open = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
     fs::set_permissions(dir, open).expect("ours");
-    let incidents = dir.join("memwatch/incidents");
+    let incidents = dir.join("state/memwatch/incidents");
     fs::create_dir_all(&incidents).expect("ours");
     let incident = incidents.join(format!("{INCIDENT}.json"));
     fs::write(incident, "{}").expect("a file");
@@ -46,7 +46,7 @@ fn offered(uid: u32, line: &[&str]) -> Vec<String> {
         .arg(dir)
         .args(line)
         .env("PATH", format!("{}:/usr/bin:/bin", dir.display()))
-        .env("XDG_STATE_HOME", dir)
+        .env("XDG_STATE_HOME", dir.join("state"))
         .output();
     let output = output.expect("setpriv and bash");
     assert!(output.status.success(), "{output:?}");
