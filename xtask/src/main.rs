@@ -3,6 +3,7 @@
 mod bench;
 mod bpf;
 mod collectors;
+mod browser;
 mod demo;
 mod dist;
 mod machine;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use crate::collectors;
+use crate::browser;
 use crate::machine;
 use crate::pytests;
 use crate::python::Python;
@@ -71,8 +72,8 @@ pub(crate) fn print_environment() -> Result<()> {
     Ok(())
 }
 
-/// Where tests on the real kernel find the workloads, the Pythons and the receivers of incidents.
-fn environment() -> Result<[(&'static str, PathBuf); 5]> {
+/// Where tests on the real kernel find the workloads, the Pythons, the receivers of incidents and the browser.
+fn environment() -> Result<[(&'static str, PathBuf); 6]> {
     let python = Python::with_packages(&[
         "pytest",
         "pytest-xdist",
@@ -90,6 +91,7 @@ fn environment() -> Result<[(&'static str, PathBuf); 5]> {
         ("MEMWATCH_TEST_FLEET_PYTHON", fleet.program("python")),
         ("MEMWATCH_TEST_PYTESTS", pytests::make()?),
         ("MEMWATCH_TEST_COLLECTORS", collectors::make()?),
+        ("MEMWATCH_TEST_BROWSER", browser::find()?),
         (
             "MEMWATCH_TEST_WORKLOAD",
             target_dir().join("debug/examples/workload"),

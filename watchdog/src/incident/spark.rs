@@ -66,7 +66,7 @@ pub fn sparklines(record: &Record, style: Style) -> String {
                 format!("up to {}", share(&curves.target_full)),
             ),
             (
-                "available",
+                "avail",
                 &curves.available_bytes,
                 timeline::most(&curves.available_bytes),
                 format!("up to {}", bytes(&curves.available_bytes)),

@@ -213,6 +213,11 @@ fn reclaim(curves: &Curves) -> Chart<'_> {
 }
 
 impl Chart<'_> {
+    /// A chart in which there is nothing to see takes no room.
+    fn nothing(&self) -> Markup {
+        html! { div.row { div.caption { strong { (self.title) } } p.faint.none { "none" } } }
+    }
+
     fn draw(&self, window: Window, marks: &[Mark]) -> Markup {
         let known: Vec<&Named<'_>> = self
             .curves
@@ -249,6 +254,9 @@ impl Chart<'_> {
             .levels
             .iter()
             .any(|level| is_near(level.value, self.top));
+        if known.iter().all(|it| most(it.curve) == 0.0) {
+            return self.nothing();
+        }
         html! {
             figure.row {
                 figcaption {

@@ -127,7 +127,9 @@ pub(super) fn lanes(window: Window, lanes: &[Lane]) -> Markup {
         @if !lanes.is_empty() {
             h3 { "Processes" }
             p.faint {
-                "Anonymous memory of each, all on one scale up to " (human::bytes(top)) "; below it, its tests. Those that matter come first."
+                "Anonymous memory of each, all on one scale up to " (human::bytes(top))
+                @if lanes.iter().any(|lane| !lane.bars.is_empty()) { "; below it, its tests" }
+                ". Those that matter come first."
             }
             div.row.axis { div {} (plot::axis(window)) }
             @for lane in first { (self::lane(window, lane, top)) }

@@ -126,13 +126,16 @@ pub fn recorded(record: &Record) -> Option<Window> {
     (first < last).then(|| Window::new(first, last))
 }
 
-/// The seconds around the first kill, if that is recorded and much else is, too.
+/// The seconds around the first kill, or else the first SIGTERM, if that is recorded and much else is, too.
 #[must_use]
 pub fn around_kill(record: &Record, marks: &[Mark]) -> Option<Window> {
     let looks = recorded(record)?;
-    let kill = marks
-        .iter()
-        .find(|mark| mark.sort.is_kill() && looks.holds(mark.at_us))?;
+    let first = |is_meant: &dyn Fn(Sort) -> bool| {
+        let mut recorded = marks.iter().filter(|mark| looks.holds(mark.at_us));
+        recorded.find(|mark| is_meant(mark.sort))
+    };
+    // Who heeds SIGTERM gets no SIGKILL.
+    let kill = first(&|sort| sort.is_kill()).or_else(|| first(&|sort| sort == Sort::Sigterm))?;
     let near = Window::new(
         (kill.at_us - BEFORE_KILL_US).max(looks.from_us),
         (kill.at_us + AFTER_KILL_US).min(looks.to_us),
