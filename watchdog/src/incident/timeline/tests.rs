@@ -87,7 +87,7 @@ fn a_long_run_has_a_part_to_look_at_closely() {
     record.duration_us = 3_600_000_000;
     let part = close(&record).expect("shorter than an hour");
     assert!(part.span_us() < 110 * SECOND, "{part:?}");
-    assert_eq!(close(&sample::grave()), None, "no looks");
+    assert_eq!(close(&sample::killed()), None, "no looks");
 }
 
 proptest! {
