@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use memwatch::incident::Record;
+use serde_json::{Value, json};
 
 use super::browser::Browser;
 use super::commands::Home;
@@ -13,10 +14,10 @@ use super::storm::storm;
 /// The promise is a second; a machine that runs other tests beside is given more.
 const OPENS_WITHIN: Duration = Duration::from_secs(10);
 
-fn picture(home: &Home, processes: u32, tests: usize) -> PathBuf {
-    let report = home.path().join(format!("{processes}.json"));
-    fs::write(&report, storm(processes, tests).to_json()).expect("room");
-    let file = home.path().join(format!("{processes}.html"));
+fn picture(home: &Home, name: &str, record: &Record) -> PathBuf {
+    let report = home.path().join(format!("{name}.json"));
+    fs::write(&report, record.to_json()).expect("room");
+    let file = home.path().join(format!("{name}.html"));
     let name = |path: &Path| path.to_str().expect("ours").to_owned();
     let (code, _, beside) = home.run(&["html", &name(&report), "-o", &name(&file)]);
     assert_eq!(code, Some(0), "{beside}");
@@ -83,60 +84,76 @@ const FAINT: &str = r"(() => {
 #[test]
 fn the_picture_renders_offline_and_legibly_in_light_and_dark_on_a_screen_and_a_phone() {
     let home = Home::new();
-    let file = picture(&home, 12, 80);
+    let usual = storm(12, 80);
+    // Most of it lies before what was recorded.
+    let mut long = storm(12, 80);
+    let hour = 3_600_000_000;
+    long.duration_us += hour;
+    let flight = long.flight.as_mut().expect("looks");
+    flight.began_us -= hour;
+    for it in &mut long.interventions {
+        it.at_us += hour;
+        it.rungs.iter_mut().for_each(|rung| rung.at_us += hour);
+    }
+    for (n, test) in long
+        .suite
+        .as_mut()
+        .expect("tests")
+        .tests
+        .iter_mut()
+        .enumerate()
+    {
+        test.at_us += hour * (n as u64 % 3) / 2;
+    }
     let mut browser = Browser::start();
-    let keep = std::env::var_os("MEMWATCH_TEST_SCREENSHOTS").map(PathBuf::from);
-    for (width, height) in [(1280, 900), (390, 844)] {
-        for scheme in ["light", "dark"] {
-            browser.open(&file, (width, height), scheme);
-            let what = format!("{width} pixels, {scheme}");
-            let folded = "document.querySelectorAll('details').forEach(it => it.open = true)";
-            browser.evaluate(folded);
-            assert_eq!(
-                browser.evaluate("document.scrollingElement.scrollWidth"),
-                width,
-                "{what}: it scrolls sideways"
-            );
-            let dark = browser.evaluate("matchMedia('(prefers-color-scheme: dark)').matches");
-            assert_eq!(dark, scheme == "dark");
-            let background = browser.evaluate("getComputedStyle(document.body).backgroundColor");
-            assert_eq!(
-                background == "rgb(255, 255, 255)",
-                scheme == "light",
-                "{what}: {background}"
-            );
-            assert_eq!(browser.evaluate(OVERLAPS), serde_json::json!([]), "{what}");
-            assert_eq!(browser.evaluate(FAINT), serde_json::json!([]), "{what}");
-            // Every curve is drawn where it can be seen.
-            let drawn = "[...document.querySelectorAll('svg.plot')].map(it => [it.getBoundingClientRect().height > 50, it.querySelectorAll('path').length > 1])";
-            let drawn = browser.evaluate(drawn);
-            let drawn = drawn.as_array().expect("plots");
-            assert_eq!(drawn.len(), 6 + 2, "{what}");
-            assert!(
-                drawn
-                    .iter()
-                    .all(|it| *it == serde_json::json!([true, true])),
-                "{what}: {drawn:?}"
-            );
-            let letters = browser.evaluate("Math.min(...[...document.querySelectorAll('svg text:not(.letter)')].map(it => parseFloat(getComputedStyle(it).fontSize)))");
-            assert!(
-                letters.as_f64().is_some_and(|size| size >= 11.0),
-                "{what}: {letters}"
-            );
-            assert_eq!(complaints(&browser), Vec::<&Value>::new(), "{what}");
-            if let Some(keep) = &keep {
-                let picture = browser.screenshot();
-                fs::write(keep.join(format!("{width}-{scheme}.png.base64")), picture)
-                    .expect("room");
+    for (name, record, plots) in [("usual", usual, 6 + 2), ("long", long, 6 + 2)] {
+        let file = picture(&home, name, &record);
+        for size in [(1280, 900), (390, 844)] {
+            for scheme in ["light", "dark"] {
+                browser.open(&file, size, scheme);
+                is_legible(&mut browser, size.0, scheme, plots);
+                let keep = std::env::var_os("MEMWATCH_TEST_SCREENSHOTS").map(PathBuf::from);
+                if let Some(keep) = keep {
+                    let picture = browser.screenshot();
+                    let file = keep.join(format!("{name}-{}-{scheme}.png.base64", size.0));
+                    fs::write(file, picture).expect("room");
+                }
             }
         }
     }
 }
 
+fn is_legible(browser: &mut Browser, width: u32, scheme: &str, plots: usize) {
+    let what = format!("{width} pixels, {scheme}");
+    browser.evaluate("document.querySelectorAll('details').forEach(it => it.open = true)");
+    let wide = browser.evaluate("document.scrollingElement.scrollWidth");
+    assert_eq!(wide, width, "{what}: it scrolls sideways");
+    let background = browser.evaluate("getComputedStyle(document.body).backgroundColor");
+    let is_light = background == "rgb(255, 255, 255)";
+    assert_eq!(is_light, scheme == "light", "{what}: {background}");
+    assert_eq!(browser.evaluate(OVERLAPS), json!([]), "{what}");
+    assert_eq!(browser.evaluate(FAINT), json!([]), "{what}");
+    // Every curve is drawn where it can be seen.
+    let drawn = browser.evaluate(
+        "[...document.querySelectorAll('svg.plot')].map(it => it.getBoundingClientRect().height > 50 && \
+         it.querySelectorAll('path').length > 1)",
+    );
+    assert_eq!(drawn, json!(vec![true; plots]), "{what}");
+    let smallest = browser.evaluate(
+        "Math.min(...[...document.querySelectorAll('svg text:not(.letter)')].map(it => \
+         parseFloat(getComputedStyle(it).fontSize)))",
+    );
+    assert!(
+        smallest.as_f64().is_some_and(|size| size >= 11.0),
+        "{what}: {smallest}"
+    );
+    assert_eq!(complaints(browser), Vec::<&Value>::new(), "{what}");
+}
+
 #[test]
 fn two_hundred_processes_and_six_hundred_tests_open_in_a_second() {
     let home = Home::new();
-    let file = picture(&home, 200, 600);
+    let file = picture(&home, "large", &storm(200, 600));
     let bytes = fs::metadata(&file).expect("there").len();
     assert!(bytes < 2_000_000, "{bytes} bytes");
     let mut browser = Browser::start();

@@ -16,6 +16,8 @@ const MARGIN: f64 = 3.0;
 const COLUMNS: usize = 400;
 /// Times on an axis: as many as a phone has room for.
 const TICKS: i64 = 5;
+/// Half of a letter on an axis, as a share of a phone's width.
+const HALF_LETTER: f64 = 0.0095;
 
 /// A place along the time, as SVG takes it.
 pub(super) fn across(window: Window, at_us: i64) -> String {
@@ -157,9 +159,10 @@ pub(super) fn axis(window: Window) -> Markup {
     html! {
         svg.times role="img" aria-label={ "Time from " (moment(window.from_us)) " to " (moment(window.to_us)) } {
             @for &at in &ticks {
-                @let place = window.place(at);
-                @let anchor = if place < 0.04 { "start" } else if place > 0.96 { "end" } else { "middle" };
-                text x=(across(window, at)) y="13" text-anchor=(anchor) { (moment(at)) }
+                @let (place, text) = (window.place(at), moment(at));
+                @let half = text.len() as f64 * HALF_LETTER;
+                @let anchor = if place < half { "start" } else if place > 1.0 - half { "end" } else { "middle" };
+                text x=(across(window, at)) y="13" text-anchor=(anchor) { (text) }
             }
         }
     }

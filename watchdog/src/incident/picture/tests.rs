@@ -83,8 +83,8 @@ fn hostile() -> Record {
         test.ended_by_memwatch = Some(evil(n + 2));
         test.leaks = sample::tested().tests[0].leaks.clone();
     }
-    for n in 0..EVIL.len() {
-        record.settings.insert(EVIL[n].to_owned(), EVIL[n].into());
+    for evil in EVIL {
+        record.settings.insert(evil.to_owned(), evil.into());
     }
     for look in &mut record.flight.as_mut().expect("looks").looks {
         for member in look.members.iter_mut().flatten() {
