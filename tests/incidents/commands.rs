@@ -89,6 +89,8 @@ fn incidents_are_listed_the_newest_last_and_found_by_a_few_letters() {
         "{beside}"
     );
 
+    assert_eq!(home.run(&[]).1, list);
+
     let (_, json, _) = home.run(&["list", "--json", "--since", "2026-03-01"]);
     let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!(json.as_array().expect("a list").len(), 3);

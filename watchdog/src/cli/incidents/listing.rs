@@ -14,7 +14,7 @@ use crate::incident::{Headline, Record, Text, Timestamp, Verdict, duration};
 const LEAST: usize = 8;
 
 /// `memwatch incidents list`.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(super) struct ListArgs {
     /// Those that began since then: 2h, 7d ago; or a date and time in UTC, 2026-03-01 or 2026-03-01T09:00
     #[arg(long, value_name = "WHEN")]

@@ -48,9 +48,9 @@ Exit codes:
 /// `memwatch incidents`.
 #[derive(Clone, Debug, Args)]
 pub struct IncidentsArgs {
-    /// What to do.
+    /// What to do; list them, if nothing is said.
     #[command(subcommand)]
-    command: IncidentsCommand,
+    command: Option<IncidentsCommand>,
     /// Where else than usual.
     #[command(flatten)]
     place: Place,
@@ -96,10 +96,11 @@ struct ShowArgs {
 pub fn run(args: &IncidentsArgs) -> anyhow::Result<ExitCode> {
     let sources = Sources::of(&args.place);
     match &args.command {
-        IncidentsCommand::List(list) => listing::run(list, &sources)?,
-        IncidentsCommand::Show(show) => self::show(show, &sources)?,
-        IncidentsCommand::Html(html) => pages::html(html, &sources)?,
-        IncidentsCommand::Open(open) => pages::open(open, &sources)?,
+        None => listing::run(&listing::ListArgs::default(), &sources)?,
+        Some(IncidentsCommand::List(list)) => listing::run(list, &sources)?,
+        Some(IncidentsCommand::Show(show)) => self::show(show, &sources)?,
+        Some(IncidentsCommand::Html(html)) => pages::html(html, &sources)?,
+        Some(IncidentsCommand::Open(open)) => pages::open(open, &sources)?,
     }
     Ok(ExitCode::SUCCESS)
 }

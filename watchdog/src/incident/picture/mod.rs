@@ -196,6 +196,7 @@ fn over_time(record: &Record) -> Markup {
             } @else {
                 p.faint { "No looks were recorded with this incident, so that there are no curves." }
             }
+            (rows::blocked(window, record))
             (rows::lanes(window, &lanes))
         }
     }

@@ -3,9 +3,10 @@
 use maud::{Markup, html};
 
 use super::plot::{self, Line, across, percent};
-use crate::incident::human;
 use crate::incident::suite::Outcome;
+use crate::incident::summary::blocked_phrase;
 use crate::incident::timeline::{Bar, Lane, Mark, Window};
+use crate::incident::{Record, human};
 
 /// Lanes that are shown at once; the others unfold.
 const SHOWN: usize = 16;
@@ -115,6 +116,38 @@ pub(super) fn overview(whole: Window, close: Window, marks: &[Mark], lanes: &[La
                     rect.recorded x=(from) width=(width) y="0" height="100%" {}
                 }
             }
+        }
+    }
+}
+
+/// Tasks that were in uninterruptible sleep for long: a bar for as long as each was.
+pub(super) fn blocked(window: Window, record: &Record) -> Markup {
+    let end = i64::try_from(record.duration_us).unwrap_or(i64::MAX);
+    let spans = record.blocked_tasks.iter().filter_map(|task| {
+        let from = i64::try_from(task.at_us?).ok()?;
+        let lasted = task
+            .lasted_us
+            .map(|us| i64::try_from(us).unwrap_or(i64::MAX));
+        let to = lasted.map_or(end, |us| from.saturating_add(us));
+        (from <= window.to_us && to >= window.from_us).then_some((task, from, to))
+    });
+    let spans: Vec<_> = spans.collect();
+    html! {
+        @if !spans.is_empty() {
+            h3 { "Blocked tasks" }
+            @for (task, from, to) in spans.iter().take(SHOWN) {
+                @let (begin, over) = (window.place(*from).clamp(0.0, 1.0), window.place(*to).clamp(0.0, 1.0));
+                div.row.thin {
+                    div.who { strong { (task.comm) } " " (task.tid) @if let Some(function) = &task.function { " in " (function) } }
+                    svg.strip role="img" aria-label=(blocked_phrase(task)) {
+                        (plot::grid(window))
+                        rect.span.m-blocked x=(percent(begin)) width=(percent((over - begin).max(NARROWEST))) y="2" height="9" rx="1.5" {
+                            title { (blocked_phrase(task)) }
+                        }
+                    }
+                }
+            }
+            @if spans.len() > SHOWN { p.faint { "And " (spans.len() - SHOWN) " more, listed below." } }
         }
     }
 }

@@ -11,8 +11,6 @@ pub type Curve = Vec<(i64, f64)>;
 
 /// Between two looks that are closer a rate would be noise.
 const CLOSEST_US: i64 = 100_000;
-/// Of a page of memory; what else a kernel may have shows a rate in other pages.
-pub const PAGE_BYTES: f64 = 4096.0;
 
 /// All curves of a recording. One without points was not recorded.
 #[derive(Clone, Debug, Default, PartialEq)]

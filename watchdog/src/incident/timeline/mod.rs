@@ -9,7 +9,7 @@ mod tests;
 
 use super::Record;
 
-pub use curves::{Curve, Curves, PAGE_BYTES, most, thinned};
+pub use curves::{Curve, Curves, most, thinned};
 pub use lanes::{Bar, Lane, lanes};
 pub use marks::{Mark, Sort, marks};
 
