@@ -210,10 +210,8 @@ async fn answer(mut server: Server, targets: &Targets, watchers: &Mutex<Vec<(Pee
                 from,
                 answer,
             } => {
-                let all = [OWN, OTHERS].into_iter();
-                let found = all
-                    .filter(|it| it.0 == id && peer.may_touch(Some(it.1)))
-                    .next();
+                let mut all = [OWN, OTHERS].into_iter();
+                let found = all.find(|it| it.0 == id && peer.may_touch(Some(it.1)));
                 let part = found.and_then(|(id, uid)| {
                     let whole = String::from_utf8(incident(id, uid).to_json()).expect("text");
                     let rest = whole.get(usize::try_from(from).ok()?..)?;

@@ -51,6 +51,7 @@ pub struct Named {
 /// lists of large records quick.
 #[derive(Deserialize)]
 struct Parts {
+    schema_version: u32,
     id: Uuid,
     kind: Kind,
     started_at: Timestamp,
@@ -73,8 +74,14 @@ impl Headline {
     /// # Errors
     /// There is none.
     pub fn from_json(json: &[u8]) -> Result<Self, super::ReadError> {
-        super::record::check_version(json)?;
+        let parts = serde_json::from_slice::<Parts>(json);
+        let is_ours = |parts: &Parts| parts.schema_version <= SCHEMA_VERSION;
+        if !parts.as_ref().is_ok_and(is_ours) {
+            // A later version may have other words: that is then what is wrong.
+            super::record::check_version(json)?;
+        }
         let Parts {
+            schema_version: _,
             id,
             kind,
             started_at,
@@ -86,7 +93,7 @@ impl Headline {
             exit_code,
             victims,
             dry_run,
-        } = serde_json::from_slice(json)?;
+        } = parts?;
         Ok(Self {
             id,
             kind,

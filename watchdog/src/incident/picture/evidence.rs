@@ -85,7 +85,7 @@ fn candidates(it: &Intervention) -> Markup {
         @if it.victim.is_some() || !it.rivals.is_empty() {
             h4 { "Candidates" }
             (scroll("Candidates", html! {
-                table {
+                table.candidates {
                     thead { tr { th { "Process" } th.n { "Holds" } th.n { "Grew" } th.n { "Stalled" } th { "Why, or why not" } } }
                     tbody {
                         @if let Some(victim) = &it.victim {
