@@ -259,14 +259,12 @@ fn members(processes: u32, at_us: u64) -> Vec<Member> {
             pgid: 4_242,
             start_ticks: 500_000 + u64::from(n),
             comm,
-            leader: false,
             anon_bytes: mib * MIB,
             shared_bytes: 11 * MIB,
             growth_bytes: if n == 0 { 340 * MIB } else { 0 },
             stall_ns: u64::from(n == 0) * 90_000_000,
-            major_faults: 0,
             system_ticks: 3,
-            test: 0,
+            ..Member::default()
         }
     };
     let alive = |n: &u32| *n != 0 || at_us < KILLED_US + 40_000;
@@ -284,6 +282,9 @@ fn intervene(record: &mut Record, processes: u32) {
         anon_bytes: Some(mib * MIB),
         growth_bytes: Some(growth * MIB),
         stall_us: Some(if n == 0 { 90_000 } else { 1_200 }),
+        major_faults: Some(if n == 0 { 3_120 } else { 4 }),
+        swap_bytes: Some(if n == 0 { 240 * MIB } else { 0 }),
+        ..Process::default()
     };
     let rung = |rung, at_us| RungTaken {
         rung,

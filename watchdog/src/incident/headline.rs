@@ -4,7 +4,9 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Comm, Command, Kind, Record, Target, Text, Timestamp, Verdict, Victim};
+use super::{
+    Comm, Command, Kind, Record, SCHEMA_VERSION, Target, Text, Timestamp, Verdict, Victim,
+};
 
 /// As many victims as are named.
 const NAMED: usize = 3;

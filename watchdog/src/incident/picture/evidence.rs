@@ -86,7 +86,7 @@ fn candidates(it: &Intervention) -> Markup {
             h4 { "Candidates" }
             (scroll("Candidates", html! {
                 table.candidates {
-                    thead { tr { th { "Process" } th.n { "Holds" } th.n { "Grew" } th.n { "Stalled" } th { "Why, or why not" } } }
+                    thead { tr { th { "Process" } th.n { "Holds" } th.n { "Grew" } th.n { "Stalled" } th.n.more { "In swap" } th.n.more { "Major faults" } th { "Why, or why not" } } }
                     tbody {
                         @if let Some(victim) = &it.victim {
                             (candidate(victim, html! { strong { "chosen" } @if !about.is_empty() { ": " (about.join(", ")) } }, true))
@@ -94,7 +94,7 @@ fn candidates(it: &Intervention) -> Markup {
                         @for rival in first { (candidate(&rival.process, html! { (rival.why_not) }, false)) }
                     }
                     @if !rest.is_empty() {
-                        tbody { tr { td colspan="5" { "and " (rest.len()) " more, further behind, which the record has" } } }
+                        tbody { tr { td colspan="7" { "and " (rest.len()) " more, further behind, which the record has" } } }
                     }
                 }
             }))
@@ -110,6 +110,8 @@ fn candidate(process: &Process, why: Markup, is_victim: bool) -> Markup {
             td.n { (known(held, human::bytes)) }
             td.n { (known(process.growth_bytes, human::bytes)) }
             td.n { (known(process.stall_us, human::duration)) }
+            td.n.more { (known(process.swap_bytes, human::bytes)) }
+            td.n.more { (known(process.major_faults, human::count)) }
             td { (why) }
         }
     }

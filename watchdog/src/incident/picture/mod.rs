@@ -87,9 +87,16 @@ fn is_grave(record: &Record) -> bool {
     )
 }
 
-/// The first thing that was done, in a sentence.
+/// The first thing that was done, or how near it came, in a sentence.
 fn why(record: &Record) -> Option<String> {
-    let first = record.interventions.first()?;
+    let Some(first) = record.interventions.first() else {
+        let near = record.near_miss.as_ref()?;
+        let at = human::duration(near.at_us);
+        let (observed, threshold) = (&near.observed.text, &near.threshold.text);
+        return Some(format!(
+            "{at} into the run: {observed}; memwatch steps in at {threshold}. It got away by itself."
+        ));
+    };
     let alike: Vec<_> = first
         .rungs
         .chunk_by(|one, other| (one.rung, one.outcome) == (other.rung, other.outcome))

@@ -198,6 +198,7 @@ fn shape(sort: Sort) -> Markup {
 pub(super) fn class_of(sort: Sort) -> &'static str {
     match sort {
         Sort::Met => "m-met",
+        Sort::Near => "m-near",
         Sort::Warn => "m-warn",
         Sort::Abort => "m-abort",
         Sort::Freeze => "m-freeze",

@@ -253,6 +253,7 @@ fn all_of_the_evidence_is_on_the_page() {
         "limit full in 35ms (48 MiB left, filling at 1.3 GiB/s)",
         "it grew the most",
         "grew 1.0 MiB, the victim 340 MiB",
+        "3.1k",
         "index.py\", line 88 in _grow",
         "SIGKILL after 420ms",
         "txg_sync_thread+0x2bd/0x4a0 [zfs]",
@@ -331,6 +332,23 @@ fn what_is_not_known_is_left_out_and_not_zero() {
     }
     for record in [sample::quiet(), sample::killed(), sample::grave()] {
         parsed(&page(&record));
+    }
+}
+
+#[test]
+fn how_near_it_came_is_told_where_nothing_was_done() {
+    let mut record = sample::quiet();
+    record.near_miss = sample::grave().near_miss;
+    record.kind = record.gravest();
+    let near = record.near_miss.clone().expect("one in the sample");
+    let html = parsed(&page(&record));
+    let text: String = html.root_element().text().collect();
+    for said in [
+        "near miss",
+        near.observed.text.as_str(),
+        "It got away by itself.",
+    ] {
+        assert!(text.contains(said), "{said} in {text}");
     }
 }
 

@@ -21,6 +21,8 @@ pub struct Mark {
 pub enum Sort {
     /// The rule was met, and nobody was to be signalled for it.
     Met,
+    /// It was near, and got away by itself.
+    Near,
     /// Said.
     Warn,
     /// The test that ran was to fail.
@@ -45,8 +47,9 @@ pub enum Sort {
 
 impl Sort {
     /// All of them, the gravest last.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Met,
+        Self::Near,
         Self::Warn,
         Self::Abort,
         Self::Freeze,
@@ -64,6 +67,7 @@ impl Sort {
     pub fn letter(self) -> &'static str {
         match self {
             Self::Met => "R",
+            Self::Near => "N",
             Self::Warn => "W",
             Self::Abort => "A",
             Self::Freeze => "F",
@@ -82,6 +86,7 @@ impl Sort {
     pub fn phrase(self) -> &'static str {
         match self {
             Self::Met => "rule met",
+            Self::Near => "near miss",
             Self::Warn => "warning",
             Self::Abort => "test failed",
             Self::Freeze => "freeze",
@@ -128,6 +133,15 @@ pub fn marks(record: &Record) -> Vec<Mark> {
                 .map(|taken| rung(taken, intervention, record.dry_run)),
         );
     }
+    marks.extend(record.near_miss.as_ref().map(|near| Mark {
+        at_us: signed(near.at_us),
+        sort: Sort::Near,
+        pid: None,
+        text: format!(
+            "{} (memwatch steps in at {})",
+            near.observed.text, near.threshold.text
+        ),
+    }));
     let by_guard = record
         .victims
         .iter()
