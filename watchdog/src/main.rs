@@ -34,6 +34,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Status(args) => cli::status::run(args),
         Command::Export(args) => cli::export::run(args, cli.common.config.clone()),
         Command::Incidents(args) => cli::incidents::run(args),
+        Command::Top(args) => cli::top::run(args),
         Command::Tests(args) => cli::tests::run(args, &cli.common),
     }
 }

@@ -17,6 +17,7 @@ use super::record::{self, RecordArgs};
 use super::replay::{self, ReplayArgs};
 use super::status::{self, StatusArgs};
 use super::tests::{self as project_tests, TestsArgs};
+use super::top::{self, TopArgs};
 use super::{complete, help, usage};
 use crate::config::{
     Config, ConfigError, Environment, Flags, Layer, Limit, Live, OnPressure, OrNone, Origin, Size,
@@ -96,6 +97,9 @@ pub enum Command {
     /// Show what happened: each kill and each freeze, with its evidence, as words and as a picture
     #[command(long_about = incidents::ABOUT, after_long_help = incidents::ABOUT_MORE)]
     Incidents(IncidentsArgs),
+    /// Watch the daemon's targets on the terminal, with keys as in htop
+    #[command(long_about = top::ABOUT, after_long_help = top::ABOUT_MORE)]
+    Top(TopArgs),
     /// What concerns a project's tests: which are slow or got worse, and which are not run under memwatch
     #[command(long_about = project_tests::ABOUT)]
     Tests(Box<TestsArgs>),
@@ -282,6 +286,7 @@ impl Cli {
             | Command::Status(_)
             | Command::Export(_)
             | Command::Incidents(_)
+            | Command::Top(_)
             | Command::Tests(_) => Layer::default(),
         };
         Flags {

@@ -15,6 +15,7 @@ pub mod record;
 pub mod replay;
 pub mod status;
 pub mod tests;
+pub mod top;
 mod usage;
 
 pub use args::{AttachArgs, Cli, Command, Target};
@@ -28,4 +29,5 @@ pub use record::RecordArgs;
 pub use replay::ReplayArgs;
 pub use status::StatusArgs;
 pub use tests::TestsArgs;
+pub use top::TopArgs;
 pub use usage::OWN_FAILURE;

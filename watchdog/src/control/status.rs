@@ -48,6 +48,12 @@ pub struct Machine {
     pub available_bytes: u64,
     /// All of it.
     pub total_bytes: u64,
+    /// All swap, 0 without swap; `None` from a daemon that does not tell.
+    #[serde(default)]
+    pub swap_total_bytes: Option<u64>,
+    /// Swap that is free.
+    #[serde(default)]
+    pub swap_free_bytes: Option<u64>,
     /// Share of the last seconds in which some task waited for memory; `None` if the kernel does not tell.
     pub some_permille: Option<u32>,
     /// The same, all tasks at once.

@@ -164,11 +164,12 @@ impl Daemon {
 
     fn status(&self) -> Status {
         let meminfo = std::fs::read("/proc/meminfo").unwrap_or_default();
+        let meminfo = meminfo::parse(&meminfo);
         let MemInfo {
             available_bytes,
             total_bytes,
             ..
-        } = meminfo::parse(&meminfo).unwrap_or_default();
+        } = meminfo.unwrap_or_default();
         let (mut losses, targets) = self.targets.status(&self.means.kernel);
         losses.dropped_notices = self.means.way.channel.dropped();
         losses.ring_drops = self.means.kernel.ring_drops();
@@ -185,6 +186,8 @@ impl Daemon {
             machine: status::Machine {
                 available_bytes,
                 total_bytes,
+                swap_total_bytes: meminfo.map(|it| it.swap_total_bytes),
+                swap_free_bytes: meminfo.map(|it| it.swap_free_bytes),
                 some_permille: MachineStall::permille(&self.stall.some),
                 full_permille: MachineStall::permille(&self.stall.full),
             },

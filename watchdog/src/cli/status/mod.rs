@@ -15,6 +15,7 @@ use super::complete;
 use crate::control::{self, Client, Status};
 use crate::incident::{Style, Text};
 
+pub(super) use render::{losses, oomd, share, to_the_second};
 pub use render::{lines, page};
 
 /// `memwatch status`.

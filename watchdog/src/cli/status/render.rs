@@ -181,7 +181,7 @@ fn shortened(path: &str, room: usize) -> String {
     std::iter::once('…').chain(end).collect()
 }
 
-fn share(permille: u32) -> String {
+pub(crate) fn share(permille: u32) -> String {
     percent(permille.into(), 1000).unwrap_or_default()
 }
 
@@ -192,7 +192,7 @@ fn stall(some: Option<u32>, full: Option<u32>) -> String {
     }
 }
 
-fn oomd(oomd: &Oomd) -> String {
+pub(crate) fn oomd(oomd: &Oomd) -> String {
     let mut text = oomd.state.to_string();
     if let Some(since) = &oomd.since {
         let _ = write!(text, " since {}", to_the_second(since));
@@ -217,7 +217,7 @@ fn oomd(oomd: &Oomd) -> String {
     text
 }
 
-fn losses(losses: &Losses) -> Vec<String> {
+pub(crate) fn losses(losses: &Losses) -> Vec<String> {
     let Losses {
         late_looks,
         longest_delay_us,
@@ -250,7 +250,7 @@ fn listed(parts: Vec<String>) -> String {
     }
 }
 
-fn to_the_second(time: &Timestamp) -> String {
+pub(crate) fn to_the_second(time: &Timestamp) -> String {
     let time = time.to_string();
     match time.split_once('.') {
         Some((second, _)) => format!("{second}Z"),

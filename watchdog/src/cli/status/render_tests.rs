@@ -45,6 +45,8 @@ fn status() -> Status {
         machine: Machine {
             available_bytes: 3 << 30,
             total_bytes: 31 << 30,
+            swap_total_bytes: Some(8 << 30),
+            swap_free_bytes: Some(7 << 30),
             some_permille: Some(12),
             full_permille: Some(0),
         },
