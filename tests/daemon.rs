@@ -3,6 +3,11 @@
 
 #[path = "support/lab.rs"]
 mod lab;
+#[path = "support/pty.rs"]
+#[allow(dead_code, reason = "each test program uses a part of it")]
+mod pty;
+#[path = "support/seen.rs"]
+mod seen;
 #[path = "support/users.rs"]
 mod users;
 
@@ -14,3 +19,5 @@ mod configured;
 mod failing;
 #[path = "daemon/service.rs"]
 mod service;
+#[path = "daemon/watching.rs"]
+mod watching;

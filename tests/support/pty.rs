@@ -129,6 +129,11 @@ impl Pty {
         }
     }
 
+    /// All that was ever written to it.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.seen
+    }
+
     /// All that was ever shown.
     pub(crate) fn screen(&self) -> String {
         String::from_utf8_lossy(&self.seen).into_owned()

@@ -15,8 +15,8 @@ use super::complete;
 use crate::control::{self, Client, Status};
 use crate::incident::{Style, Text};
 
-pub(super) use render::{losses, oomd, share, to_the_second};
 pub use render::{lines, page};
+pub(super) use render::{losses, share, to_the_second};
 
 /// `memwatch status`.
 #[derive(Clone, Debug, clap::Args)]

@@ -192,7 +192,7 @@ fn stall(some: Option<u32>, full: Option<u32>) -> String {
     }
 }
 
-pub(crate) fn oomd(oomd: &Oomd) -> String {
+fn oomd(oomd: &Oomd) -> String {
     let mut text = oomd.state.to_string();
     if let Some(since) = &oomd.since {
         let _ = write!(text, " since {}", to_the_second(since));

@@ -58,7 +58,15 @@ fn press(model: &mut Model, codes: &[KeyCode]) {
 
 #[test]
 fn the_table_at_every_size() {
-    for (width, height) in [(80, 24), (40, 10), (60, 20), (100, 12), (160, 30), (24, 5), (10, 3)] {
+    for (width, height) in [
+        (80, 24),
+        (40, 10),
+        (60, 20),
+        (100, 12),
+        (160, 30),
+        (24, 5),
+        (10, 3),
+    ] {
         is_as_kept("table", &model(PLAIN), width, height);
     }
 }
@@ -68,7 +76,8 @@ fn pages_at_a_usual_and_a_small_size() {
     let mut model = model(PLAIN);
     model.hear(News::Said {
         id: 2,
-        line: "memwatch: SIGTERM to python3 (4250): limit full in 35ms (allowed: 50ms or less)".into(),
+        line: "memwatch: SIGTERM to python3 (4250): limit full in 35ms (allowed: 50ms or less)"
+            .into(),
     });
     for (name, code) in [
         ("help", KeyCode::F(1)),
@@ -86,7 +95,10 @@ fn pages_at_a_usual_and_a_small_size() {
 #[test]
 fn typing_silence_and_nothing() {
     let mut model = model(PLAIN);
-    press(&mut model, &[KeyCode::F(4), KeyCode::Char('b'), KeyCode::Char('u')]);
+    press(
+        &mut model,
+        &[KeyCode::F(4), KeyCode::Char('b'), KeyCode::Char('u')],
+    );
     is_as_kept("filter", &model, 80, 24);
     press(&mut model, &[KeyCode::Esc, KeyCode::Char('k')]);
     is_as_kept("no-kill", &model, 80, 24);
@@ -117,9 +129,18 @@ fn ascii_is_enough_where_there_is_no_more() {
 fn no_color_means_none_and_all_is_told_without() {
     let colors = |buffer: &Buffer| {
         let cells = buffer.content.iter();
-        cells.filter(|cell| (cell.fg, cell.bg) != (Color::Reset, Color::Reset)).count()
+        cells
+            .filter(|cell| (cell.fg, cell.bg) != (Color::Reset, Color::Reset))
+            .count()
     };
-    let with = drawn(&model(Glyphs { has_color: true, ..PLAIN }), 80, 24);
+    let with = drawn(
+        &model(Glyphs {
+            has_color: true,
+            ..PLAIN
+        }),
+        80,
+        24,
+    );
     let without = drawn(&model(PLAIN), 80, 24);
     assert!(colors(&with) > 50);
     assert_eq!(colors(&without), 0);

@@ -19,8 +19,8 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use anyhow::Context;
-use ratatui::crossterm::event::{Event as Input, KeyEventKind};
 use nix::sys::signal::Signal;
+use ratatui::crossterm::event::{Event as Input, KeyEventKind};
 
 use self::draw::Shown;
 use self::feed::News;

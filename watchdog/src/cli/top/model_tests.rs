@@ -43,7 +43,11 @@ fn each_sort_has_the_largest_first_and_turns_round() {
     press(&mut model, &[Char('I')]);
     assert_eq!(shown(&model), [4, 1, 2, 3]);
     press(&mut model, &[Char('T')]);
-    assert_eq!(shown(&model), [4, 3, 2, 1], "the longest guarded first, upright again");
+    assert_eq!(
+        shown(&model),
+        [4, 3, 2, 1],
+        "the longest guarded first, upright again"
+    );
     press(&mut model, &[Char('P')]);
     assert_eq!(shown(&model), [2, 4, 1, 3]);
     for (at, sort) in Sort::ALL.into_iter().enumerate() {
@@ -76,7 +80,10 @@ fn the_cursor_stays_at_the_top_or_follows_its_target() {
     assert_eq!(chosen(&model), 3);
     press(&mut model, &[KeyCode::PageUp]);
     assert_eq!(chosen(&model), 2);
-    press(&mut model, &[KeyCode::PageDown, KeyCode::Up, KeyCode::Home, KeyCode::Up]);
+    press(
+        &mut model,
+        &[KeyCode::PageDown, KeyCode::Up, KeyCode::Home, KeyCode::Up],
+    );
     assert_eq!(chosen(&model), 2);
 
     press(&mut model, &[KeyCode::Down]);
@@ -84,7 +91,10 @@ fn the_cursor_stays_at_the_top_or_follows_its_target() {
     model.hear(News::Status(answer(calm)));
     assert!(model.targets().is_empty() && model.history.is_empty());
     press(&mut model, &[KeyCode::Down, KeyCode::End, KeyCode::Enter]);
-    assert_eq!((model.view, model.word), (View::Table, Some("there is no target here")));
+    assert_eq!(
+        (model.view, model.word),
+        (View::Table, Some("there is no target here"))
+    );
 }
 
 #[test]
@@ -99,7 +109,10 @@ fn a_search_goes_there_and_back_and_on() {
     assert_eq!(chosen(&model), 2, "round and round");
     word(&mut model, "q");
     assert_eq!(model.word, Some("nothing fits"));
-    press(&mut model, &[KeyCode::Backspace, KeyCode::F(3), KeyCode::Enter]);
+    press(
+        &mut model,
+        &[KeyCode::Backspace, KeyCode::F(3), KeyCode::Enter],
+    );
     assert_eq!((chosen(&model), &model.typing), (1, &Typing::No));
     press(&mut model, &[KeyCode::F(3)]);
     word(&mut model, "build");

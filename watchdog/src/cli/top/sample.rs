@@ -7,9 +7,7 @@ use super::draw::Glyphs;
 use super::feed::{Answer, News};
 use super::model::Model;
 use super::order::Sort;
-use crate::control::status::{
-    GuardedBy, Losses, Machine, Oomd, SCHEMA_VERSION, Status, Target,
-};
+use crate::control::status::{GuardedBy, Losses, Machine, Oomd, SCHEMA_VERSION, Status, Target};
 use crate::incident::{Text, Timestamp};
 
 /// The time at which it is drawn.
@@ -55,8 +53,18 @@ pub(super) fn status() -> Status {
             full_permille: Some(8),
         },
         targets: vec![
-            target(1, b"/sys/fs/cgroup/user.slice/user-1000.slice/user@1000.service/memwatch-00000001", 0, 700),
-            target(2, b"/sys/fs/cgroup/user.slice/user-1000.slice/user@1000.service/memwatch-00000002", 310, 1900),
+            target(
+                1,
+                b"/sys/fs/cgroup/user.slice/user-1000.slice/user@1000.service/memwatch-00000001",
+                0,
+                700,
+            ),
+            target(
+                2,
+                b"/sys/fs/cgroup/user.slice/user-1000.slice/user@1000.service/memwatch-00000002",
+                310,
+                1900,
+            ),
             Target {
                 uid: None,
                 limit_bytes: None,

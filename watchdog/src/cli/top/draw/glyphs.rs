@@ -99,7 +99,13 @@ impl Glyphs {
     }
 
     /// A bar of a share, with a text at its right end: `[|||||    512M/2.0G]`.
-    pub(super) fn bar(self, permille: Option<u32>, text: &str, width: usize, style: Style) -> Vec<Span<'static>> {
+    pub(super) fn bar(
+        self,
+        permille: Option<u32>,
+        text: &str,
+        width: usize,
+        style: Style,
+    ) -> Vec<Span<'static>> {
         let room = width.saturating_sub(2);
         let text = fit(text, room);
         let filled = permille.map_or(0, |it| (room * it.min(1000) as usize).div_ceil(1000));
@@ -143,6 +149,17 @@ impl Glyphs {
             }
         }
         shown
+    }
+
+    /// The beginning of a text of ours in so many columns, marked where it is cut.
+    pub(super) fn start_of(self, text: &str, room: usize) -> String {
+        if columns(text) <= room {
+            return text.to_owned();
+        }
+        let mark = if self.is_unicode { '…' } else { '~' };
+        let mut start = fit(text, room.saturating_sub(1));
+        start.extend((room > 0).then_some(mark));
+        start
     }
 
     /// The end of somebody else's text in so many columns: of a path it tells more than the beginning.

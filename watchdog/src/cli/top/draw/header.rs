@@ -1,14 +1,15 @@
 //! The lines above the table: the daemon, the machine's memory, swap and stall as bars, who guards, systemd-oomd,
 //! and what was lost. How many there are goes by the room.
 
+use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
 use super::super::model::Model;
 use super::super::order::permille;
 use super::glyphs::{Glyphs, columns, fit};
 use super::table::age;
-use crate::cli::status::{losses, oomd, share};
-use crate::control::status::{GuardedBy, Status};
+use crate::cli::status::{losses, share};
+use crate::control::status::{GuardedBy, Oomd, Status, Target};
 use crate::incident::{bytes, count};
 
 /// From here on bars and words stand side by side.
@@ -24,12 +25,16 @@ pub(super) fn lines(model: &Model, now_us: i64, width: usize, height: usize) -> 
     if height < 8 {
         return lines;
     }
-    let bars = bars(status, glyphs);
+    let bars = bars(status);
     let words = words(status, glyphs);
     if width < WIDE {
         // The machine's memory and stall, and what is not as it should be.
         let most = if height < 16 { 2 } else { 4 };
-        let of_all = if most == 2 { vec![0, 2] } else { vec![0, 1, 2, 3] };
+        let of_all = if most == 2 {
+            vec![0, 2]
+        } else {
+            vec![0, 1, 2, 3]
+        };
         lines.extend(of_all.into_iter().map(|n| bars[n].line(glyphs, width)));
         let room = if height < 16 { 0 } else { 2 };
         let told = words.iter().filter(|it| it.is_notable).take(room);
@@ -68,13 +73,25 @@ fn title(model: &Model, now_us: i64, width: usize) -> Line<'static> {
         ..
     } = &model.status;
     let memwatch = model.glyphs.shown(memwatch.as_str());
-    let name = format!("memwatch {memwatch}, process {pid}, up {}", age(since, now_us));
+    let name = format!(
+        "memwatch {memwatch}, process {pid}, up {}",
+        age(since, now_us)
+    );
     let of_day = now_us.div_euclid(1_000_000).rem_euclid(86_400);
-    let clock = format!("{:02}:{:02}:{:02}Z", of_day / 3600, of_day / 60 % 60, of_day % 60);
+    let clock = format!(
+        "{:02}:{:02}:{:02}Z",
+        of_day / 3600,
+        of_day / 60 % 60,
+        of_day % 60
+    );
     let room = width.saturating_sub(clock.len() + 1);
     let name = fit(&name, room);
     let gap = " ".repeat(room.saturating_sub(columns(&name)) + 1);
-    Line::from(vec![Span::styled(name, model.glyphs.key()), Span::raw(gap), Span::raw(clock)])
+    Line::from(vec![
+        Span::styled(name, model.glyphs.key()),
+        Span::raw(gap),
+        Span::raw(clock),
+    ])
 }
 
 struct Bar {
@@ -93,15 +110,17 @@ impl Bar {
                 glyphs.used(it)
             }
         });
-        let mut line = Line::from(vec![Span::styled(format!("{:<5}", self.label), glyphs.label())]);
+        let mut line = Line::from(vec![Span::styled(
+            format!("{:<5}", self.label),
+            glyphs.label(),
+        )]);
         line.extend(glyphs.bar(self.permille, &self.text, width.saturating_sub(5), style));
         line
     }
 }
 
-fn bars(status: &Status, glyphs: Glyphs) -> [Bar; 4] {
+fn bars(status: &Status) -> [Bar; 4] {
     let machine = &status.machine;
-    let _ = glyphs;
     let used = machine.total_bytes.saturating_sub(machine.available_bytes);
     let swap = machine.swap_total_bytes.map(|total| {
         let used = total.saturating_sub(machine.swap_free_bytes.unwrap_or(total));
@@ -135,6 +154,20 @@ fn bars(status: &Status, glyphs: Glyphs) -> [Bar; 4] {
     ]
 }
 
+/// In few words; `memwatch status` has the rest.
+fn oomd(oomd: &Oomd) -> String {
+    let units = match oomd.managed_units {
+        0 => return oomd.state.to_string(),
+        1 => "1 unit".to_owned(),
+        n => format!("{} units", count(n)),
+    };
+    if oomd.taken_over {
+        format!("taken over: {}; {units}", oomd.state)
+    } else {
+        format!("{}; {units} left to it", oomd.state)
+    }
+}
+
 /// A label and what is to be said to it.
 struct Word {
     label: &'static str,
@@ -146,13 +179,16 @@ struct Word {
 impl Word {
     fn line(&self, glyphs: Glyphs, width: usize) -> Line<'static> {
         let label = format!("{:<8}", self.label);
-        let text = fit(&self.text, width.saturating_sub(label.len()));
+        let text = glyphs.start_of(&self.text, width.saturating_sub(label.len()));
         let style = if self.is_notable {
             glyphs.notice()
         } else {
-            ratatui::style::Style::new()
+            Style::new()
         };
-        Line::from(vec![Span::styled(label, glyphs.label()), Span::styled(text, style)])
+        Line::from(vec![
+            Span::styled(label, glyphs.label()),
+            Span::styled(text, style),
+        ])
     }
 }
 
@@ -163,11 +199,9 @@ fn words(status: &Status, glyphs: Glyphs) -> Vec<Word> {
         is_notable,
     };
     let targets = &status.targets;
-    let sum = |figure: fn(&crate::control::status::Target) -> u64| {
-        targets.iter().map(figure).fold(0, u64::saturating_add)
-    };
+    let sum = |figure: fn(&Target) -> u64| targets.iter().map(figure).fold(0, u64::saturating_add);
     let acts = sum(|it| it.interventions);
-    let both = |it: &&crate::control::status::Target| it.guarded_by == GuardedBy::DaemonAndKernelGuard;
+    let both = |it: &&Target| it.guarded_by == GuardedBy::DaemonAndKernelGuard;
     let both = targets.iter().filter(both).count();
     let alone = targets.len() - both;
     let lost = losses(&status.losses);
@@ -175,7 +209,7 @@ fn words(status: &Status, glyphs: Glyphs) -> Vec<Word> {
         word(
             "Targets",
             format!(
-                "{}, {} processes, {} interventions",
+                "{}; processes {}; acts {}",
                 targets.len(),
                 count(sum(|it| it.processes)),
                 count(acts)
@@ -188,15 +222,11 @@ fn words(status: &Status, glyphs: Glyphs) -> Vec<Word> {
                 (0, 0) => "nothing to guard".to_owned(),
                 (_, 0) => "daemon and kernel".to_owned(),
                 (0, _) => "daemon alone".to_owned(),
-                _ => format!("daemon and kernel {both}, daemon alone {alone}"),
+                _ => format!("both {both}; daemon alone {alone}"),
             },
             false,
         ),
-        word(
-            "oomd",
-            oomd(&status.oomd),
-            status.oomd.taken_over,
-        ),
+        word("oomd", oomd(&status.oomd), status.oomd.taken_over),
         word(
             "Losses",
             if lost.is_empty() {
@@ -208,7 +238,11 @@ fn words(status: &Status, glyphs: Glyphs) -> Vec<Word> {
         ),
     ];
     if !status.features_lost.is_empty() {
-        let without: Vec<_> = status.features_lost.iter().map(|it| it.feature.as_str()).collect();
+        let without: Vec<_> = status
+            .features_lost
+            .iter()
+            .map(|it| it.feature.as_str())
+            .collect();
         words.push(word("Without", without.join("; "), false));
     }
     words

@@ -11,7 +11,7 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
 
 use super::model::{Model, Typing, View};
-use crate::incident::duration;
+use crate::incident::{duration, wrap};
 
 pub(super) use glyphs::Glyphs;
 use glyphs::fit;
@@ -38,7 +38,13 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model, now_us: i64) -> Shown {
     }
     let above = header::lines(model, now_us, area.width.into(), area.height.into());
     let height = u16::try_from(above.len()).unwrap_or(u16::MAX);
-    let parts = [Constraint::Length(height), Constraint::Min(0), Constraint::Length(1)];
+    let below = last_lines(model, now_us, area.width.into(), area.height.into());
+    let last = u16::try_from(below.len()).unwrap_or(u16::MAX);
+    let parts = [
+        Constraint::Length(height),
+        Constraint::Min(0),
+        Constraint::Length(last),
+    ];
     let [top, middle, bottom] = Layout::vertical(parts).areas(area);
     for (line, at) in above.into_iter().zip(top.rows()) {
         frame.render_widget(line, at);
@@ -56,7 +62,9 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model, now_us: i64) -> Shown {
             page(frame, glyphs, "Sort by", lines, from, middle)
         }
     };
-    frame.render_widget(last_line(model, now_us, bottom.width.into()), bottom);
+    for (line, at) in below.into_iter().zip(bottom.rows()) {
+        frame.render_widget(line, at);
+    }
     shown
 }
 
@@ -88,11 +96,27 @@ fn page(
     shown
 }
 
-/// What is typed, what there is to say, or which keys there are.
-fn last_line(model: &Model, now_us: i64, width: usize) -> Line<'static> {
+/// That nobody answers, as long as that is; what is typed, what there is to say, or which keys there are.
+fn last_lines(model: &Model, now_us: i64, width: usize, height: usize) -> Vec<Line<'static>> {
+    let mut lines = Vec::new();
+    if let Some((why, since_us)) = &model.silence {
+        let ago = u64::try_from(now_us.saturating_sub(*since_us)).unwrap_or(0);
+        let why = model.glyphs.shown(why.as_str());
+        let said = format!("NO ANSWER for {}: {why}", duration(ago));
+        let said = wrap(&said, width).into_iter().take(height / 5);
+        let line = |line| Line::styled(format!("{line:<width$}"), model.glyphs.alarm());
+        lines.extend(said.map(line));
+    }
+    lines.push(last_line(model, width));
+    lines
+}
+
+fn last_line(model: &Model, width: usize) -> Line<'static> {
     let glyphs = model.glyphs;
     let typed = |what: &str, text: &str| {
-        let word = model.word.map_or(String::new(), |word| format!("   ({word})"));
+        let word = model
+            .word
+            .map_or(String::new(), |word| format!("   ({word})"));
         // The end of what is typed is what one looks at.
         let label = format!("{what}: ");
         let room = width.saturating_sub(label.len() + 1 + word.len());
@@ -108,11 +132,6 @@ fn last_line(model: &Model, now_us: i64, width: usize) -> Line<'static> {
         Typing::Search(text, _) => return typed("Search (F3 next)", text),
         Typing::Filter(text) => return typed("Filter", text),
         Typing::No => {}
-    }
-    if let Some((why, since_us)) = &model.silence {
-        let ago = u64::try_from(now_us.saturating_sub(*since_us)).unwrap_or(0);
-        let said = format!("NO ANSWER for {}: {}", duration(ago), glyphs.shown(why.as_str()));
-        return Line::styled(format!("{:<width$}", fit(&said, width)), glyphs.alarm());
     }
     if let Some(word) = model.word {
         return Line::styled(fit(word, width), glyphs.notice());

@@ -53,7 +53,7 @@ const FIRST: [Column; 9] = [
 ];
 
 /// Of a target's name.
-const SHORTEST_NAME: usize = 12;
+const SHORTEST_NAME: usize = 11;
 /// A name longer than this is rare, and room beyond it goes to the pictures.
 const LONG_NAME: usize = 48;
 
@@ -163,7 +163,13 @@ fn nothing(model: &Model) -> Vec<Line<'static>> {
         vec![Line::raw(""), Line::raw("No targets."), Line::raw(attach)]
     } else {
         let filter = model.glyphs.shown(&model.filter);
-        vec![Line::raw(""), Line::raw(format!("None of {} has {filter} in its name; Esc shows all.", model.status.targets.len()))]
+        vec![
+            Line::raw(""),
+            Line::raw(format!(
+                "None of {} has {filter} in its name; Esc shows all.",
+                model.status.targets.len()
+            )),
+        ]
     }
 }
 

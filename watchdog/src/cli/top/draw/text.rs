@@ -4,7 +4,7 @@ use ratatui::text::{Line, Span};
 
 use super::super::model::Model;
 use super::super::order::{Sort, used_permille};
-use super::glyphs::Glyphs;
+use super::glyphs::{Glyphs, columns, fit};
 use super::table::{age, history, user};
 use crate::cli::status::{share, to_the_second};
 use crate::control::status::{GuardedBy, Target};
@@ -19,8 +19,14 @@ const KEYS: [(&str, &str); 13] = [
     ("arrows", "choose a target; also PgUp, PgDn, Home, End"),
     ("Enter", "all about the chosen target"),
     ("i", "where its incidents are"),
-    ("F3 /", "search: type a part of the name; F3 goes to the next"),
-    ("F4 \\", "filter: only what has this in its name or user; Esc ends it"),
+    (
+        "F3 /",
+        "search: type a part of the name; F3 goes to the next",
+    ),
+    (
+        "F4 \\",
+        "filter: only what has this in its name or user; Esc ends it",
+    ),
     ("F6 > <", "sort by any column"),
     ("P M T", "sort by pressure, by memory, by time"),
     ("I", "turn the order round"),
@@ -31,7 +37,10 @@ const KEYS: [(&str, &str); 13] = [
 ];
 
 const WORDS: [(&str, &str); 6] = [
-    ("SOME", "share of the last seconds in which some task waited for memory"),
+    (
+        "SOME",
+        "share of the last seconds in which some task waited for memory",
+    ),
     ("FULL", "the same, all tasks at once"),
     ("HISTORY", "SOME at each look, coloured by FULL"),
     ("ACTS", "how often memwatch has stepped in"),
@@ -47,7 +56,8 @@ pub(super) fn help(glyphs: Glyphs) -> Vec<Line<'static>> {
             Span::raw(*what),
         ])
     };
-    let signals = "memwatch top signals nobody, so F9 and k do nothing: memwatch acts by its rules.";
+    let signals =
+        "memwatch top signals nobody, so F9 and k do nothing: memwatch acts by its rules.";
     let mut lines: Vec<_> = KEYS.iter().map(row).collect();
     lines.push(Line::raw(""));
     lines.extend(WORDS.iter().map(row));
@@ -83,12 +93,32 @@ pub(super) fn details(model: &Model, id: u64, now_us: i64, width: usize) -> Vec<
     let heard = model.heard.iter().filter(|(of, _)| *of == id);
     let heard: Vec<_> = heard.map(|(_, line)| line.as_str()).collect();
     if heard.is_empty() {
-        page.row("heard", "nothing since memwatch top began; only your own targets are told of");
+        page.row(
+            "heard",
+            "nothing since memwatch top began; only your own targets are told of",
+        );
     }
     for (n, line) in heard.iter().enumerate() {
         page.row(if n == 0 { "heard" } else { "" }, line);
     }
     page.lines
+}
+
+/// A line in parts of so many columns: a path has no blanks to be wrapped at.
+fn pieces(line: &str, room: usize) -> Vec<String> {
+    let mut pieces = Vec::new();
+    let mut rest = line;
+    while columns(rest) > room {
+        let piece = fit(rest, room);
+        // A character that is wider than all there is.
+        if piece.is_empty() {
+            break;
+        }
+        rest = &rest[piece.len()..];
+        pieces.push(piece);
+    }
+    pieces.push(rest.to_owned());
+    pieces
 }
 
 struct Page {
@@ -100,7 +130,9 @@ struct Page {
 impl Page {
     fn row(&mut self, label: &str, text: &str) {
         let room = self.width.saturating_sub(LABEL).max(NARROWEST);
-        for (n, line) in wrap(&self.glyphs.shown(text), room).into_iter().enumerate() {
+        let lines = wrap(&self.glyphs.shown(text), room);
+        let lines = lines.iter().flat_map(|line| pieces(line, room));
+        for (n, line) in lines.enumerate() {
             let label = if n == 0 { label } else { "" };
             self.lines.push(Line::from(vec![
                 Span::styled(format!("{label:<LABEL$}"), self.glyphs.label()),
@@ -121,7 +153,10 @@ impl Page {
             },
         );
         let since = to_the_second(&target.since);
-        self.row("guarded", &format!("for {}, since {since}", age(&target.since, now_us)));
+        self.row(
+            "guarded",
+            &format!("for {}, since {since}", age(&target.since, now_us)),
+        );
         self.row(
             "by",
             match target.guarded_by {
@@ -132,17 +167,32 @@ impl Page {
             },
         );
         let current = target.current_bytes.map_or("not counted".to_owned(), bytes);
-        let limit = target.limit_bytes.map_or("no limit".to_owned(), |limit| format!("of {}", bytes(limit)));
+        let limit = target.limit_bytes.map_or("no limit".to_owned(), |limit| {
+            format!("of {}", bytes(limit))
+        });
         let part = used_permille(target).map_or(String::new(), |it| format!(", {}", share(it)));
         self.row("memory", &format!("{current} {limit}{part}"));
-        let stall = format!("some {}, full {}", known(target.some_permille), known(target.full_permille));
+        let stall = format!(
+            "some {}, full {}",
+            known(target.some_permille),
+            known(target.full_permille)
+        );
         self.row("stall", &stall);
         let room = self.width.saturating_sub(LABEL);
-        let mut line = Line::from(vec![Span::styled(format!("{:<LABEL$}", "some"), self.glyphs.label())]);
-        let looks = model.history.get(&target.id).map_or(0, std::collections::VecDeque::len);
+        let mut line = Line::from(vec![Span::styled(
+            format!("{:<LABEL$}", "some"),
+            self.glyphs.label(),
+        )]);
+        let looks = model
+            .history
+            .get(&target.id)
+            .map_or(0, std::collections::VecDeque::len);
         line.extend(history(model, target.id, looks.min(room)));
         self.lines.push(line);
         self.row("processes", &count(target.processes));
-        self.row("stepped in", &format!("{} times", count(target.interventions)));
+        self.row(
+            "stepped in",
+            &format!("{} times", count(target.interventions)),
+        );
     }
 }
