@@ -2,8 +2,8 @@
 
 mod bench;
 mod bpf;
-mod collectors;
 mod browser;
+mod collectors;
 mod demo;
 mod dist;
 mod machine;

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use crate::collectors;
 use crate::browser;
+use crate::collectors;
 use crate::machine;
 use crate::pytests;
 use crate::python::Python;

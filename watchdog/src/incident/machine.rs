@@ -58,6 +58,17 @@ pub struct ArcState {
     pub shrank: Option<bool>,
 }
 
+/// A line of the service manager's log about a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceLine {
+    /// When, from the start of the run; negative before it.
+    pub at_us: i64,
+    /// The service's unit.
+    pub unit: Text,
+    /// What it says.
+    pub text: Text,
+}
+
 /// A line of the kernel's log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelLine {

@@ -37,6 +37,7 @@ impl Record {
         self.blocked_tasks.append(&mut later.blocked_tasks);
         self.machine = self.machine.take().or(later.machine);
         self.kernel_log.append(&mut later.kernel_log);
+        self.service_log.append(&mut later.service_log);
         self.losses = later.losses;
         self.features_lost = later.features_lost;
         for note in later.notes {
@@ -63,6 +64,9 @@ impl Record {
             near.at_us += by;
         }
         for line in &mut self.kernel_log {
+            line.at_us = line.at_us.saturating_add_unsigned(by);
+        }
+        for line in &mut self.service_log {
             line.at_us = line.at_us.saturating_add_unsigned(by);
         }
         let victims = self.victims.iter_mut().map(|victim| &mut victim.at_us);

@@ -1,8 +1,10 @@
 //! What is told about a run: the record and its faces. `record`, `intervention` and `suite` are the one
 //! schema, `merge` makes two of one target one, `evidence` fills it from what the policy saw, `text` keeps hostile names from speaking
-//! through it, `report` puts it on disk, `summary` and `live` show it to a person. Who gathers the
+//! through it, `diagnosis` says what it comes to when the machine was frozen and `advice` what to do, `report` puts it on disk, `summary` and `live` show it to a person. Who gathers the
 //! facts is `agent`; who sends a record further is `export`.
 
+pub mod advice;
+mod diagnosis;
 mod evidence;
 mod flight;
 mod headline;
@@ -31,6 +33,7 @@ pub mod timeline;
 mod timestamp;
 
 pub use crate::act::Outcome;
+pub use diagnosis::{Advice, Diagnosis, Finding, FindingKind, diagnose, time_of};
 pub use evidence::{near_miss, order, quantities, rivals};
 pub use flight::Flight;
 pub use headline::{Headline, Named};
@@ -40,7 +43,7 @@ pub use intervention::{
     Process, Quantity, Rival, Rule, RungTaken, TestPhase, Unit, Victim,
 };
 pub use live::{LiveStatus, live_line};
-pub use machine::{ArcState, KernelLine, Machine, SwapState};
+pub use machine::{ArcState, KernelLine, Machine, ServiceLine, SwapState};
 pub use paragraph::Style;
 pub(crate) use paragraph::wrap;
 pub use record::{

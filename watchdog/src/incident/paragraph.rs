@@ -76,6 +76,14 @@ impl Paragraph {
         self.lines.push('\n');
     }
 
+    /// A command below a row, on one line however long that is: it is to be copied.
+    pub(super) fn command(&mut self, command: &str) {
+        self.paint(DIM, PREFIX);
+        self.lines.push_str(&" ".repeat(LABEL_COLUMNS + 2));
+        self.lines.push_str(command);
+        self.lines.push('\n');
+    }
+
     /// Columns that a line of a row has; `None` for as many as it takes.
     pub(super) fn row_columns(&self) -> Option<usize> {
         self.style.width.map(|_| self.room(LABEL_COLUMNS))

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{
     BlockedTask, Flight, HungTask, Intervention, KernelLine, KernelOomVictim, KilledBy, Machine,
-    NearMiss, Signal, Suite, Takeover, Text, Timestamp, Victim,
+    NearMiss, ServiceLine, Signal, Suite, Takeover, Text, Timestamp, Victim,
 };
 use crate::watch::Rung;
 
@@ -98,6 +98,9 @@ pub struct Record {
     /// What the kernel's log said meanwhile about memory and blocked tasks.
     #[serde(default)]
     pub kernel_log: Vec<KernelLine>,
+    /// What systemd's log said meanwhile about services that it ended since they gave no sign of life.
+    #[serde(default)]
+    pub service_log: Vec<ServiceLine>,
     /// What is missing from this record because it was lost.
     #[serde(default)]
     pub losses: Losses,
@@ -353,6 +356,7 @@ impl Record {
             flight: None,
             machine: None,
             kernel_log: Vec::new(),
+            service_log: Vec::new(),
             losses: Losses::default(),
             features_lost: Vec::new(),
             notes: Vec::new(),

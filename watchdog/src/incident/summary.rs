@@ -6,9 +6,9 @@ use nix::errno::Errno;
 
 use super::{
     BlamedTest, BlockedTask, Culprit, Intervention, KilledBy, Kind, Losses, Outcome, Process,
-    Record, Rule, RungTaken, Store, Style, TestPhase, Verdict, human,
+    Record, Rule, RungTaken, Store, Style, TestPhase, Verdict, diagnose, human,
     paragraph::{Paragraph, Tone},
-    state_dir,
+    state_dir, time_of,
 };
 use crate::watch::{
     Rung,
@@ -42,6 +42,7 @@ pub fn summary(record: &Record, style: Style) -> String {
         page.gap();
     }
     tell_near_miss(&mut page, record);
+    tell_diagnosis(&mut page, record);
     tell_bystanders(&mut page, record);
     suite::tell(&mut page, record);
     tell_totals(&mut page, record);
@@ -263,6 +264,32 @@ pub(super) fn rung_phrase(alike: &[RungTaken], met_at_us: u64) -> String {
     };
     let after = human::duration(taken.at_us.saturating_sub(met_at_us));
     format!("{rung}{whom} after {after}{outcome}")
+}
+
+/// What the evidence of a frozen machine comes to, if there is any.
+fn tell_diagnosis(page: &mut Paragraph, record: &Record) {
+    let Some(diagnosis) = diagnose(record) else {
+        return;
+    };
+    if let Some(onset_us) = diagnosis.onset_us {
+        page.row(
+            "onset",
+            &format!("at or before {}", time_of(record, onset_us)),
+        );
+    }
+    for finding in &diagnosis.findings {
+        page.row(finding.kind.name(), finding.what.as_str());
+        for line in &finding.evidence {
+            page.row("", &format!("- {line}"));
+        }
+    }
+    for advice in &diagnosis.advice {
+        page.row("do", &format!("{}:", advice.what));
+        for command in &advice.commands {
+            page.command(command);
+        }
+    }
+    page.gap();
 }
 
 /// Those who were killed without having been chosen, tasks that the kernel reported as hung, and those that

@@ -2,14 +2,9 @@
 
 use super::{Check, Group, MachineFacts, Severity, human};
 use crate::host::swap::{Medium, SwapArea};
+use crate::incident::advice;
 
 const GIB: u64 = 1 << 30;
-/// The share of RAM from which the ARC's cap is a risk. ZFS's own default is half or more: what it holds
-/// is given back more slowly than a hog takes.
-const ARC_RISK: u64 = 4;
-/// The share that the advice leaves it.
-const ARC_ADVISED: u64 = 8;
-
 fn check(id: &'static str, found: impl Into<String>) -> Check {
     Check::fine(id, Group::Memory, found)
 }
@@ -82,26 +77,20 @@ pub(super) fn arc(facts: &MachineFacts) -> Option<Check> {
         human(arc.size_bytes),
         human(arc.c_max_bytes)
     );
-    if arc.c_max_bytes <= ram / ARC_RISK {
+    if !advice::is_arc_risk(arc.c_max_bytes, ram) {
         return Some(check("zfs_arc", found));
     }
-    // Below the floor the kernel module would ignore the new cap.
-    let cap = (ram / ARC_ADVISED / GIB * GIB)
-        .max(GIB)
-        .max(arc.c_min_bytes.next_multiple_of(GIB));
+    let now = if advice::is_arc_small(arc.size_bytes, ram) {
+        "; as small as it is now, it is the cause of nothing"
+    } else {
+        ""
+    };
     Some(
         check("zfs_arc", found)
             .costs(
                 Severity::Important,
-                format!("up to {} when memory is short: a risk, as the ARC gives back more slowly than a hog takes", human(arc.c_max_bytes)),
+                format!("up to {} when memory is short: a risk, as the ARC gives back more slowly than a hog takes{now}", human(arc.c_max_bytes)),
             )
-            .advise(
-                "cap it, now and at every boot",
-                [
-                    format!("echo {cap} | sudo tee /sys/module/zfs/parameters/zfs_arc_max"),
-                    format!("echo options zfs zfs_arc_max={cap} | sudo tee /etc/modprobe.d/zfs-arc-max.conf"),
-                    "sudo update-initramfs -u".to_owned(),
-                ],
-            ),
+            .advise("cap it, now and at every boot", advice::cap_arc(arc.c_min_bytes, ram)),
     )
 }
