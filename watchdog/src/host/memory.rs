@@ -40,7 +40,7 @@ impl Controller {
 }
 
 /// v1 says "none" by a number that no machine has.
-fn is_limit(bytes: u64) -> bool {
+pub(crate) fn is_limit(bytes: u64) -> bool {
     bytes < u64::MAX / 4
 }
 

@@ -2,7 +2,7 @@
 //! cause and what is a risk alone, and what to do about each. Pure, from what the record has; a record without
 //! such evidence has no diagnosis. The commands are `advice`'s; `summary` and the pictures print it.
 
-use super::{ArcState, Kind, Record, Text, Timestamp, advice, human};
+use super::{ArcState, Kind, Record, ServiceLine, Text, Timestamp, advice, human};
 use crate::host::swap::Medium;
 
 mod lines;
@@ -156,21 +156,23 @@ impl Diagnosis {
             let [since, at] = [since_us, line.at_us].map(|us| time_of(record, us));
             let unit = line.unit.as_str().trim_end_matches(".service");
             let is_oomd = unit == "systemd-oomd";
-            let lost = if is_oomd && !oomd_lost {
-                "systemd-oomd lost, and nothing else ended what ate the memory: "
-            } else {
-                ""
-            };
+            let lost = if is_oomd { " lost: it" } else { "" };
             oomd_lost |= is_oomd;
             let what = format!(
-                "{lost}{unit} gave no sign of life since {since} or before; systemd's watchdog of {} ended it at {at}",
+                "{unit}{lost} gave no sign of life since {since} or before; systemd's watchdog of {} ended it at {at}",
                 human::duration(limit_us),
             );
             let of_unit = record.service_log.iter().filter(|it| it.unit == line.unit);
             let told = of_unit.filter(|it| it.at_us >= line.at_us).take(TOLD);
-            let evidence = told
-                .map(|it| format!("{} {}: {}", time_of(record, it.at_us), it.unit, it.text).into())
-                .collect();
+            let line = |it: &ServiceLine| {
+                let at = time_of(record, it.at_us);
+                // systemd names the unit itself.
+                match it.text.as_str().starts_with(it.unit.as_str()) {
+                    true => format!("{at} {}", it.text).into(),
+                    false => format!("{at} {}: {}", it.unit, it.text).into(),
+                }
+            };
+            let evidence = told.map(line).collect();
             self.find(FindingKind::Sign, what, Some(since_us), evidence);
         }
         oomd_lost
@@ -237,7 +239,7 @@ impl Diagnosis {
             format!("; it held up to {}", human::bytes(peak))
         });
         let what = format!(
-            "{who} ran with no memory limit: nothing kept it from taking all of the machine's{held}"
+            "{who} ran with no memory limit: nothing kept it from taking all memory of the machine{held}"
         );
         self.find(FindingKind::Cause, what, None, Vec::new());
         let ram = record.machine.as_ref().and_then(|it| it.memory_total_bytes);
@@ -313,7 +315,7 @@ fn arc_verdict(arc: &ArcState, ram: u64) -> (FindingKind, String) {
     if advice::is_arc_small(arc.size_bytes, ram) {
         let aim = human::bytes(arc.c_bytes);
         let why = format!(
-            "it held {size} and aimed at {aim} when measured, so it is not the cause that was seen"
+            "it held {size} and aimed at {aim} when measured, so it is a risk, and not a cause that was seen"
         );
         return (FindingKind::Risk, why);
     }

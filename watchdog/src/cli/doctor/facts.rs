@@ -10,6 +10,7 @@ use crate::host::cgroup::Shelter;
 use crate::host::layout::Layout;
 use crate::host::machine::{self, Init, Settings};
 use crate::host::meminfo;
+use crate::host::memory::is_limit;
 use crate::host::oomd::{self, Oomd};
 use crate::host::privileges::Privileges;
 use crate::host::swap::{self, SwapArea};
@@ -56,6 +57,18 @@ pub struct Cgroups {
     pub limits: Limits,
     /// Whether memwatch can have a group of its own with protected memory.
     pub own_group: Feature,
+    /// Whether anything limits what is started here without memwatch; `None` if that is not to be seen.
+    pub own_limit: Option<OwnLimit>,
+}
+
+/// What limits a process that is started here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OwnLimit {
+    /// The machine alone.
+    None,
+    /// The tightest limit of our own group and those above it.
+    Bytes(u64),
 }
 
 /// By what the kernel can limit a target's memory.
@@ -128,13 +141,39 @@ impl Cgroups {
             .filter(|own| may_make_groups_in(own));
         let target_parent = with_memory.or(own);
         let own_group = Feature::of(Shelter::place(&layout));
+        let own_limit = OwnLimit::of(&layout);
         Self {
             layout,
             scope,
             target_parent,
             limits,
             own_group,
+            own_limit,
         }
+    }
+}
+
+impl OwnLimit {
+    /// The tightest on the way up, where the memory controller is.
+    fn of(layout: &Layout) -> Option<Self> {
+        let (hierarchy, file) = match (&layout.v1_memory, &layout.v2) {
+            (Some(v1), _) => (v1, "memory.limit_in_bytes"),
+            (None, v2) => (v2.as_ref()?, "memory.max"),
+        };
+        let own = hierarchy.own_dir();
+        let above = own
+            .ancestors()
+            .take_while(|dir| dir.starts_with(&hierarchy.mount));
+        let limits = above.filter_map(|dir| {
+            let text = std::fs::read_to_string(dir.join(file)).ok()?;
+            Some(text.trim().parse().ok().filter(|&bytes| is_limit(bytes)))
+        });
+        // Not even the word that there is none: nobody tells.
+        let tightest = limits.reduce(|one, other| match (one, other) {
+            (Some(one), Some(other)) => Some(std::cmp::min::<u64>(one, other)),
+            (one, other) => one.or(other),
+        })?;
+        Some(tightest.map_or(Self::None, Self::Bytes))
     }
 }
 

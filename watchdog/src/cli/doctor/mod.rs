@@ -19,7 +19,7 @@ use anyhow::Context;
 
 pub use check::{Advice, Check, Group, Severity, Trouble, exit_code};
 pub use diagnose::diagnose;
-pub use facts::{Cgroups, Limits, MachineFacts};
+pub use facts::{Cgroups, Limits, MachineFacts, OwnLimit};
 pub use probe::{BpfFacts, Feature, OwnFacts, Probes, TriggerProbe};
 pub use render::{SCHEMA_VERSION, json, terminal};
 

@@ -1,8 +1,9 @@
 //! Where targets live and what bounds them.
 
-use super::{Check, Group, MachineFacts, Severity};
-use crate::cli::doctor::facts::Limits;
+use super::{Check, Group, MachineFacts, Severity, human};
+use crate::cli::doctor::facts::{Limits, OwnLimit};
 use crate::cli::doctor::probe::Feature;
+use crate::incident::advice;
 
 /// What a command has to do without that gets no cgroup.
 const WITHOUT: &str = "sight of stalls, the kernel's limit and the guard in the kernel: a command's processes are \
@@ -106,6 +107,19 @@ pub(super) fn limits(facts: &MachineFacts) -> Option<Check> {
                 check
             }
         }
+    })
+}
+
+/// What a command may take that is started without memwatch.
+pub(super) fn own_limit(facts: &MachineFacts) -> Option<Check> {
+    Some(match facts.cgroups.own_limit? {
+        OwnLimit::Bytes(bytes) => check("own_limit", format!("{} for what is started here", human(bytes))),
+        OwnLimit::None => check("own_limit", "none for what is started here")
+            .costs(
+                Severity::Optional,
+                "the machine, when something that is started without memwatch takes all of its memory: a risk",
+            )
+            .advise("start it with a limit", advice::limit_run(None, facts.ram_bytes)),
     })
 }
 

@@ -27,6 +27,7 @@ const RULES: &[Rule] = &[
     cgroups::unified,
     cgroups::place,
     cgroups::limits,
+    cgroups::own_limit,
     cgroups::own_group,
     rights::user,
     rights::capabilities,

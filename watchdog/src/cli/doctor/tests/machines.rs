@@ -67,6 +67,73 @@ fn ubuntu_on_zfs_is_told_to_cap_the_arc() {
     assert_eq!(facts.cgroups.target_parent, Some(parent));
 }
 
+/// The machine whose freezes memwatch was made for, after the third: 32 GB, a ZFS root, systemd-oomd ended by its
+/// watchdog.
+#[test]
+fn the_machine_of_the_third_freeze_is_told_its_risks_with_commands() {
+    let facts = machine("third-freeze");
+    let arc = facts.arc.expect("ZFS");
+    assert_eq!(
+        (arc.c_max_bytes, arc.c_bytes, arc.size_bytes),
+        (16_687_497_216, 1_402_630_144, 1_323_119_696)
+    );
+    assert_eq!(facts.ram_bytes, Some(32_592_768 * 1024));
+    assert_eq!(facts.swap[0].size_bytes, 8_388_604 * 1024);
+    let checks = diagnose(&facts);
+    assert_eq!(
+        troubles(&checks),
+        [
+            "Optional kfuncs",
+            "Optional sysrq",
+            "Optional own_limit",
+            "Important zfs_arc",
+            "Optional systemd_oomd"
+        ]
+    );
+    let costs = |id| {
+        find(&checks, id)
+            .trouble
+            .as_ref()
+            .expect("a trouble")
+            .costs
+            .as_str()
+    };
+    assert!(
+        costs("zfs_arc").contains("a risk")
+            && costs("zfs_arc").ends_with("it is the cause of nothing")
+    );
+    assert!(costs("own_limit").ends_with("a risk"));
+    assert_eq!(find(&checks, "systemd_oomd").found, "not running");
+    let told = terminal(&checks, true, false);
+    for command in [
+        "echo 3221225472 | sudo tee /sys/module/zfs/parameters/zfs_arc_max",
+        "memwatch attach --safe -- COMMAND",
+        "memwatch attach --memory-max 16G -- COMMAND",
+        "sudo systemctl enable --now systemd-oomd",
+        "sudo sysctl kernel.sysrq=240",
+    ] {
+        let lines = told.lines().map(str::trim);
+        assert!(
+            lines.into_iter().any(|line| line == command),
+            "{command}:\n{told}"
+        );
+    }
+}
+
+#[test]
+fn the_tightest_limit_on_the_way_up_is_the_one_of_what_is_started() {
+    let mut facts = machine("third-freeze");
+    assert_eq!(facts.cgroups.own_limit, Some(OwnLimit::None));
+    facts.cgroups.own_limit = Some(OwnLimit::Bytes(4 << 30));
+    let checks = diagnose(&facts);
+    assert_eq!(
+        find(&checks, "own_limit").found,
+        "4.0 GiB for what is started here"
+    );
+    assert_eq!(severity_of(&checks, "own_limit"), None);
+    assert_eq!(machine("hybrid").cgroups.own_limit, None, "nothing tells");
+}
+
 #[test]
 fn kernel_5_4_is_too_old_and_has_no_v2() {
     let checks = diagnose(&machine("kernel-5.4"));
