@@ -263,7 +263,7 @@ impl Cli {
         })
     }
 
-    fn parse_arguments(
+    pub(super) fn parse_arguments(
         arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
     ) -> Result<Self, clap::Error> {
         Self::try_parse_from(arguments).map_err(usage::explain)

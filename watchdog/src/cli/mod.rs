@@ -18,6 +18,10 @@ pub mod tests;
 pub mod top;
 mod usage;
 
+#[cfg(test)]
+#[path = "documents_tests.rs"]
+mod documents;
+
 pub use args::{AttachArgs, Cli, Command, Target};
 pub use config::ConfigArgs;
 pub use daemon::DaemonArgs;
