@@ -28,7 +28,6 @@ mod daemon;
 #[path = "support/lab.rs"]
 mod lab;
 #[path = "support/pty.rs"]
-#[allow(dead_code, reason = "each test program uses a part of it")]
 mod pty;
 #[path = "support/seen.rs"]
 mod seen;

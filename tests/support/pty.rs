@@ -1,6 +1,8 @@
 //! A terminal of the test's own with a program on it: what a person would type goes in, what they would
 //! see comes out.
 
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
 use std::{
     fs::File,
     io::{Read, Write},
