@@ -36,6 +36,7 @@ pub mod recorder;
 pub mod recording;
 pub mod rehearsal;
 pub mod run;
+mod service_log;
 pub mod signals;
 mod starting;
 pub mod stir;

@@ -7,6 +7,7 @@ pub mod blocked;
 pub mod cgroup;
 pub mod clock;
 pub mod file_error;
+pub mod journal;
 pub mod kmsg;
 pub mod layout;
 pub mod machine;

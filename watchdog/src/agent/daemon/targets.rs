@@ -13,6 +13,7 @@ use crate::agent::guarded::{GuardError, Guarded};
 use crate::agent::helpers::Helpers;
 use crate::agent::kernel::Kernel;
 use crate::agent::recorder::Lane;
+use crate::agent::service_log;
 use crate::agent::terminal;
 use crate::agent::testing::OnBoard;
 use crate::agent::watched::{Heard, Watched};
@@ -411,6 +412,15 @@ impl Targets {
                 .iter()
                 .for_each(|line| tracing::warn!("{line}")),
             Err(error) => tracing::error!("an incident is lost: {error}"),
+    pub(super) fn keep(&self, mut record: Record, helpers: &Helpers) {
+        let spool = self.spool.clone();
+        helpers.start(move || {
+            service_log::complete(&mut record);
+            match spool.keep(&record) {
+                Ok(0) => {}
+                Ok(evicted) => tracing::warn!("{evicted} old incidents were removed for a new one"),
+                Err(error) => tracing::error!("an incident is lost: {error}"),
+            }
         });
     }
 
