@@ -114,7 +114,8 @@ pub fn parse(bytes: &[u8]) -> Vec<Entry> {
     entries
         .filter(|entry| {
             let ran_out = has(&entry.message, RAN_OUT.as_bytes());
-            if !told.contains_key(&entry.unit) && !(ran_out && told.len() < UNITS) {
+            let is_told = told.contains_key(&entry.unit);
+            if !(is_told || ran_out && told.len() < UNITS) {
                 return false;
             }
             let lines = told.entry(entry.unit.clone()).or_default();
