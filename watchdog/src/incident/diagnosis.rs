@@ -193,22 +193,23 @@ impl Diagnosis {
                     .push(format!("{} kernel: {}", time_of(record, line.at_us), line.text).into());
             }
         }
-        // Those that memwatch saw go with the kernel's; alone they are told where they stand.
-        if tasks.is_empty() {
-            return;
-        }
         for task in &record.blocked_tasks {
             if let Some(at_us) = task.at_us.and_then(|us| i64::try_from(us).ok()) {
                 tasks.push((at_us, task.comm.to_string()));
             }
         }
-        let since_us = tasks.iter().map(|(since_us, _)| *since_us).min();
         let mut names: Vec<&str> = Vec::new();
         for (_, name) in &tasks {
             if !names.contains(&name.as_str()) {
                 names.push(name);
             }
         }
+        // One alone may wait for a server that is gone, and is told where it stands; memwatch's own sight of tasks
+        // goes with the kernel's.
+        if evidence.is_empty() || names.len() < 2 {
+            return;
+        }
+        let since_us = tasks.iter().map(|(since_us, _)| *since_us).min();
         let more = match names.len().saturating_sub(TOLD) {
             0 => String::new(),
             more => format!(" and {more} more"),

@@ -106,6 +106,16 @@ fn without_evidence_there_is_no_diagnosis() {
     record.takeover = Some(Takeover::default());
     record.machine = third_freeze().machine;
     assert_eq!(diagnose(&record), None, "risks alone are the doctor's");
+    let lines = &third_freeze().kernel_log;
+    record.kernel_log = lines[2..3].to_vec();
+    assert_eq!(
+        diagnose(&record),
+        None,
+        "one task may wait for what is gone"
+    );
+    record.kernel_log = lines[2..4].to_vec();
+    assert!(diagnose(&record).is_some());
+    record.kernel_log.clear();
     record.kernel_log.push(KernelLine {
         at_us: 5,
         severity: 3,
