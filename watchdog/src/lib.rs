@@ -41,6 +41,10 @@ pub mod agent;
 
 pub mod cli;
 
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
+
 #[cfg(test)]
 #[path = "../../tests/support/counting.rs"]
 mod counting;

@@ -10,6 +10,10 @@ const STRUCT: u32 = 4;
 const TYPEDEF: u32 = 8;
 const FUNC: u32 = 12;
 const FUNC_PROTO: u32 = 13;
+/// The longest name that the kernel takes, with its NUL (`KSYM_NAME_LEN`): nobody looks further for an end.
+const NAME_BYTES: usize = 512;
+/// The most members that are looked at for one: `task_struct` has 300, with what is anonymous in it.
+const MEMBERS: u32 = 1 << 16;
 
 /// The types of one kernel.
 #[derive(Debug)]
@@ -48,23 +52,35 @@ impl<'b> Btf<'b> {
             strings: section(16, 20)?,
             starts: Vec::new(),
         };
+        // As the kernel has it, so that no name can be cut.
+        if btf.strings.first() != Some(&0) || btf.strings.last() != Some(&0) {
+            return None;
+        }
         let mut at = 0;
         while at < btf.types.len() {
             let found = btf.at(at)?;
             btf.starts.push(at as u32);
             at += 12 + trailing_bytes(found.kind, found.count)?;
         }
-        Some(btf)
+        (at == btf.types.len()).then_some(btf)
     }
 
     /// Offset of a member, in bytes; looks into anonymous structs, as layout randomisation makes them.
     pub(super) fn member_offset(&self, structure: &str, member: &str) -> Option<u32> {
         let found = self.find(STRUCT, structure)?;
-        self.offset_in(found, member.as_bytes(), 8)
+        self.offset_in(found, member.as_bytes(), 8, &mut { MEMBERS })
     }
 
-    fn offset_in(&self, structure: Type<'b>, member: &[u8], depth: u32) -> Option<u32> {
+    /// `left` is how many members may still be looked at, since structs could be in each other many times over.
+    fn offset_in(
+        &self,
+        structure: Type<'b>,
+        member: &[u8],
+        depth: u32,
+        left: &mut u32,
+    ) -> Option<u32> {
         (0..structure.count as usize).find_map(|n| {
+            *left = left.checked_sub(1)?;
             let name = self.name(word(structure.rest, 12 * n)?)?;
             let raw = word(structure.rest, 12 * n + 8)?;
             let bits = if structure.kind_flag {
@@ -81,9 +97,9 @@ impl<'b> Btf<'b> {
                 .flatten()?;
             let deeper = depth.checked_sub(1)?;
             (inner.kind == STRUCT)
-                .then(|| self.offset_in(inner, member, deeper))
+                .then(|| self.offset_in(inner, member, deeper, left))
                 .flatten()
-                .map(|o| o + bits / 8)
+                .and_then(|offset| offset.checked_add(bits / 8))
         })
     }
 
@@ -139,10 +155,9 @@ impl<'b> Btf<'b> {
     }
 
     fn name(&self, offset: u32) -> Option<&'b [u8]> {
-        self.strings
-            .get(offset as usize..)?
-            .split(|&b| b == 0)
-            .next()
+        let rest = self.strings.get(offset as usize..)?;
+        let most = &rest[..rest.len().min(NAME_BYTES)];
+        most.split(|&b| b == 0).next()
     }
 }
 
@@ -204,6 +219,66 @@ mod tests {
         assert!(Btf::parse(&bytes[..bytes.len() / 2]).is_none());
         assert!(Btf::parse(&[]).is_none());
         assert!(Btf::parse(b"ELF").is_none());
+    }
+
+    /// BTF of these types and strings.
+    fn btf(types: &[u32], strings: &[u8]) -> Vec<u8> {
+        let length = types.len() as u32 * 4;
+        let mut bytes = MAGIC.to_ne_bytes().to_vec();
+        bytes.extend([1, 0]);
+        for word in [24, 0, length, length, strings.len() as u32]
+            .iter()
+            .chain(types)
+        {
+            bytes.extend(word.to_ne_bytes());
+        }
+        bytes.extend(strings);
+        bytes
+    }
+
+    const NAMES: &[u8] = b"\0s\0m\0";
+
+    #[test]
+    fn a_type_or_a_name_that_is_cut_is_no_btf() {
+        let one = [1, STRUCT << 24 | 1, 4, 3, 0, 40];
+        let whole = btf(&one, NAMES);
+        let offset = |bytes: &[u8]| Btf::parse(bytes)?.member_offset("s", "m");
+        assert_eq!(offset(&whole), Some(5));
+        assert_eq!(offset(&btf(&one[..5], NAMES)), None);
+        assert!(Btf::parse(&btf(&one[..5], NAMES)).is_none());
+        assert!(Btf::parse(&btf(&one, &NAMES[..4])).is_none());
+        assert!(Btf::parse(&btf(&one, &NAMES[1..])).is_none());
+    }
+
+    #[test]
+    fn structs_that_hold_themselves_many_times_over_are_left_in_time() {
+        const MANY: u32 = 60_000;
+        let member = [0, 1, u32::MAX];
+        let mut types = vec![1, STRUCT << 24 | MANY, 4];
+        types.extend(member.repeat(MANY as usize));
+        let bytes = btf(&types, NAMES);
+        let parsed = Btf::parse(&bytes).expect("BTF");
+        assert_eq!(parsed.member_offset("s", "m"), None);
+        assert!(Btf::parse(&btf(&[1; 30], &vec![0; 9])).is_none());
+    }
+
+    #[test]
+    fn an_offset_that_does_not_fit_is_none() {
+        let mut types = vec![];
+        for inner in 2..=9 {
+            types.extend([
+                u32::from(inner == 2),
+                STRUCT << 24 | 1,
+                4,
+                0,
+                inner,
+                u32::MAX,
+            ]);
+        }
+        types.extend([0, STRUCT << 24 | 1, 4, 3, 1, u32::MAX]);
+        let bytes = btf(&types, NAMES);
+        let parsed = Btf::parse(&bytes).expect("BTF");
+        assert_eq!(parsed.member_offset("s", "m"), None);
     }
 
     proptest! {

@@ -109,7 +109,7 @@ impl Facts {
 }
 
 impl KernelTypes {
-    fn of(btf: &Btf<'_>) -> Self {
+    pub(super) fn of(btf: &Btf<'_>) -> Self {
         let task = |member| btf.member_offset("task_struct", member);
         Self {
             task_pid: task("pid"),

@@ -10,6 +10,8 @@
 mod btf;
 mod event;
 mod facts;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod guarding;
 mod home;
 mod kfuncs;

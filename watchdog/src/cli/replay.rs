@@ -50,10 +50,10 @@ pub struct ReplayArgs {
 }
 
 /// What was read.
-struct Recording {
-    looks: Vec<RecordedLook>,
+pub(crate) struct Recording {
+    pub(crate) looks: Vec<RecordedLook>,
     /// Those that were in force, if it tells.
-    settings: Option<Settings>,
+    pub(crate) settings: Option<Settings>,
 }
 
 /// Replays; the exit code. `named` is whether the configuration is one that was named.
@@ -95,8 +95,13 @@ fn read(path: &Path) -> anyhow::Result<Recording> {
     let in_spool = if path.exists() { None } else { of_id(path) };
     let path = in_spool.as_deref().unwrap_or(path);
     let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    if is_incident(&text) {
-        let record = Record::from_json(&text).with_context(|| path.display().to_string())?;
+    parse(&text, path)
+}
+
+/// What was read from `path`: an incident, or looks in lines.
+pub(crate) fn parse(text: &[u8], path: &Path) -> anyhow::Result<Recording> {
+    if is_incident(text) {
+        let record = Record::from_json(text).with_context(|| path.display().to_string())?;
         let Some(flight) = record.flight else {
             bail!(
                 "{}: the incident has no looks of the flight recorder, so there is nothing to replay",

@@ -12,6 +12,8 @@ mod daemon;
 mod error;
 mod exporters;
 mod file;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod gather;
 mod keys;
 mod kinds;

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::host::text;
+
 /// The cgroup hierarchies that matter to a memory watchdog, as this process sees them.
 ///
 /// Source: `proc_pid_mountinfo(5)`, `cgroups(7)`.
@@ -108,29 +110,29 @@ impl Layout {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Unified,
     V1Memory,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-struct Mount {
+pub(super) struct Mount {
     kind: Kind,
     /// The group that is shown at `point`.
-    root: OsString,
+    pub(super) root: OsString,
     point: PathBuf,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-struct Group {
+pub(super) struct Group {
     kind: Kind,
-    path: OsString,
+    pub(super) path: OsString,
 }
 
 /// The cgroup mounts of `/proc/self/mountinfo`; the last mount comes first, as it hides those under
 /// it. Lines of other file systems, or that make no sense, are left out.
-fn parse_mounts(mountinfo: &[u8]) -> Vec<Mount> {
-    mountinfo
+pub(super) fn parse_mounts(mountinfo: &[u8]) -> Vec<Mount> {
+    text::whole_lines(mountinfo)
         .split(|&byte| byte == b'\n')
         .rev()
         .filter_map(parse_mount)
@@ -154,8 +156,9 @@ fn parse_mount(line: &[u8]) -> Option<Mount> {
 }
 
 /// The groups of `/proc/self/cgroup`. Its paths, unlike mountinfo's, are not escaped.
-fn parse_groups(text: &[u8]) -> Vec<Group> {
-    text.split(|&byte| byte == b'\n')
+pub(super) fn parse_groups(groups: &[u8]) -> Vec<Group> {
+    text::whole_lines(groups)
+        .split(|&byte| byte == b'\n')
         .filter_map(|line| {
             let mut fields = line.splitn(3, |&byte| byte == b':');
             let (id, names, path) = (fields.next()?, fields.next()?, fields.next()?);
@@ -174,7 +177,7 @@ fn parse_groups(text: &[u8]) -> Vec<Group> {
 
 /// `group` as seen from a mount that shows `mount_root`; None when it lies outside, or when names
 /// that a cgroup namespace hides ("..") stand between the two, or when it is not UTF-8.
-fn below<'a>(group: &'a OsStr, mount_root: &OsStr) -> Option<&'a str> {
+pub(super) fn below<'a>(group: &'a OsStr, mount_root: &OsStr) -> Option<&'a str> {
     let (group, mount_root) = (group.to_str()?, mount_root.to_str()?);
     let rest = if mount_root == "/" {
         group

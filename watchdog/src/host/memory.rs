@@ -174,7 +174,8 @@ impl MemoryFiles {
         stat.high_bytes = number(&self.high);
         stat.swap_max_bytes = stat.swap_max_bytes.or_else(|| number(&self.swap_max));
         if let Some(kernel) = number(&self.kernel) {
-            stat.reclaimable_bytes += reclaimable_of_kernel(kernel, &stat);
+            let more = reclaimable_of_kernel(kernel, &stat);
+            add(&mut stat.reclaimable_bytes, more);
         }
         Ok(stat)
     }
@@ -186,6 +187,10 @@ fn single(file: &Reread) -> io::Result<u64> {
         .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
 
+fn add(sum: &mut u64, n: u64) {
+    *sum = sum.saturating_add(n);
+}
+
 /// v2 `memory.stat` (mm/memcontrol.c, `memory_stat_format`); always hierarchical.
 pub fn parse_v2(bytes: &[u8]) -> MemoryStat {
     let mut stat = MemoryStat::default();
@@ -193,8 +198,12 @@ pub fn parse_v2(bytes: &[u8]) -> MemoryStat {
         match key {
             b"anon" => stat.anon_bytes = n,
             b"shmem" => stat.shmem_bytes = n,
-            b"active_file" | b"inactive_file" | b"slab_reclaimable" => stat.reclaimable_bytes += n,
-            b"workingset_refault_anon" | b"workingset_refault_file" => stat.refault_pages += n,
+            b"active_file" | b"inactive_file" | b"slab_reclaimable" => {
+                add(&mut stat.reclaimable_bytes, n)
+            }
+            b"workingset_refault_anon" | b"workingset_refault_file" => {
+                add(&mut stat.refault_pages, n)
+            }
             b"pgfault" => stat.faults = n,
             b"pgmajfault" => stat.major_faults = n,
             _ => {}
@@ -220,8 +229,10 @@ pub fn parse_v1(bytes: &[u8]) -> MemoryStat {
         match key {
             b"rss" => stat.anon_bytes = n,
             b"shmem" => stat.shmem_bytes = n,
-            b"active_file" | b"inactive_file" => stat.reclaimable_bytes += n,
-            b"workingset_refault_anon" | b"workingset_refault_file" => stat.refault_pages += n,
+            b"active_file" | b"inactive_file" => add(&mut stat.reclaimable_bytes, n),
+            b"workingset_refault_anon" | b"workingset_refault_file" => {
+                add(&mut stat.refault_pages, n)
+            }
             b"pgfault" => stat.faults = n,
             b"pgmajfault" => stat.major_faults = n,
             b"swap" => stat.swap_bytes = n,
@@ -236,7 +247,7 @@ pub fn parse_v1(bytes: &[u8]) -> MemoryStat {
 /// tables and stacks come to no more than its own pages: what exceeds those are dentries and inodes, of
 /// which a program that only looks for files fills its limit.
 fn reclaimable_of_kernel(kernel_bytes: u64, stat: &MemoryStat) -> u64 {
-    kernel_bytes.saturating_sub(stat.anon_bytes + stat.shmem_bytes)
+    kernel_bytes.saturating_sub(stat.anon_bytes.saturating_add(stat.shmem_bytes))
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ pub mod blocked;
 pub mod cgroup;
 pub mod clock;
 pub mod file_error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub mod journal;
 pub mod kmsg;
 pub mod layout;

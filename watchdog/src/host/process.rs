@@ -128,7 +128,7 @@ pub mod comm_text {
 /// Reads the text of `/proc/PID/stat`.
 ///
 /// The name stands in parentheses and may itself hold parentheses, blanks and newlines, so the fields
-/// start after the *last* `)`.
+/// start after the *last* `)`. Of a text that is cut, what is whole counts.
 pub fn parse_stat(bytes: &[u8]) -> Option<Stat> {
     let open = bytes.iter().position(|&b| b == b'(')?;
     let close = bytes.iter().rposition(|&b| b == b')')?;
@@ -137,7 +137,7 @@ pub fn parse_stat(bytes: &[u8]) -> Option<Stat> {
     let kept = name.len().min(comm.len());
     comm[..kept].copy_from_slice(&name[..kept]);
 
-    let mut fields = bytes.get(close + 2..)?.split(|&b| b == b' ');
+    let mut fields = text::whole_words(bytes.get(close + 2..)?).split(|&b| b == b' ');
     let state = *fields.next()?.first()?;
     // proc(5) counts from 1; `state` was field 3.
     let mut at = 3;
@@ -146,16 +146,17 @@ pub fn parse_stat(bytes: &[u8]) -> Option<Stat> {
         at = wanted;
         value
     };
+    let small = |number: Option<u64>| u32::try_from(number?).ok();
     Some(Stat {
         comm,
         state,
-        ppid: field(4)? as u32,
-        pgid: field(5)? as u32,
+        ppid: small(field(4))?,
+        pgid: small(field(5))?,
         minor_faults: field(10)?,
         major_faults: field(12)?,
         user_ticks: field(14)?,
         system_ticks: field(15)?,
-        threads: field(20)? as u32,
+        threads: small(field(20))?,
         start_ticks: field(22)?,
     })
 }
@@ -164,12 +165,13 @@ pub fn parse_stat(bytes: &[u8]) -> Option<Stat> {
 /// has the same count in two looks did not run in between. Unlike the memory in that file the counts are of
 /// the task alone.
 pub fn parse_switches(status: &[u8]) -> u64 {
-    let lines = status.split(|&b| b == b'\n').filter_map(|line| {
+    let lines = text::whole_lines(status);
+    let counts = lines.split(|&b| b == b'\n').filter_map(|line| {
         let (name, count) = line.split_at_checked(line.iter().position(|&b| b == b':')? + 1)?;
         name.ends_with(b"ctxt_switches:")
             .then(|| text::number(count))?
     });
-    lines.sum()
+    counts.fold(0, u64::saturating_add)
 }
 
 /// What the process has in swap, from the text of `/proc/PID/status` (`VmSwap`; fs/proc/task_mmu.c, `task_mem`, which
@@ -191,7 +193,7 @@ pub struct Resident {
 
 /// Reads the text of `/proc/PID/statm`. A process that has given up its memory reads as zero.
 pub fn parse_statm(bytes: &[u8], page_bytes: u64) -> Option<Resident> {
-    let mut fields = bytes.split(|&b| b == b' ');
+    let mut fields = text::whole_words(bytes).split(|&b| b == b' ');
     let resident = text::number(fields.nth(1)?)?;
     let shared = text::number(fields.next()?)?;
     Some(Resident {
@@ -298,6 +300,29 @@ mod tests {
             b"Name:\tx\nThreads:\t3\nvoluntary_ctxt_switches:\t80\nnonvoluntary_ctxt_switches:\t2\n";
         assert_eq!(parse_switches(status), 82);
         assert_eq!(parse_switches(b""), 0);
+        assert_eq!(
+            parse_switches(b"voluntary_ctxt_switches:\t80\nnonvoluntary_ctxt_switches:\t2"),
+            80
+        );
+        let most = format!("a_ctxt_switches:\t{0}\nb_ctxt_switches:\t{0}\n", u64::MAX);
+        assert_eq!(parse_switches(most.as_bytes()), u64::MAX);
+    }
+
+    #[test]
+    fn a_number_that_is_cut_is_not_read_and_one_that_does_not_fit_is_none() {
+        let whole = line(b"x");
+        let end = whole
+            .windows(6)
+            .position(|at| at == b" 9876 ")
+            .expect("its start");
+        assert_eq!(parse_stat(&whole[..end + 4]), None);
+        assert!(parse_stat(&whole[..end + 6]).is_some());
+        assert_eq!(
+            parse_stat(b"1 (x) R 4294967296 41 41 0 0 0 0 0 0 0 0 0 0 0 0 0 1 0 5 0\n"),
+            None
+        );
+        assert_eq!(parse_statm(b"9 12 3", 4096), None);
+        assert!(parse_statm(b"9 12 3 0", 4096).is_some());
     }
 
     #[test]

@@ -15,12 +15,12 @@ pub struct Psi {
     pub full_us: u64,
 }
 
-/// Reads a pressure file's text. `None` if either line is missing: a kernel that prints no `full` line
+/// Reads a pressure file's text. `None` if either line is missing or cut: a kernel that prints no `full` line
 /// for memory does not exist, so half a text is a torn one.
 pub fn parse(bytes: &[u8]) -> Option<Psi> {
     let mut some = None;
     let mut full = None;
-    for line in bytes.split(|&b| b == b'\n') {
+    for line in text::whole_lines(bytes).split(|&b| b == b'\n') {
         let total = text::after(line, b"total=");
         match line.get(..5) {
             Some(b"some ") => some = total,
@@ -46,12 +46,19 @@ pub fn some_avg10_permyriad(bytes: &[u8]) -> Option<u32> {
 }
 
 fn avg10_permyriad(bytes: &[u8], key: &[u8]) -> Option<u32> {
-    let mut lines = bytes.split(|&b| b == b'\n');
+    let mut lines = text::whole_lines(bytes).split(|&b| b == b'\n');
     let line = lines.find_map(|line| line.strip_prefix(key))?;
-    // Always two digits behind the point.
     let (whole, rest) = line.split_at_checked(line.iter().position(|&b| b == b'.')?)?;
-    let hundredths = text::number(rest.get(1..3)?)?;
-    u32::try_from(text::number(whole)? * 100 + hundredths).ok()
+    // Always two digits behind the point.
+    let [_, tenths @ b'0'..=b'9', hundredths @ b'0'..=b'9', ..] = rest else {
+        return None;
+    };
+    let behind = u32::from(tenths - b'0') * 10 + u32::from(hundredths - b'0');
+    let whole = u32::try_from(text::number(whole)?).ok()?;
+    whole
+        .checked_mul(100)?
+        .checked_add(behind)
+        .filter(|share| *share <= 10_000)
 }
 
 #[cfg(test)]
@@ -81,6 +88,11 @@ mod tests {
             parse(b"some avg10=0.00 total=\nfull avg10=0.00 total=1\n"),
             None
         );
+        // The rest of the last number may be missing.
+        assert_eq!(
+            parse(b"some avg10=0.00 total=12\nfull avg10=0.00 total=1"),
+            None
+        );
     }
 
     #[test]
@@ -90,6 +102,19 @@ mod tests {
         assert_eq!(some_avg10_permyriad(text), Some(9900));
         assert_eq!(full_avg10_permyriad(b"some avg10=99.00 total=1\n"), None);
         assert_eq!(full_avg10_permyriad(b"full avg10=1"), None);
+        assert_eq!(full_avg10_permyriad(b"full avg10=1.5 x\n"), None);
+        assert_eq!(full_avg10_permyriad(b"full avg10=100.00\n"), Some(10_000));
+    }
+
+    #[test]
+    fn a_share_beyond_the_whole_is_no_reading() {
+        for text in [
+            &b"full avg10=100.01\n"[..],
+            b"full avg10=42949673.00\n",
+            b"full avg10=18446744073709551615.00\n",
+        ] {
+            assert_eq!(full_avg10_permyriad(text), None);
+        }
     }
 
     #[test]

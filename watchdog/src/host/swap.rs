@@ -43,7 +43,7 @@ pub fn read(root: &Path) -> Result<Vec<SwapArea>, ReadError> {
 /// Reads the text of `/proc/swaps` (mm/swapfile.c, `swap_show`): a heading, then path, type, size and
 /// use in KiB, priority.
 pub fn parse(bytes: &[u8]) -> Vec<SwapArea> {
-    bytes
+    text::whole_lines(bytes)
         .split(|&b| b == b'\n')
         .skip(1)
         .filter_map(parse_line)

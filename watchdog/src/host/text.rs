@@ -13,16 +13,31 @@ pub(crate) fn number(bytes: &[u8]) -> Option<u64> {
     })
 }
 
-/// Every `key value` line, as cgroup flat-keyed files and `/proc/vmstat` have them.
+/// The text up to its last newline. The kernel ends every line with one: what follows was cut by the buffer, and
+/// a number that is cut is another number.
+pub(crate) fn whole_lines(bytes: &[u8]) -> &[u8] {
+    let end = bytes.iter().rposition(|&b| b == b'\n');
+    &bytes[..end.unwrap_or(0)]
+}
+
+/// The text up to its last blank or newline: the same for what is all one line.
+pub(crate) fn whole_words(bytes: &[u8]) -> &[u8] {
+    let end = bytes.iter().rposition(|b| matches!(b, b' ' | b'\n'));
+    &bytes[..end.unwrap_or(0)]
+}
+
+/// Every `key value` line that is whole, as cgroup flat-keyed files and `/proc/vmstat` have them.
 pub(crate) fn keyed_lines(bytes: &[u8]) -> impl Iterator<Item = (&[u8], u64)> {
-    bytes.split(|&b| b == b'\n').filter_map(|line| {
-        let space = line.iter().position(|&b| b == b' ')?;
-        let key = &line[..space];
-        Some((
-            key.strip_suffix(b":").unwrap_or(key),
-            number(&line[space..])?,
-        ))
-    })
+    whole_lines(bytes)
+        .split(|&b| b == b'\n')
+        .filter_map(|line| {
+            let space = line.iter().position(|&b| b == b' ')?;
+            let key = &line[..space];
+            Some((
+                key.strip_suffix(b":").unwrap_or(key),
+                number(&line[space..])?,
+            ))
+        })
 }
 
 /// The number after `key`, which includes its `=`, in a line of words.
@@ -42,6 +57,17 @@ mod tests {
         assert_eq!(number(b""), None);
         assert_eq!(number(b"18446744073709551615"), Some(u64::MAX));
         assert_eq!(number(b"18446744073709551616"), None);
+    }
+
+    #[test]
+    fn what_is_cut_counts_for_nothing() {
+        assert_eq!(
+            keyed_lines(b"a 1\nb 23").collect::<Vec<_>>(),
+            [(&b"a"[..], 1)]
+        );
+        assert_eq!(keyed_lines(b"a 12").count(), 0);
+        assert_eq!(whole_words(b"1 23 45\n"), b"1 23 45");
+        assert_eq!(whole_words(b"1 23 4"), b"1 23");
     }
 
     #[test]

@@ -87,25 +87,45 @@ fn list_children(pid: u32, found: &mut Vec<u32>) -> u64 {
     left_out
 }
 
-/// The numbers in a file, in pieces: one may begin in one read and end in the next.
+/// The numbers in a file.
 fn read_numbers(file: &Reread, found: &mut Vec<u32>) -> u64 {
-    let (mut left_out, mut number, mut offset) = (0, 0, 0);
+    let mut numbers = Numbers::default();
+    let (mut left_out, mut offset) = (0, 0);
     let mut buf = [0; 1024];
     while let Ok(text @ [_, ..]) = file.read_on(&mut buf, offset) {
         offset += text.len() as u64;
-        for &byte in text {
+        numbers.take(text, |pid| {
+            if found.len() < found.capacity() {
+                found.push(pid);
+            } else {
+                left_out += 1;
+            }
+        });
+    }
+    left_out
+}
+
+/// Numbers in a text that comes in pieces: one may begin in one piece and end in the next. Something else stands
+/// behind each. 0, and what is none of ours since it does not fit, is passed over.
+#[derive(Default)]
+pub(super) struct Numbers {
+    digits: u64,
+}
+
+impl Numbers {
+    pub(super) fn take(&mut self, piece: &[u8], mut each: impl FnMut(u32)) {
+        for &byte in piece {
             if byte.is_ascii_digit() {
-                number = number * 10 + u32::from(byte - b'0');
+                let digit = u64::from(byte - b'0');
+                self.digits = self.digits.saturating_mul(10).saturating_add(digit);
                 continue;
             }
-            match std::mem::take(&mut number) {
-                0 => {}
-                pid if found.len() < found.capacity() => found.push(pid),
-                _ => left_out += 1,
+            match u32::try_from(std::mem::take(&mut self.digits)) {
+                Ok(0) | Err(_) => {}
+                Ok(number) => each(number),
             }
         }
     }
-    left_out
 }
 
 /// The entries of a directory that are numbers, without an allocation.
@@ -115,23 +135,26 @@ fn for_each_number_in(directory: &impl AsFd, mut act: impl FnMut(u32)) {
     loop {
         // SAFETY: the buffer is writable and as long as said.
         let read = unsafe { libc::syscall(libc::SYS_getdents64, fd, buf.as_mut_ptr(), buf.len()) };
-        let Some(mut entries @ [_, ..]) = usize::try_from(read).ok().and_then(|n| buf.get(..n))
-        else {
+        let Some(entries @ [_, ..]) = usize::try_from(read).ok().and_then(|n| buf.get(..n)) else {
             return;
         };
-        // Each is an inode, an offset, its own length, a type and a name (linux/dirent.h).
-        while let Some(&[low, high]) = entries.get(16..18) {
-            let length = usize::from(u16::from_ne_bytes([low, high]));
-            let Some((entry, rest)) = entries.split_at_checked(length) else {
-                break;
-            };
-            let name = entry
-                .get(19..)
-                .and_then(|name| CStr::from_bytes_until_nul(name).ok());
-            let number = name.and_then(|name| name.to_str().ok()?.parse().ok());
-            number.into_iter().for_each(&mut act);
-            entries = rest;
-        }
+        for_each_number_among(entries, &mut act);
+    }
+}
+
+/// Each entry is an inode, an offset, its own length, a type and a name (linux/dirent.h).
+pub(super) fn for_each_number_among(mut entries: &[u8], mut act: impl FnMut(u32)) {
+    while let Some(&[low, high]) = entries.get(16..18) {
+        let length = usize::from(u16::from_ne_bytes([low, high]));
+        let Some((entry @ [_, ..], rest)) = entries.split_at_checked(length) else {
+            return;
+        };
+        let name = entry
+            .get(19..)
+            .and_then(|name| CStr::from_bytes_until_nul(name).ok());
+        let number = name.and_then(|name| name.to_str().ok()?.parse().ok());
+        number.into_iter().for_each(&mut act);
+        entries = rest;
     }
 }
 
@@ -223,5 +246,25 @@ mod tests {
         let mut found = Vec::with_capacity(900);
         let left_out = read_numbers(&file, &mut found);
         assert_eq!((found.as_slice(), left_out), (&pids[..900], 100));
+    }
+
+    #[test]
+    fn what_fits_no_pid_and_what_is_cut_is_passed_over() {
+        let mut found = Vec::new();
+        let mut numbers = Numbers::default();
+        for piece in ["1 42949", "67296 0 99999999999999999999999 ", "2 3"] {
+            numbers.take(piece.as_bytes(), |number| found.push(number));
+        }
+        assert_eq!(found, [1, 2]);
+    }
+
+    #[test]
+    fn an_entry_without_a_length_ends_the_list() {
+        let mut entry = [0; 24];
+        entry[16] = 24;
+        entry[19..21].copy_from_slice(b"42");
+        let mut found = Vec::new();
+        for_each_number_among(&[entry, [0; 24]].concat(), |number| found.push(number));
+        assert_eq!(found, [42]);
     }
 }

@@ -35,12 +35,14 @@ pub fn read(root: &Path) -> Result<Option<ArcStats>, ReadError> {
 /// Reads the text of `arcstats`: two lines of heading, then name, type and value.
 pub fn parse(bytes: &[u8]) -> Option<ArcStats> {
     let value = |wanted: &[u8]| {
-        bytes.split(|&b| b == b'\n').find_map(|line| {
-            let mut words = line
-                .split(u8::is_ascii_whitespace)
-                .filter(|word| !word.is_empty());
-            (words.next()? == wanted).then(|| words.nth(1).and_then(text::number))?
-        })
+        text::whole_lines(bytes)
+            .split(|&b| b == b'\n')
+            .find_map(|line| {
+                let mut words = line
+                    .split(u8::is_ascii_whitespace)
+                    .filter(|word| !word.is_empty());
+                (words.next()? == wanted).then(|| words.nth(1).and_then(text::number))?
+            })
     };
     Some(ArcStats {
         size_bytes: value(b"size")?,
@@ -76,5 +78,6 @@ mod tests {
     #[test]
     fn half_a_text_is_no_reading() {
         assert_eq!(parse(b"c 4 1\nsize 4 2\n"), None);
+        assert_eq!(parse(b"c 4 1\nc_min 4 1\nc_max 4 9\nsize 4 2"), None);
     }
 }

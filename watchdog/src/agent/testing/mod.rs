@@ -10,6 +10,8 @@ mod blame;
 mod board;
 mod entrusted;
 mod eye;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod limits;
 mod stacks;
 mod suite;

@@ -72,7 +72,7 @@ impl Defaults {
         Ok(defaults)
     }
 
-    fn apply(&mut self, text: &[u8]) {
+    pub(in crate::host) fn apply(&mut self, text: &[u8]) {
         let text = String::from_utf8_lossy(text);
         let mut is_ours = false;
         for line in text.lines().map(str::trim) {
@@ -105,7 +105,7 @@ fn set<T>(place: &mut T, value: Option<T>) {
 }
 
 /// `60%`, `60.5%`, `605‰`, `6050‱`.
-fn permyriad(text: &str) -> Option<u32> {
+pub(in crate::host) fn permyriad(text: &str) -> Option<u32> {
     let (number, decimals) = match text.strip_suffix('%') {
         Some(number) => (number, 2),
         None => match text.strip_suffix('‰') {
@@ -117,13 +117,16 @@ fn permyriad(text: &str) -> Option<u32> {
     if part.len() > decimals || (number.contains('.') && part.is_empty()) {
         return None;
     }
-    let padded = format!("{whole}{part:0<decimals$}");
-    let value: u32 = padded.parse().ok()?;
-    (value <= 10_000 && !whole.is_empty()).then_some(value)
+    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.is_empty() || !is_number(whole) || !is_number(part) {
+        return None;
+    }
+    let value: u32 = format!("{whole}{part:0<decimals$}").parse().ok()?;
+    (value <= 10_000).then_some(value)
 }
 
 /// A time as systemd.time(7) writes it: `30s`, `1min 30s`, `500ms`; seconds without a unit.
-fn time_span(text: &str) -> Option<Duration> {
+pub(in crate::host) fn time_span(text: &str) -> Option<Duration> {
     let mut rest = text.trim();
     let mut total = Duration::ZERO;
     if rest.is_empty() {
@@ -144,7 +147,8 @@ fn time_span(text: &str) -> Option<Duration> {
             "h" | "hr" | "hour" | "hours" => 3600.0,
             _ => return None,
         };
-        total += Duration::try_from_secs_f64(number * seconds).ok()?;
+        let part = Duration::try_from_secs_f64(number * seconds).ok()?;
+        total = total.checked_add(part)?;
         rest = after.trim_start();
     }
     Some(total)
@@ -166,14 +170,18 @@ mod tests {
         assert_eq!(permyriad("60.5%"), Some(6050));
         assert_eq!(permyriad("605‰"), Some(6050));
         assert_eq!(permyriad("7‱"), Some(7));
-        for wrong in ["60", "101%", "-1%", "%", "1.%", "1.234%", ""] {
+        for wrong in [
+            "60", "101%", "-1%", "+1%", "1.+1%", "%", "1.%", "1.234%", "",
+        ] {
             assert_eq!(permyriad(wrong), None, "{wrong}");
         }
         assert_eq!(time_span("30"), Some(Duration::from_secs(30)));
         assert_eq!(time_span("1min 30s"), Some(Duration::from_secs(90)));
         assert_eq!(time_span("2.5s"), Some(Duration::from_millis(2500)));
         assert_eq!(time_span("500ms"), Some(Duration::from_millis(500)));
-        for wrong in ["", "soon", "3 weeks", "-3s"] {
+        // Each part fits and the sum does not.
+        let most = "9999999999999999999s 9999999999999999999s";
+        for wrong in ["", "soon", "3 weeks", "-3s", ".", most] {
             assert_eq!(time_span(wrong), None, "{wrong}");
         }
     }

@@ -141,14 +141,8 @@ impl CandidateFiles {
     /// Calls `each` for every process that is in it now. 0 is one of another pid namespace.
     pub fn for_each_process(&self, buf: &mut [u8], mut each: impl FnMut(u32)) {
         for procs in &self.procs {
-            let Ok(listed) = procs.read(buf) else {
-                continue;
-            };
-            // The last line of a list that fills the buffer may be cut.
-            let end = listed.iter().rposition(|&b| b == b'\n').unwrap_or(0);
-            let lines = listed[..end].split(|&b| b == b'\n');
-            for pid in lines.filter_map(text::number) {
-                each(pid as u32);
+            if let Ok(listed) = procs.read(buf) {
+                parse_procs(listed).for_each(&mut each);
             }
         }
     }
@@ -163,15 +157,27 @@ impl CandidateFiles {
 
 /// v2 `memory.stat` (mm/memcontrol.c, `memory_stat_format`); always hierarchical.
 fn read_stat(file: &Reread, buf: &mut [u8]) -> Option<CandidateStat> {
+    Some(parse_stat(file.read(buf).ok()?))
+}
+
+pub(in crate::host) fn parse_stat(bytes: &[u8]) -> CandidateStat {
     let mut stat = CandidateStat::default();
-    for (key, n) in text::keyed_lines(file.read(buf).ok()?) {
+    for (key, n) in text::keyed_lines(bytes) {
         match key {
-            b"active_file" | b"inactive_file" | b"slab_reclaimable" => stat.reclaimable_bytes += n,
+            b"active_file" | b"inactive_file" | b"slab_reclaimable" => {
+                stat.reclaimable_bytes = stat.reclaimable_bytes.saturating_add(n);
+            }
             b"pgscan" => stat.scanned_pages = n,
             _ => {}
         }
     }
-    Some(stat)
+    stat
+}
+
+/// The pids in the text of `cgroup.procs`. The last line of a list that fills the buffer may be cut.
+pub(in crate::host) fn parse_procs(bytes: &[u8]) -> impl Iterator<Item = u32> {
+    let lines = text::whole_lines(bytes).split(|&b| b == b'\n');
+    lines.filter_map(|line| u32::try_from(text::number(line)?).ok())
 }
 
 #[cfg(test)]
@@ -274,5 +280,14 @@ mod tests {
         assert_eq!(unit.look(&mut buf), Some((50, Some(77))));
         let root = UnitFiles::open(dir.path(), true).expect("files");
         assert_eq!(root.look(&mut buf), Some((50, None)));
+    }
+
+    #[test]
+    fn sums_and_pids_that_do_not_fit_and_lines_that_are_cut_are_not_believed() {
+        let text = format!("active_file {0}\ninactive_file {0}\npgscan 7", u64::MAX);
+        let stat = parse_stat(text.as_bytes());
+        assert_eq!((stat.reclaimable_bytes, stat.scanned_pages), (u64::MAX, 0));
+        let pids: Vec<_> = parse_procs(b"12\n4294967308\n7\n34").collect();
+        assert_eq!(pids, [12, 7]);
     }
 }

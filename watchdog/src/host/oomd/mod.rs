@@ -34,7 +34,7 @@ pub struct Look {
 const COMM: &[u8] = b"systemd-oomd\0";
 
 /// Reads the texts of `/proc/PID/stat` and `/proc/PID/status`; `None` if the process has another name.
-fn parse_look(pid: u32, stat: &[u8], status: &[u8]) -> Option<Look> {
+pub(in crate::host) fn parse_look(pid: u32, stat: &[u8], status: &[u8]) -> Option<Look> {
     let stat = process::parse_stat(stat)?;
     if !stat.comm.starts_with(COMM) {
         return None;

@@ -230,7 +230,11 @@ fn interface(name: &str) -> Option<&'static str> {
 
 /// systemd has the limit as a share of 2^32 - 1, 0 for none of its own, and the duration with "infinity" for
 /// none of its own.
-fn pressure_limit(limit: u32, duration_us: Option<u64>, defaults: &Defaults) -> PressureLimit {
+pub(in crate::host) fn pressure_limit(
+    limit: u32,
+    duration_us: Option<u64>,
+    defaults: &Defaults,
+) -> PressureLimit {
     let whole = u64::from(u32::MAX);
     let permyriad = (u64::from(limit) * 10_000 + whole / 2) / whole;
     let own = duration_us.filter(|&us| us != u64::MAX);
