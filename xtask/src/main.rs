@@ -6,6 +6,7 @@ mod browser;
 mod collectors;
 mod demo;
 mod dist;
+mod fuzz;
 mod machine;
 mod packages;
 mod pytests;
@@ -34,6 +35,8 @@ enum Chore {
     Soak(soak::Args),
     /// Measure what memwatch costs and how fast it is, and print it beside the goals.
     Bench(bench::Args),
+    /// Give made-up input to every parser that reads what others wrote.
+    Fuzz(fuzz::Args),
     /// Make the Debian package, and the wheel of the plugin for pytest.
     Dist,
     /// Run scenarios on the kernels that users have, in virtual machines.
@@ -48,6 +51,7 @@ fn main() -> anyhow::Result<()> {
         Chore::Pythons => test::print_environment(),
         Chore::Soak(args) => soak::run(&args),
         Chore::Bench(args) => bench::run(&args),
+        Chore::Fuzz(args) => fuzz::run(&args),
         Chore::Dist => dist::run(),
         Chore::Vm(args) => vm::run(&args),
     }

@@ -45,6 +45,9 @@ fn stat(bytes: &[u8]) {
 
 fn statm(bytes: &[u8]) {
     torn(bytes, |text| process::parse_statm(text, 4096));
+    if let Some(held) = process::parse_statm(bytes, 4096) {
+        assert!(held.anon_bytes.checked_add(held.shared_bytes).is_some());
+    }
 }
 
 fn status(bytes: &[u8]) {

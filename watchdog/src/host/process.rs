@@ -191,14 +191,16 @@ pub struct Resident {
     pub shared_bytes: u64,
 }
 
-/// Reads the text of `/proc/PID/statm`. A process that has given up its memory reads as zero.
+/// Reads the text of `/proc/PID/statm`. A process that has given up its memory reads as zero. Both parts together
+/// fit into a number.
 pub fn parse_statm(bytes: &[u8], page_bytes: u64) -> Option<Resident> {
     let mut fields = text::whole_words(bytes).split(|&b| b == b' ');
     let resident = text::number(fields.nth(1)?)?;
     let shared = text::number(fields.next()?)?;
+    resident.max(shared).checked_mul(page_bytes)?;
     Some(Resident {
-        anon_bytes: resident.saturating_sub(shared).saturating_mul(page_bytes),
-        shared_bytes: shared.saturating_mul(page_bytes),
+        anon_bytes: resident.saturating_sub(shared) * page_bytes,
+        shared_bytes: shared * page_bytes,
     })
 }
 
@@ -323,6 +325,8 @@ mod tests {
         );
         assert_eq!(parse_statm(b"9 12 3", 4096), None);
         assert!(parse_statm(b"9 12 3 0", 4096).is_some());
+        let most = format!("0 {0} {0} 0\n", u64::MAX / 4096 + 1);
+        assert_eq!(parse_statm(most.as_bytes(), 4096), None);
     }
 
     #[test]

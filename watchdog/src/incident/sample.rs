@@ -437,7 +437,3 @@ pub(crate) fn tested() -> Suite {
         lost: 0,
     }
 }
-#[test]
-fn zz_dump() {
-    for (n, r) in [("quiet", quiet()), ("kill", leak_killed())] { std::fs::write(format!("/tmp/rec-{n}.json"), r.to_json()).unwrap(); }
-}

@@ -52,13 +52,13 @@ pub enum Phase {
 }
 
 impl Slot {
-    /// Reads a page; `None` if it is none, or was being written to.
+    /// Reads a page; `None` if it is none, or is cut, or was being written to.
     #[must_use]
     pub fn decode(page: &[u8]) -> Option<Self> {
         let word = |at: usize| Some(u64::from_le_bytes(page.get(at..at + 8)?.try_into().ok()?));
         let half = |at: usize| Some(u32::from_le_bytes(page.get(at..at + 4)?.try_into().ok()?));
         let some = |value: u64| (value > 0).then_some(value);
-        if page.get(..8)? != b"memwtst1" || word(8)? % 2 == 1 {
+        if page.len() < BYTES || !page.starts_with(b"memwtst1") || word(8)? % 2 == 1 {
             return None;
         }
         let id_bytes = (half(96)? as usize).min(BYTES - 104);
@@ -141,6 +141,7 @@ mod tests {
             (&b"gw1"[..], &b"t.py::test_a"[..])
         );
         assert!(slot.runs());
+        assert_eq!(Slot::decode(&page(2, b"t.py::test_a")[..BYTES - 1]), None);
         assert_eq!(Slot::decode(&page(3, b"t.py::test_a")), None);
     }
 

@@ -32,7 +32,7 @@ pub struct RecordedLook {
 ///
 /// Between two recorded looks the counters are on their way from one to the other in a straight line, and so are
 /// the machine's between two looks that read those; the breakdown and the processes are those of the last look that
-/// read them.
+/// read them. Where there are none for more than a minute, the policy looks again when there is one.
 pub fn replay(
     looks: &[RecordedLook],
     settings: Settings,
@@ -71,13 +71,23 @@ pub fn replay(
         let asked_us = at_us.saturating_add(pause.max(1));
         let jitter = jitter_us();
         let recorded = looks[next..].iter().map(|look| look.at_us);
-        at_us = recorded
+        let due_us = recorded
             .take_while(|&us| us <= asked_us.saturating_add(PUNCTUAL_US))
             .find(|&us| jitter == 0 && us >= asked_us)
             .unwrap_or(asked_us.saturating_add(jitter));
+        let after_us = looks.get(next).map(|look| look.at_us);
+        let resumed_us = after_us.filter(|&us| us > due_us.saturating_add(UNSEEN_US));
+        let before_us = std::mem::replace(&mut at_us, resumed_us.unwrap_or(due_us));
+        if at_us <= before_us {
+            // The end of time.
+            break;
+        }
     }
     orders
 }
+
+/// Of a machine that nobody saw for longer, since it slept or the recording is none, nothing is made up.
+const UNSEEN_US: u64 = 60_000_000;
 
 /// A look that comes this much after it was asked for came when it was asked for: half of the shortest
 /// pause between two.
@@ -179,6 +189,22 @@ mod tests {
         assert_eq!(line(100, 200, 0, 10, 5), 150);
         assert_eq!(line(200, 100, 0, 10, 10), 100);
         assert_eq!(line(7, 9, 3, 3, 3), 7);
+    }
+
+    #[test]
+    fn times_that_no_recording_has_end() {
+        let look = |at_us| RecordedLook {
+            at_us,
+            target: TargetFacts::default(),
+            machine: None,
+            members: None,
+            victim_gone: false,
+        };
+        for times in [&[0, u64::MAX][..], &[u64::MAX], &[9, 3, u64::MAX - 1, 5]] {
+            let looks: Vec<_> = times.iter().map(|&at_us| look(at_us)).collect();
+            assert_eq!(replay(&looks, Settings::default(), || 0), []);
+            assert_eq!(replay(&looks, Settings::default(), || u64::MAX), []);
+        }
     }
 
     #[test]

@@ -48,6 +48,22 @@ proptest! {
     }
 }
 
+/// What fuzzing found: a mistake that YAML's reader sees behind the end, newlines that are escapes, and a call of
+/// Python's that is not closed before what was taken for its argument.
+#[test]
+fn places_are_in_the_file_also_where_its_reader_counts_others() {
+    let mistake = look(Kind::Yaml, "{a#\"").mistake.expect("one");
+    assert_eq!(mistake.0, 1);
+    let json = "{\"scripts\": {\"test\": \"cd a\\n\\npytest -x\"},\n\"b\": 1}\n";
+    let looked = look(Kind::PackageJson, json);
+    assert_eq!(looked.findings.len(), 1, "{looked:?}");
+    assert_eq!(looked.findings[0].line, 1);
+    look(
+        Kind::Python,
+        "impor tusbproc\"pytest\", n.run(\"pytest\", \"-nJ\0\0\0\0pytest.m\u{1}\u{11}\0\0[\":\n\tp-yte",
+    );
+}
+
 /// Each part many times over: what takes time that grows with the square shows here as a test that hangs.
 #[test]
 fn long_junk_ends() {

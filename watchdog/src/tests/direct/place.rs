@@ -54,13 +54,16 @@ impl Sink {
     }
 
     /// Keeps a finding that ends in the line `last`.
-    pub(super) fn add(&mut self, finding: Finding, last: usize) {
-        self.findings.push((finding, last));
+    pub(super) fn add(&mut self, mut finding: Finding, last: usize) {
+        let lines = self.line_starts.len();
+        finding.line = finding.line.clamp(1, lines);
+        self.findings.push((finding, last.min(lines)));
     }
 
-    /// The file is not as its format asks.
+    /// The file is not as its format asks. Whose reader says so may have come to a line behind the last, or count
+    /// others: to YAML a carriage return ends one, too.
     pub(super) fn mistake(&mut self, line: usize, why: String) {
-        self.mistake = Some((line, why));
+        self.mistake = Some((line.clamp(1, self.line_starts.len()), why));
     }
 
     /// The same, and what was found until there will be found again.
@@ -112,6 +115,16 @@ impl Sink {
                 also,
             };
             self.add(finding, first_line + lines(end));
+        }
+    }
+
+    /// The same of text that stands in the lines from `first` to `last`, in which newlines may be written as escapes.
+    pub(super) fn shell_between(&mut self, code: &str, (first, last): (usize, usize)) {
+        let before = self.findings.len();
+        self.shell(code, first, Dialect::Plain, None);
+        for (finding, end) in &mut self.findings[before..] {
+            finding.line = finding.line.min(last);
+            *end = (*end).min(last);
         }
     }
 

@@ -341,6 +341,8 @@ impl<'t> Call<'t> {
     fn line(&self, string: &Token, sink: &mut Sink) {
         let inside = string.inside(self.text);
         let begin = string.inside_start();
+        // A call that is not closed may end before what was taken for its argument.
+        let span = self.start..=self.end();
         let mut places: Vec<_> = shell::commands(inside, Dialect::Plain)
             .iter()
             .filter_map(|simple| {
@@ -348,6 +350,7 @@ impl<'t> Call<'t> {
                 sink.direct(&words)
                     .map(|before| begin + simple.words[before].start)
             })
+            .filter(|place| span.contains(place))
             .collect();
         places.sort_unstable();
         let Some(&first) = places.first() else { return };

@@ -159,7 +159,7 @@ fn scalar(text: &str, value: &str, style: ScalarStyle, span: Span, sink: &mut Si
             let folded: Vec<_> = lines.lines().map(str::trim).collect();
             sink.shell(&fold(&folded), line, Dialect::Plain, None);
         }
-        _ => sink.shell(value, line, Dialect::Plain, None),
+        _ => sink.shell_between(value, (line, span.end.line().max(line))),
     }
 }
 
