@@ -5,6 +5,7 @@ use super::search::{Found, NamedBy, What};
 use super::value::OrNone;
 use super::{ConfigError, Daemon, Layer, Limit, Pattern, Quoted, Size, Span, Verbosity, resolve};
 use crate::fuzzing::{Check, is_one_line};
+use crate::watch::Settings;
 use std::fmt::{Debug, Display};
 use std::str::FromStr;
 
@@ -20,6 +21,7 @@ pub(crate) const CHECKS: &[Check] = &[
         parses_back::<crate::tests::Limit>,
     ),
     ("a pattern and a name", pattern),
+    ("--set", set),
 ];
 
 /// What a file says it says again when it is shown; what is wrong with it is said with a place in it.
@@ -77,6 +79,24 @@ fn parses_back<T: FromStr<Err: Display> + Display + PartialEq + Debug>(bytes: &[
             assert_eq!(again.ok(), Some(value), "{text:?}");
         }
         Err(error) => assert!(is_one_line(&error.to_string()), "{error}"),
+    }
+}
+
+fn set(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let mut policy = Settings::default();
+    match super::set_policy(&text, &mut policy) {
+        Ok(()) => {
+            let shown = show("[policy]", keys::POLICY, &policy);
+            let again = shown
+                .lines()
+                .skip(1)
+                .try_fold(Settings::default(), |mut read, line| {
+                    super::set_policy(line, &mut read).map(|()| read)
+                });
+            assert_eq!(again.ok(), Some(policy), "{shown}");
+        }
+        Err(error) => assert!(error.to_string().lines().all(is_one_line), "{error}"),
     }
 }
 

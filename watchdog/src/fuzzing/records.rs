@@ -54,6 +54,14 @@ fn faces(record: &Record) {
     let annotations = github::annotations(record, Some("/w"));
     assert!(annotations.lines().all(|line| line.starts_with("::error ")));
     let _ = github::summary(record);
+    if let Some(flight) = &record.flight {
+        let _ = flight.was_pressed();
+        let marks = flight.marks(&record.interventions);
+        assert!(marks.len() <= record.interventions.len());
+        for look in &flight.looks {
+            let _ = flight.since_start_us(look);
+        }
+    }
     if let Some(suite) = &record.suite {
         let tests: Vec<_> = suite.tests.iter().collect();
         let _ = junit::render(&tests, "why");
@@ -69,16 +77,20 @@ fn faces(record: &Record) {
     }
 }
 
+/// In lines, or those of an incident, with the settings that it says.
 fn recording(bytes: &[u8]) {
-    let Ok(looks) = replay::parse(bytes, "FILE".as_ref()) else {
+    let Ok(replay::Recording { looks, settings }) = replay::parse(bytes, "FILE".as_ref()) else {
         return;
     };
     // A minute between two of them is thousands of steps.
     if looks.len() > 64 {
         return;
     }
-    for late_us in [0, 30_000] {
-        let orders = crate::watch::replay::replay(&looks, Settings::default(), || late_us);
+    for (settings, late_us) in [
+        (Settings::default(), 0),
+        (settings.unwrap_or_default(), 30_000),
+    ] {
+        let orders = crate::watch::replay::replay(&looks, settings, || late_us);
         let times: Vec<u64> = orders.iter().map(|(at_us, _)| *at_us).collect();
         assert!(times.is_sorted(), "{times:?}");
         let within = |us: &u64| {

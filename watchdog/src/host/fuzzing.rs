@@ -2,7 +2,7 @@
 
 use super::oomd::{defaults, files, units};
 use super::tree::{Numbers, for_each_number_among};
-use super::{blocked, layout, machine, meminfo, memory, oomd, process, psi, swap, text, zfs};
+use super::{blocked, kmsg, layout, machine, meminfo, memory, oomd, process, psi, swap, text, zfs};
 use crate::fuzzing::{Check, torn, torn_lines};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -26,6 +26,8 @@ pub(crate) const CHECKS: &[Check] = &[
     ("the kernel's release", release),
     ("oomd.conf", oomd_conf),
     ("what systemd says of a unit", unit),
+    ("a record of /dev/kmsg", kernel_record),
+    ("the log of a kernel in trouble", kernel_log),
 ];
 
 fn stat(bytes: &[u8]) {
@@ -186,5 +188,52 @@ fn unit(bytes: &[u8]) {
         let limit = u32::from_le_bytes(*limit);
         let limit = units::pressure_limit(limit, duration, &defaults::Defaults::default());
         assert!(limit.permyriad <= 10_000);
+    }
+}
+
+fn kernel_record(bytes: &[u8]) {
+    let Some(record) = kmsg::record::parse(bytes) else {
+        return;
+    };
+    assert!(record.severity < 8 && record.text.len() <= bytes.len());
+    // The lines behind it do not matter.
+    let more = [bytes, b"\n SUBSYSTEM=memory\n"].concat();
+    assert_eq!(kmsg::record::parse(&more), Some(record));
+}
+
+/// A record a line, each with its head or with one that is made up.
+fn kernel_log(bytes: &[u8]) {
+    let mut reports = kmsg::Reports::default();
+    let mut told = Vec::new();
+    let lines = bytes.split(|&b| b == b'\n');
+    let mut count = 0;
+    for (line, number) in lines.zip(0..) {
+        let made_up = || {
+            let head = format!("4,{number},{number},-;");
+            kmsg::record::parse(&[head.as_bytes(), line].concat())
+        };
+        if let Some(record) = kmsg::record::parse(line).or_else(made_up) {
+            count += record.text.split(|&b| b == b'\n').count();
+            told.extend(reports.take(record.at, &record));
+        }
+    }
+    told.extend(reports.under_way());
+    // No line is told twice, and no report is without bounds.
+    let lines: usize = told
+        .iter()
+        .map(|report| report.lines.len() + report.left_out)
+        .sum();
+    assert!(lines <= count, "{lines} lines of {count}");
+    for report in &told {
+        assert!(
+            !report.lines.is_empty() && report.lines.len() < 100,
+            "{report:?}"
+        );
+        assert!(
+            report
+                .lines
+                .iter()
+                .all(|line| line.text.len() <= 400 && !line.text.contains(&b'\n'))
+        );
     }
 }

@@ -43,7 +43,7 @@ impl Flight {
     /// Takes in looks at the same target by another memwatch, or of an earlier record. What is too much goes, but
     /// little of what was around the `marks`.
     pub fn join(&mut self, other: Self, marks: &[u64]) {
-        self.lost += other.lost;
+        self.lost = self.lost.saturating_add(other.lost);
         self.looks.extend(other.looks);
         self.looks.sort_by_key(|look| look.at_us);
         self.looks.dedup_by_key(|look| look.at_us);
@@ -67,7 +67,7 @@ impl Flight {
                 return false;
             }
             from = Some((at_us, us));
-            us.saturating_sub(before_us) * 10 >= over_us
+            us.saturating_sub(before_us) >= over_us / 10
         })
     }
 }

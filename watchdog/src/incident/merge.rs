@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use super::{Flight, Record};
 
+fn add(sum: &mut u64, more: u64) {
+    *sum = sum.saturating_add(more);
+}
+
 impl Record {
     /// Takes in the record of what came after it, which began so much later. Its counts are of both.
     pub fn absorb(&mut self, mut later: Self, after: Duration) {
@@ -52,13 +56,15 @@ impl Record {
     /// Moves the beginning back by so much: what happened, happened so much later after it.
     pub fn begin_earlier(&mut self, by: Duration) {
         let by = by.as_micros() as u64;
-        self.duration_us += by;
+        self.duration_us = self.duration_us.saturating_add(by);
         if let Some(flight) = &mut self.flight {
             flight.began_us = flight.began_us.saturating_sub(by);
         }
         for it in &mut self.interventions {
-            it.at_us += by;
-            it.rungs.iter_mut().for_each(|rung| rung.at_us += by);
+            add(&mut it.at_us, by);
+            it.rungs
+                .iter_mut()
+                .for_each(|rung| add(&mut rung.at_us, by));
         }
         if let Some(near) = &mut self.near_miss {
             near.at_us += by;
@@ -74,7 +80,7 @@ impl Record {
         let hung = self.hung_tasks.iter_mut().map(|task| &mut task.at_us);
         let blocked = self.blocked_tasks.iter_mut().map(|task| &mut task.at_us);
         for at_us in victims.chain(ooms).chain(hung).chain(blocked) {
-            *at_us = at_us.map(|at_us| at_us + by);
+            *at_us = at_us.map(|at_us| at_us.saturating_add(by));
         }
     }
 

@@ -87,9 +87,9 @@ impl Kmsg {
 
     fn count(&mut self, record: &Record) {
         if let Some(next) = self.next {
-            self.lost += record.number.saturating_sub(next);
+            self.lost = self.lost.saturating_add(record.number.saturating_sub(next));
         }
-        self.next = Some(record.number + 1);
+        self.next = record.number.checked_add(1);
     }
 
     /// How many records were overwritten before they could be read, or could not be understood.
@@ -124,7 +124,7 @@ impl Clock {
         let (earliest, latest) = (us(self.seen), us(now).max(us(self.seen)));
         let at = us(written).saturating_add(self.ahead_us);
         let placed = at.clamp(earliest, latest);
-        self.ahead_us += placed - at;
+        self.ahead_us = self.ahead_us.saturating_add(placed.saturating_sub(at));
         Duration::from_micros(u64::try_from(placed).unwrap_or(0))
     }
 
