@@ -1,5 +1,5 @@
 //! Wall-clock times for people and collectors. Durations are measured on the monotonic clock by
-//! those who measure; nothing is ever computed from a `Timestamp`.
+//! those who measure; nothing is decided by what is computed from a `Timestamp`.
 
 use std::{
     fmt,
@@ -28,6 +28,15 @@ impl From<SystemTime> for Timestamp {
 }
 
 impl Timestamp {
+    /// So many microseconds since 1970; `None` beyond the years 0 to 9999.
+    #[must_use]
+    pub fn of_unix_us(unix_us: i64) -> Option<Self> {
+        let within = -62_167_219_200_000_000..253_402_300_800_000_000;
+        within
+            .contains(&unix_us)
+            .then(|| Self(rfc3339(unix_us).into()))
+    }
+
     /// Microseconds since 1970, for formats that count; `None` if somebody wrote something else into the file.
     #[must_use]
     pub fn unix_us(&self) -> Option<i64> {
@@ -110,6 +119,8 @@ mod tests {
             let shown_time = Timestamp::from(time);
             assert_eq!(shown_time.to_string(), shown);
             assert_eq!(shown_time.unix_us(), Some(seconds as i64 * 1_000_000 + 250));
+            let again = Timestamp::of_unix_us(seconds as i64 * 1_000_000 + 250);
+            assert_eq!(again, Some(shown_time));
         }
         for other in [
             "",

@@ -403,22 +403,16 @@ impl Targets {
     }
 
     /// Puts an incident on the disk.
-    pub(super) fn keep(&mut self, record: Record, helpers: &Helpers) {
+    pub(super) fn keep(&mut self, mut record: Record, helpers: &Helpers) {
         self.counts.add(&record);
-        let spool = self.spool.clone();
-        helpers.start(move || match spool.keep(&record) {
-            Ok(kept) => kept
-                .lines()
-                .iter()
-                .for_each(|line| tracing::warn!("{line}")),
-            Err(error) => tracing::error!("an incident is lost: {error}"),
-    pub(super) fn keep(&self, mut record: Record, helpers: &Helpers) {
         let spool = self.spool.clone();
         helpers.start(move || {
             service_log::complete(&mut record);
             match spool.keep(&record) {
-                Ok(0) => {}
-                Ok(evicted) => tracing::warn!("{evicted} old incidents were removed for a new one"),
+                Ok(kept) => kept
+                    .lines()
+                    .iter()
+                    .for_each(|line| tracing::warn!("{line}")),
                 Err(error) => tracing::error!("an incident is lost: {error}"),
             }
         });
