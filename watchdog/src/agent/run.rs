@@ -24,6 +24,7 @@ use super::papers::Papers;
 use super::pass::{Charge, Pass};
 use super::recorder::Lane;
 use super::recording::Recording;
+use super::service_log;
 use super::signals::{self, Change};
 use super::starting::{
     guard_terms, make_ready, open_files, open_recording, response, safe_cpus, start, undo,
@@ -374,7 +375,7 @@ fn start_black_box(watched: &Watched) -> Option<Keeper> {
     let state = incident::state_dir()?;
     let spool = state.clone();
     let keep = Box::new(move |record: &Record| {
-        let kept = blackbox::keep_in_spool(&spool, record);
+        let kept = blackbox::keep_in_spool(&spool, &service_log::completed(record));
         kept.inspect_err(|error| tracing::warn!("an incident is not kept yet: {error}"))
             .is_ok()
     });

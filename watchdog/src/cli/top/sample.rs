@@ -7,7 +7,9 @@ use super::draw::Glyphs;
 use super::feed::{Answer, News};
 use super::model::Model;
 use super::order::Sort;
-use crate::control::status::{GuardedBy, Losses, Machine, Oomd, SCHEMA_VERSION, Status, Target};
+use crate::control::status::{
+    Counts, GuardedBy, Losses, Machine, Oomd, SCHEMA_VERSION, Status, Target,
+};
 use crate::incident::{Text, Timestamp};
 
 /// The time at which it is drawn.
@@ -94,6 +96,7 @@ pub(super) fn status() -> Status {
             ..Losses::default()
         },
         features_lost: Vec::new(),
+        counts: Counts::default(),
     }
 }
 

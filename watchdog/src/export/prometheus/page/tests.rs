@@ -32,6 +32,8 @@ fn snapshot(targets: Vec<Target>) -> Snapshot {
         machine: Machine {
             available_bytes: 3,
             total_bytes: 4,
+            swap_total_bytes: None,
+            swap_free_bytes: None,
             some_permille: Some(1000),
             full_permille: None,
         },
