@@ -186,6 +186,8 @@ pub(crate) fn everything() -> Snapshot {
         machine: Machine {
             available_bytes: 16_687_497_216,
             total_bytes: 33_374_994_432,
+            swap_total_bytes: None,
+            swap_free_bytes: None,
             some_permille: Some(412),
             full_permille: Some(77),
         },
