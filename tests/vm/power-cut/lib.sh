@@ -3,18 +3,21 @@
 
 export STATE_DIRECTORY=$PWD/state
 
-# Kills by the OOM killer, or a freeze that ends, would be no freeze. memwatch only looks on: what it writes down then
-# is wanted.
+# Somebody holds most of the memory, and what is left is too little for who reads a file over and over: everybody
+# waits for pages that come and go. memwatch only looks on.
 freeze() {
     kill -STOP "$(systemctl show -P MainPID systemd-oomd)"
-    cp -r /payload/scenarios/incident/suite /var/tmp/tests
-    sync --file-system /var/tmp/tests
-    cd /var/tmp || exit
-    systemd-run --quiet --unit=watched --property=WorkingDirectory=/var/tmp --property=OOMPolicy=continue \
-        -E STATE_DIRECTORY="$STATE_DIRECTORY" -E MEMWATCH_CULPRIT_FILE=/var/tmp/culprit \
-        "$memwatch" attach --dry-run --memory-max none --memory-high none -- pytest tests/ -n 2
-    cd - >/dev/null || exit
+    systemd-run --quiet --unit=holder --property=OOMScoreAdjust=-1000 \
+        python3 -c 'import time; held = b"x" * (1400 << 20); time.sleep(1000)'
+    expect 'the memory' "$(wait_until 100 is_scarce && echo scarce)" scarce
+    systemd-run --quiet --unit=watched --property=StandardError="file:$PWD/watched.txt" \
+        -E STATE_DIRECTORY="$STATE_DIRECTORY" \
+        "$memwatch" attach --dry-run --memory-max 400M --memory-high none -- \
+        "$workload" thrash --threads 4 --seconds 200 --dir "$scratch"
 }
+
+# Whether less than 500 MiB can be had.
+is_scarce() { [ "$(sed -n 's/^MemAvailable: *\([0-9]*\) kB/\1/p' /proc/meminfo)" -lt 512000 ]; }
 
 # some_us: how long somebody of the machine has waited for memory.
 some_us() { sed -n 's/^some .*total=//p' /proc/pressure/memory; }
@@ -58,7 +61,7 @@ expect_last_seconds() {
     expect_report hard_reset "life $life: looks in the last 5 s before that" \
         '.flight | (.looks[-1].at_us) as $last | [.looks[] | select(.at_us > $last - 5000000)] | length > 3' true
     expect_report hard_reset "life $life: memory of the machine is known" '.machine.memory_available_bytes > 0' true
-    expect_report hard_reset "life $life: who was there" '.notes | map(select(test("python3|pytest"))) | length > 0' true
+    expect_report hard_reset "life $life: who was there" '.notes | map(select(test("biggest.*python3"))) | length > 0' true
     # Told once.
     "$memwatch" attach -- sleep 2 2>/dev/null
     expect "life $life: incidents, after another start" "$(ls state/incidents | wc -l)" "$life"

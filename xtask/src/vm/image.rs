@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 
 use super::apt::Archive;
 use super::cache::keep;
-use super::disks::{OUT, PAYLOAD, file_system};
+use super::disks::{OUT, PAYLOAD, WITHOUT_JOURNAL, file_system};
 use super::output;
 use crate::workspace::step;
 
@@ -93,7 +93,8 @@ fn make(archive: &Archive, dir: &Path) -> Result<()> {
     output(mask.args(UNWANTED.split_whitespace()))?;
     let image = dir.join("image");
     let offset = format!("offset={}", PARTITION_SECTOR * SECTOR_BYTES);
-    file_system(&["-E", &offset], &tree, &image, SIZE)?;
+    let options = [&WITHOUT_JOURNAL[..], &["-E", &offset]].concat();
+    file_system(&options, &tree, &image, SIZE)?;
     partition(&image).with_context(|| format!("writing {}", image.display()))?;
     fs::remove_dir_all(tree)?;
     Ok(())
