@@ -8,6 +8,7 @@ use super::flight::Flights;
 use super::identity;
 use super::surroundings;
 use crate::blackbox::{self, BlackBox, Frame, Top, TopOf};
+use crate::host::file_error::FileError;
 use crate::host::layout::Layout;
 use crate::host::meminfo::{self, MemInfo};
 use crate::host::zfs::ArcStats;
@@ -86,6 +87,16 @@ impl Keeper {
     }
 }
 
+/// Has kept what the black boxes in `state` tell of a machine that ended before this boot, and marks it as told.
+/// Waits for the disk.
+///
+/// # Errors
+/// They cannot be read, or not be marked.
+pub fn recover(state: &Path, keep: impl FnMut(&Record) -> bool) -> Result<Vec<Record>, FileError> {
+    let boot_id = identity::host().boot_id;
+    blackbox::recover(state, boot_id.as_ref().map_or("", Text::as_str), keep)
+}
+
 fn run(
     state: &Path,
     flights: &Flights,
@@ -95,7 +106,7 @@ fn run(
 ) -> anyhow::Result<()> {
     let host = identity::host();
     let boot_id = host.boot_id.as_ref().map_or("", Text::as_str).to_owned();
-    for record in blackbox::recover(state, &boot_id, keep)? {
+    for record in recover(state, keep)? {
         let id = record.id;
         tracing::warn!(
             "this machine ended without being shut down: `memwatch incidents show {id}` tells of its last minutes"
