@@ -82,6 +82,7 @@ fn who_was_killed_is_read_no_more_and_is_there_until_it_is_gone() {
         growth_bytes: 0,
         stall_ns: 0,
         major_faults: 0,
+        minor_faults: 0,
         system_ticks: 0,
         ..alive
     };

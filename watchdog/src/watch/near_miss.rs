@@ -224,7 +224,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(32))]
+        #![proptest_config(ProptestConfig::with_cases(8))]
 
         /// Whatever it does, a target comes near once in a few minutes at most, as far as is told.
         #[test]
@@ -239,7 +239,7 @@ mod tests {
                 cache_bytes_per_s: 64 * MIB,
                 ..filled_to(permille)
             };
-            let outcome = run(&world, Duration::from_secs(120));
+            let outcome = run(&world, Duration::from_secs(60));
             prop_assert!(outcome.near_misses.len() <= 1, "{:?}", outcome.near_misses);
         }
     }
