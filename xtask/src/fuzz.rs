@@ -29,6 +29,9 @@ const FLAGS: &[&str] = &[
 /// What no input may take. Most need some 40 MiB and less than a millisecond.
 const LIMITS: &[&str] = &["-rss_limit_mb=1024", "-malloc_limit_mb=256", "-timeout=10"];
 
+/// The longest input that is kept in the repository by itself.
+const KEPT_BYTES: u64 = 512;
+
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Only these targets; all of them if none is named.
@@ -188,13 +191,23 @@ impl Target {
         command
     }
 
-    /// Adds to what is kept, as few inputs as reach what is not reached yet.
+    /// Adds to what is kept, as few and short inputs as reach what is not reached yet.
     fn keep(&self) -> Result<()> {
+        let short = self.found.with_extension("short");
+        // What is there of an earlier time is old.
+        let _ = fs::remove_dir_all(&short);
+        fs::create_dir(&short)?;
+        for entry in fs::read_dir(&self.found)? {
+            let entry = entry?;
+            if entry.metadata()?.len() <= KEPT_BYTES {
+                fs::copy(entry.path(), short.join(entry.file_name()))?;
+            }
+        }
         let mut merge = self.command();
         // How often a place is reached tells no defect from another.
         merge
-            .args(["-merge=1", "-use_counters=0"])
-            .args([&self.kept, &self.found]);
+            .args(["-set_cover_merge=1", "-use_counters=0"])
+            .args([&self.kept, &short]);
         let output = output(&mut merge)?;
         ensure!(
             output.status.success(),
