@@ -5,10 +5,8 @@
 #[path = "support/lab.rs"]
 mod lab;
 #[path = "daemon/service.rs"]
-#[allow(dead_code, reason = "each test program uses a part of it")]
 mod service;
 #[path = "support/users.rs"]
-#[allow(dead_code, reason = "each test program uses a part of it")]
 mod users;
 
 #[path = "exporters/delivering.rs"]

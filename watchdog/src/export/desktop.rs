@@ -196,11 +196,11 @@ fn notification(record: &Record) -> Notification {
     };
     let is_grave = matches!(record.kind, Kind::Kill | Kind::KernelOom | Kind::HardReset);
     let mut body = headline(record);
-    let tests = record
+    let mut tests = record
         .interventions
         .iter()
         .filter_map(|it| it.test.as_ref());
-    if let Some(test) = tests.last() {
+    if let Some(test) = tests.next_back() {
         body += &format!("\nIt ran {}", test.id);
     }
     if record.kind != Kind::Test {
