@@ -259,7 +259,7 @@ mod tests {
         let bytes = btf(&types, NAMES);
         let parsed = Btf::parse(&bytes).expect("BTF");
         assert_eq!(parsed.member_offset("s", "m"), None);
-        assert!(Btf::parse(&btf(&[1; 30], &vec![0; 9])).is_none());
+        assert!(Btf::parse(&btf(&[1; 30], &[0; 9])).is_none());
     }
 
     #[test]
