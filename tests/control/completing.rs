@@ -46,7 +46,7 @@ fn offered(uid: u32, line: &[&str]) -> Vec<String> {
         .arg(dir)
         .args(line)
         .env("PATH", format!("{}:/usr/bin:/bin", dir.display()))
-        .env("XDG_STATE_HOME", dir.join("state"))
+        .env("MEMWATCH_STATE", dir.join("state/memwatch"))
         .output();
     let output = output.expect("setpriv and bash");
     assert!(output.status.success(), "{output:?}");

@@ -185,8 +185,7 @@ impl Home {
             .arg("incidents")
             .args(arguments)
             .arg("--socket")
-            .arg(service.socket())
-            .env("XDG_STATE_HOME", self.lab.file("state"));
+            .arg(service.socket());
         let output = command.output().expect("it runs");
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
         (text(output.stdout), text(output.stderr))

@@ -41,9 +41,9 @@ impl Home {
             .arg("incidents")
             .args(arguments)
             .current_dir(self.path())
-            .env("XDG_STATE_HOME", self.path().join("state"))
+            .env("MEMWATCH_STATE", self.path().join("state/memwatch"))
             .env("XDG_CACHE_HOME", self.path().join("cache"))
-            .env("STATE_DIRECTORY", self.path().join("service"));
+            .env_remove("STATE_DIRECTORY");
         command
     }
 

@@ -174,7 +174,7 @@ impl Daemon {
             .context("cannot start the deciding thread")?;
         let kernel = Kernel::load_beside(Vec::new(), &layout, way.clone());
         let surroundings = Surroundings::begin(&layout);
-        let incidents = Incidents::new(Store::at(spool.dir().to_owned()));
+        let incidents = Incidents::new(Store::at(spool.dir()));
         let mut targets = Targets::new(config.policy, spool);
         targets.lack(identity::refused(&refused));
         targets.lack(surroundings.missing());

@@ -16,6 +16,7 @@ use crate::host::cgroup::{self, Orphan};
 use crate::host::clock;
 use crate::host::layout::Layout;
 use crate::host::place::Place;
+use crate::incident::store::LAST;
 use crate::incident::{self, Record};
 use nix::unistd::Pid;
 use std::time::{Duration, SystemTime};
@@ -68,7 +69,6 @@ impl Run {
         if let Some(bytes) = self.watched.guarded.current_bytes() {
             self.watched.story.settle(bytes);
         }
-        let was_daemons = self.watched.was_daemons();
         let mut record = self.record(over, leader, let_go);
         self.dissolve(layout, &mut record);
         let orphans = self.sweep(layout);
@@ -97,8 +97,14 @@ impl Run {
             let orders = (&self.orders.incidents, &self.orders.exporters);
             keeping::keep(&record, orders, &self.helpers, &self.terminal)
         });
+        let name = match kept {
+            Some(Some(_)) => Some(record.short_id()),
+            // Under an id of its own, and it is the newest.
+            None => Some(LAST.to_owned()),
+            Some(None) => None,
+        };
         self.terminal
-            .summary(&record, self.orders.line.as_deref(), was_daemons);
+            .summary(&record, self.orders.line.as_deref(), name.as_deref());
         if let Some(kept) = kept.flatten() {
             kept.deliver(&self.terminal);
         }

@@ -128,9 +128,9 @@ impl Terminal {
     }
 
     /// The summary at the end, after whatever is still to be written. Quiet: only if something was done. A line `typed` for a shell stands in for
-    /// the shell's name: here, and not in the record, since it may carry secrets. Where an incident is kept, here or by
-    /// the daemon whose the target was, it says how to see more of it.
-    pub fn summary(&mut self, record: &Record, typed: Option<&OsStr>, was_daemons: bool) {
+    /// the shell's name: here, and not in the record, since it may carry secrets. Where an incident is kept
+    /// under `name`, it says how to see more of it.
+    pub fn summary(&mut self, record: &Record, typed: Option<&OsStr>, name: Option<&str>) {
         if self.verbosity == Verbosity::Quiet
             && record.interventions.is_empty()
             && record.victims.is_empty()
@@ -147,7 +147,7 @@ impl Terminal {
             width: width(),
         };
         drop(self.writer.take());
-        let more = incident::pointer(record, was_daemons, style);
+        let more = name.map_or(String::new(), |name| incident::pointer(name, style));
         write(&format!(
             "{}\n{more}",
             incident::summary(&shown, style).trim_end()

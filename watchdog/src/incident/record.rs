@@ -383,6 +383,12 @@ impl Record {
         json
     }
 
+    /// As much of its id as tells it from those of other milliseconds: the time, which an id begins with.
+    #[must_use]
+    pub fn short_id(&self) -> String {
+        self.id.to_string()[..13].to_owned()
+    }
+
     /// How many processes of the target the kernel killed without anybody having seen whom.
     #[must_use]
     pub fn unnamed_kills(&self) -> u64 {

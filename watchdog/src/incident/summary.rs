@@ -5,10 +5,10 @@
 use nix::errno::Errno;
 
 use super::{
-    BlamedTest, BlockedTask, Culprit, Intervention, KilledBy, Kind, Losses, Outcome, Process,
-    Record, Rule, RungTaken, Store, Style, TestPhase, Verdict, diagnose, human,
+    BlamedTest, BlockedTask, Culprit, Intervention, KilledBy, Losses, Outcome, Process,
+    Record, Rule, RungTaken, Style, TestPhase, Verdict, diagnose, human,
     paragraph::{Paragraph, Tone},
-    state_dir, time_of,
+    time_of,
 };
 use crate::watch::{
     Rung,
@@ -50,20 +50,11 @@ pub fn summary(record: &Record, style: Style) -> String {
     page.finish()
 }
 
-/// How to see more of what happened, if it is kept: in the state directory of whoever runs memwatch, or by the daemon.
+/// How to see more of what happened, where it is kept under `name`.
 #[must_use]
-pub fn pointer(record: &Record, was_daemons: bool, style: Style) -> String {
-    /// The time to the millisecond, which an id begins with.
-    const LETTERS: usize = 13;
+pub fn pointer(name: &str, style: Style) -> String {
     let mut page = Paragraph::new(style);
-    let dir = state_dir().map(|state| state.join("incidents"));
-    let is_kept = dir.is_some_and(|dir| Store::at(dir).file(record.id).exists());
-    if is_kept {
-        let id = &record.id.to_string()[..LETTERS];
-        page.row("more", &format!("memwatch incidents show {id}"));
-    } else if was_daemons && record.kind != Kind::Run {
-        page.row("more", "memwatch incidents show last");
-    }
+    page.row("more", &format!("memwatch incidents show {name}"));
     page.finish()
 }
 

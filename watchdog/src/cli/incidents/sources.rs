@@ -1,5 +1,5 @@
-//! Where the incidents of whoever asks lie: the service's spool for root, the own state directory, and, for users,
-//! the daemon, which hands each the own. Reading a directory is `incident::store`'s.
+//! Where the incidents of whoever asks lie: in the state directory, root's or the user's own, and, for users, with the
+//! daemon, which hands each the own. Reading a directory is `incident::store`'s.
 
 use std::path::{Path, PathBuf};
 
@@ -8,8 +8,9 @@ use uuid::Uuid;
 
 use super::{Place, warn};
 use crate::control::{Client, ClientError};
+use crate::export::place;
 use crate::incident::store::{self, Store};
-use crate::incident::{Headline, Record, state_dir_of_machine, state_dir_of_user};
+use crate::incident::{Headline, Record};
 
 /// Where to look.
 #[derive(Clone, Debug)]
@@ -30,11 +31,10 @@ impl Sources {
         }
         // SAFETY: reads one number of this process.
         let is_root = unsafe { libc::geteuid() } == 0;
-        let service = is_root.then(state_dir_of_machine);
-        let dirs = service.into_iter().chain(state_dir_of_user());
-        let stores = dirs.map(|state| Store::at(state.join("incidents")));
+        let state = place::of_a_service().ok();
+        let stores = state.map(|state| Store::at(state.join("incidents")));
         Self {
-            stores: stores.collect(),
+            stores: stores.into_iter().collect(),
             socket: (!is_root).then(|| place.socket.clone()),
         }
     }
