@@ -1,7 +1,7 @@
 # What the scenarios of a power cut share: the machine freezes, its power is cut, and after the reboot memwatch tells
 # the last seconds. Each life of the machine looks at the end of the one before.
 
-export STATE_DIRECTORY=$PWD/state
+export MEMWATCH_STATE=$PWD/state
 
 # Somebody holds most of the memory, and what is left is too little for who reads a file over and over: everybody
 # waits for pages that come and go. memwatch only looks on.
@@ -11,7 +11,7 @@ freeze() {
         python3 -c 'import time; held = b"x" * (1400 << 20); time.sleep(1000)'
     expect 'the memory' "$(wait_until 100 is_scarce && echo scarce)" scarce
     systemd-run --quiet --unit=watched --property=StandardError="file:$PWD/watched.txt" \
-        -E STATE_DIRECTORY="$STATE_DIRECTORY" \
+        -E MEMWATCH_STATE="$MEMWATCH_STATE" \
         "$memwatch" attach --dry-run --memory-max 400M --memory-high none -- \
         "$workload" thrash --threads 4 --seconds 200 --dir "$scratch"
 }

@@ -178,7 +178,7 @@ impl Daemon {
         let mut targets = Targets::new(config.policy, spool);
         targets.lack(identity::refused(&refused));
         targets.lack(surroundings.missing());
-        let black_box = targets.keep_black_box();
+        let black_box = targets.keep_black_box(&state);
         Ok(Self {
             named,
             targets,

@@ -34,12 +34,12 @@ use super::terminal::Terminal;
 use super::testing::Testing;
 use super::watched::Watched;
 use crate::act::Mode;
-use crate::blackbox;
 use crate::config::{Attach, Exporters, Incidents};
+use crate::export::{Spool, place};
 use crate::host::cgroup::Shelter;
 use crate::host::clock;
 use crate::host::layout::Layout;
-use crate::incident::{self, FeatureLost, Record};
+use crate::incident::{FeatureLost, Record};
 use crate::pytest::{HomeError, Terms};
 use crate::watch::{Policy, Settings};
 use anyhow::Context;
@@ -229,7 +229,7 @@ impl Run {
         for note in &watched.notes {
             terminal.warn(note);
         }
-        let black_box = start_black_box(&watched);
+        let black_box = start_black_box(&watched, &orders.incidents);
         let mut run = Self {
             orders,
             watched,
@@ -371,11 +371,12 @@ fn give_plugin(orders: &mut Orders, mode: Mode) -> Result<Option<Testing>, HomeE
 }
 
 /// The black box of whoever runs memwatch.
-fn start_black_box(watched: &Watched) -> Option<Keeper> {
-    let state = incident::state_dir()?;
-    let spool = state.clone();
+fn start_black_box(watched: &Watched, incidents: &Incidents) -> Option<Keeper> {
+    let state = place::of_a_run().ok()?;
+    let (place, incidents) = (state.clone(), incidents.clone());
     let keep = Box::new(move |record: &Record| {
-        let kept = blackbox::keep_in_spool(&spool, &service_log::completed(record));
+        let record = service_log::completed(record);
+        let kept = Spool::open(&place, &incidents).and_then(|spool| spool.keep(&record));
         kept.inspect_err(|error| tracing::warn!("an incident is not kept yet: {error}"))
             .is_ok()
     });

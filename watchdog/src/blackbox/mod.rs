@@ -12,5 +12,5 @@ mod slots;
 
 pub use file::BlackBox;
 pub use frame::{Frame, Page, Top, TopOf};
-pub use recover::{Found, found, keep_in_spool, recover};
+pub use recover::{Found, found, recover};
 pub use slots::{FILE_BYTES, SLOT_BYTES, TEXT_BYTES};

@@ -5,10 +5,8 @@ use super::file::{self, BlackBox};
 use super::frame::{Frame, Page};
 use super::slots::{self, Slot};
 use crate::host::file_error::FileError;
-use crate::incident::{self, Flight, Kind, Record, ReportError, ReportFile, Target, Verdict};
+use crate::incident::{self, Flight, Kind, Record, Target, Verdict};
 use crate::watch::replay::RecordedLook;
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 use uuid::Uuid;
@@ -62,17 +60,6 @@ fn recover_one(
         told.settle().map_err(FileError::at("mark as told", path))?;
     }
     Ok(Some(record))
-}
-
-/// Keeps a record among the incidents of `state`, the directory where memwatch keeps what outlives it.
-///
-/// # Errors
-/// It does not get there.
-pub fn keep_in_spool(state: &Path, record: &Record) -> Result<(), ReportError> {
-    let dir = state.join("incidents");
-    // If it cannot be made, the file cannot either, and that says why.
-    let _ = DirBuilder::new().recursive(true).mode(0o700).create(&dir);
-    ReportFile::open(&dir.join(format!("{}.json", record.id)))?.write(record)
 }
 
 /// What was found in a black box.

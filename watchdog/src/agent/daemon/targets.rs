@@ -87,15 +87,14 @@ impl Targets {
     }
 
     /// Starts the black box, and keeps what is found there of a machine that ended.
-    pub(super) fn keep_black_box(&self) -> Option<Keeper> {
+    pub(super) fn keep_black_box(&self, state: &Path) -> Option<Keeper> {
         let spool = self.spool.clone();
         let keep = Box::new(move |record: &Record| {
             let kept = spool.keep(&service_log::completed(record));
             kept.inspect_err(|error| tracing::error!("an incident is not kept yet: {error}"))
                 .is_ok()
         });
-        let state = incident::state_dir_of_machine();
-        Keeper::start(state, Arc::clone(&self.flights), keep).ok()
+        Keeper::start(state.to_owned(), Arc::clone(&self.flights), keep).ok()
     }
 
     /// From now on every record says that the daemon has to do without this.

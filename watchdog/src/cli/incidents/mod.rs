@@ -14,9 +14,12 @@ use clap::{Args, Subcommand};
 use clap_complete::engine::ArgValueCandidates;
 
 use super::complete;
+use crate::agent::{blackbox, service_log};
+use crate::config::Incidents;
 use crate::control;
+use crate::export::{Spool, place};
 use crate::incident::store::LAST;
-use crate::incident::{Style, sparklines, summary};
+use crate::incident::{Record, Style, sparklines, summary};
 
 use sources::Sources;
 
@@ -94,6 +97,9 @@ struct ShowArgs {
 /// # Errors
 /// There is no such incident, it cannot be read, or the outcome cannot be printed or written.
 pub fn run(args: &IncidentsArgs) -> anyhow::Result<ExitCode> {
+    if args.place.dir.is_none() {
+        recover();
+    }
     let sources = Sources::of(&args.place);
     match &args.command {
         None => listing::run(&listing::ListArgs::default(), &sources)?,
@@ -103,6 +109,27 @@ pub fn run(args: &IncidentsArgs) -> anyhow::Result<ExitCode> {
         Some(IncidentsCommand::Open(open)) => pages::open(open, &sources)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a black box tells of this machine's end becomes an incident now, if nobody has seen to that since. Older ones
+/// do not go for it: how many are kept the configuration says, to who runs commands.
+fn recover() {
+    let Some(state) = place::of_a_run().ok().filter(|state| state.exists()) else {
+        return;
+    };
+    let all = Incidents {
+        most: u32::MAX,
+        most_bytes: u64::MAX,
+        ..Incidents::default()
+    };
+    let keep = |record: &Record| {
+        let record = service_log::completed(record);
+        let kept = Spool::open(&state, &all).and_then(|spool| spool.keep(&record));
+        kept.map_err(|error| warn(&error.to_string())).is_ok()
+    };
+    if let Err(error) = blackbox::recover(&state, keep) {
+        warn(&error.to_string());
+    }
 }
 
 fn show(args: &ShowArgs, sources: &Sources) -> anyhow::Result<()> {
