@@ -7,17 +7,19 @@ export MEMWATCH_STATE=$PWD/state
 # waits for pages that come and go. memwatch only looks on.
 freeze() {
     kill -STOP "$(systemctl show -P MainPID systemd-oomd)"
+    # An emulated machine takes long to fill page by page.
+    echo always >/sys/kernel/mm/transparent_hugepage/enabled
     systemd-run --quiet --unit=holder --property=OOMScoreAdjust=-1000 \
-        python3 -c 'import time; held = b"x" * (1400 << 20); time.sleep(1000)'
-    expect 'the memory' "$(wait_until 100 is_scarce && echo scarce)" scarce
+        python3 -c 'import time; held = b"x" * (1550 << 20); time.sleep(1000)'
+    expect 'the memory' "$(wait_until 300 is_scarce && echo scarce)" scarce
     systemd-run --quiet --unit=watched --property=StandardError="file:$PWD/watched.txt" \
         -E MEMWATCH_STATE="$MEMWATCH_STATE" \
-        "$memwatch" attach --dry-run --memory-max 400M --memory-high none -- \
-        "$workload" thrash --threads 4 --seconds 200 --dir "$scratch"
+        "$memwatch" attach --dry-run --memory-max 200M --memory-high none -- \
+        "$workload" thrash --threads 4 --seconds 600 --dir "$scratch"
 }
 
-# Whether less than 500 MiB can be had.
-is_scarce() { [ "$(sed -n 's/^MemAvailable: *\([0-9]*\) kB/\1/p' /proc/meminfo)" -lt 512000 ]; }
+# Whether less than 300 MiB can be had.
+is_scarce() { [ "$(sed -n 's/^MemAvailable: *\([0-9]*\) kB/\1/p' /proc/meminfo)" -lt 307200 ]; }
 
 # some_us: how long somebody of the machine has waited for memory.
 some_us() { sed -n 's/^some .*total=//p' /proc/pressure/memory; }
@@ -32,7 +34,7 @@ stalls() {
 
 # The power goes, at some moment of the freeze. Does not return.
 cut() {
-    expect 'the freeze' "$(wait_until 120 stalls && echo began)" began
+    expect 'the freeze' "$(wait_until 300 stalls && echo began)" began
     sleep "$((1 + RANDOM % 6)).$((RANDOM % 10))"
     cat /proc/sys/kernel/random/boot_id >boot_id
     # Past the page cache's own time: this file is all that the next life knows of this one.

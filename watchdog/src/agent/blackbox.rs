@@ -6,6 +6,7 @@
 
 use super::flight::Flights;
 use super::identity;
+use super::service_log;
 use super::surroundings;
 use crate::blackbox::{self, BlackBox, Frame, Top, TopOf};
 use crate::host::file_error::FileError;
@@ -92,9 +93,15 @@ impl Keeper {
 ///
 /// # Errors
 /// They cannot be read, or not be marked.
-pub fn recover(state: &Path, keep: impl FnMut(&Record) -> bool) -> Result<Vec<Record>, FileError> {
+pub fn recover(
+    state: &Path,
+    mut keep: impl FnMut(&Record) -> bool,
+) -> Result<Vec<Record>, FileError> {
     let boot_id = identity::host().boot_id;
-    blackbox::recover(state, boot_id.as_ref().map_or("", Text::as_str), keep)
+    let boot_id = boot_id.as_ref().map_or("", Text::as_str);
+    blackbox::recover(state, boot_id, |record| {
+        keep(&service_log::completed(record))
+    })
 }
 
 fn run(

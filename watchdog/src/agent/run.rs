@@ -24,7 +24,6 @@ use super::papers::Papers;
 use super::pass::{Charge, Pass};
 use super::recorder::Lane;
 use super::recording::Recording;
-use super::service_log;
 use super::signals::{self, Change};
 use super::starting::{
     guard_terms, make_ready, open_files, open_recording, response, safe_cpus, start, undo,
@@ -375,8 +374,7 @@ fn start_black_box(watched: &Watched, incidents: &Incidents) -> Option<Keeper> {
     let state = place::of_a_run().ok()?;
     let (place, incidents) = (state.clone(), incidents.clone());
     let keep = Box::new(move |record: &Record| {
-        let record = service_log::completed(record);
-        let kept = Spool::open(&place, &incidents).and_then(|spool| spool.keep(&record));
+        let kept = Spool::open(&place, &incidents).and_then(|spool| spool.keep(record));
         kept.inspect_err(|error| tracing::warn!("an incident is not kept yet: {error}"))
             .is_ok()
     });

@@ -90,7 +90,7 @@ impl Targets {
     pub(super) fn keep_black_box(&self, state: &Path) -> Option<Keeper> {
         let spool = self.spool.clone();
         let keep = Box::new(move |record: &Record| {
-            let kept = spool.keep(&service_log::completed(record));
+            let kept = spool.keep(record);
             kept.inspect_err(|error| tracing::error!("an incident is not kept yet: {error}"))
                 .is_ok()
         });

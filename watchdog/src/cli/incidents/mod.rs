@@ -14,7 +14,7 @@ use clap::{Args, Subcommand};
 use clap_complete::engine::ArgValueCandidates;
 
 use super::complete;
-use crate::agent::{blackbox, service_log};
+use crate::agent::blackbox;
 use crate::config::Incidents;
 use crate::control;
 use crate::export::{Spool, place};
@@ -123,8 +123,7 @@ fn recover() {
         ..Incidents::default()
     };
     let keep = |record: &Record| {
-        let record = service_log::completed(record);
-        let kept = Spool::open(&state, &all).and_then(|spool| spool.keep(&record));
+        let kept = Spool::open(&state, &all).and_then(|spool| spool.keep(record));
         kept.map_err(|error| warn(&error.to_string())).is_ok()
     };
     if let Err(error) = blackbox::recover(&state, keep) {
