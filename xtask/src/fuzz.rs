@@ -114,12 +114,7 @@ fn build() -> Result<PathBuf> {
     }
     let triple = host_triple()?;
     let place = target_dir().join("fuzz");
-    let mut build = cargo(&[
-        "build",
-        "--locked",
-        "--manifest-path",
-        "tests/fuzz/Cargo.toml",
-    ]);
+    let mut build = cargo(&["build", "--manifest-path", "tests/fuzz/Cargo.toml"]);
     build
         // With a triple, what runs at build time is built without the flags.
         .args(["--target", &triple, "--target-dir"])

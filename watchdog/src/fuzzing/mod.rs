@@ -13,7 +13,7 @@ mod direct;
 mod pytest;
 mod records;
 
-pub(crate) use records::of_suite;
+pub(crate) use records::{of_record, of_suite};
 use std::fmt::Debug;
 
 /// A parser with what must hold of it; the name is for people.

@@ -2,8 +2,10 @@
 
 use super::{Check, is_one_line};
 use crate::cli::replay;
-use crate::export::{ctrf, github, junit};
-use crate::incident::{Comm, Record, Style, Suite, Text, Verdict, summary};
+use crate::export::{ctrf, github, junit, trace};
+use crate::incident::{
+    Comm, Headline, Record, Style, Suite, Text, Verdict, diagnose, picture, sparklines, summary,
+};
 use crate::tests::{Bounds, Limit, Run, classify, compare};
 use crate::watch::Settings;
 use std::time::{Duration, SystemTime};
@@ -12,6 +14,9 @@ pub(super) const CHECKS: &[Check] = &[
     ("a record", record),
     ("a recording", recording),
     ("a name, and a sentence with names in it", text),
+    ("a black box", crate::blackbox::fuzzing::bytes),
+    ("pages of a black box", crate::blackbox::fuzzing::pages),
+    ("the head of a record", headline),
 ];
 
 fn record(bytes: &[u8]) {
@@ -28,6 +33,17 @@ fn record(bytes: &[u8]) {
     faces(&both);
     both.shorten();
     faces(&both);
+}
+
+/// A record that was made of something else that was read.
+pub(crate) fn of_record(record: &Record) {
+    self::record(&record.to_json());
+}
+
+/// What a list shows of a record: there is a head if there is a record.
+fn headline(bytes: &[u8]) {
+    let head = Headline::from_json(bytes);
+    assert!(head.is_ok() || Record::from_json(bytes).is_err());
 }
 
 /// A suite that was told, in a record of which nothing else is known.
@@ -48,9 +64,17 @@ fn faces(record: &Record) {
         };
         let text = summary(record, style);
         assert!(text.lines().all(is_one_line), "{text:?}");
+        let sparks = sparklines(record, style);
+        assert!(sparks.lines().all(is_one_line), "{sparks:?}");
     }
     let ctrf = ctrf::render(record, SystemTime::UNIX_EPOCH);
     assert!(serde_json::from_slice::<serde_json::Value>(&ctrf).is_ok());
+    let trace = trace::render(record);
+    assert!(serde_json::from_slice::<serde_json::Value>(&trace).is_ok());
+    assert!(!picture::page(record).contains('\0'));
+    if let Some(diagnosis) = diagnose(record) {
+        let _ = format!("{diagnosis:?}");
+    }
     let annotations = github::annotations(record, Some("/w"));
     assert!(annotations.lines().all(|line| line.starts_with("::error ")));
     let _ = github::summary(record);

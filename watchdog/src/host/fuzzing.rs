@@ -2,7 +2,9 @@
 
 use super::oomd::{defaults, files, units};
 use super::tree::{Numbers, for_each_number_among};
-use super::{blocked, kmsg, layout, machine, meminfo, memory, oomd, process, psi, swap, text, zfs};
+use super::{
+    blocked, journal, kmsg, layout, machine, meminfo, memory, oomd, process, psi, swap, text, zfs,
+};
 use crate::fuzzing::{Check, torn, torn_lines};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -28,6 +30,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("what systemd says of a unit", unit),
     ("a record of /dev/kmsg", kernel_record),
     ("the log of a kernel in trouble", kernel_log),
+    ("what journalctl prints", journal_lines),
 ];
 
 fn stat(bytes: &[u8]) {
@@ -236,4 +239,9 @@ fn kernel_log(bytes: &[u8]) {
                 .all(|line| line.text.len() <= 400 && !line.text.contains(&b'\n'))
         );
     }
+}
+
+fn journal_lines(bytes: &[u8]) {
+    let entries = journal::parse(bytes);
+    assert!(entries.len() <= bytes.split(|&b| b == b'\n').count());
 }
