@@ -27,7 +27,10 @@ impl Record {
         self.near_miss = self.near_miss.take().or(later.near_miss);
         self.victims.append(&mut later.victims);
         self.kernel_oom.append(&mut later.kernel_oom);
-        self.kernel_oom_kills = later.kernel_oom_kills.or(self.kernel_oom_kills);
+        self.kernel_oom_kills = match (self.kernel_oom_kills, later.kernel_oom_kills) {
+            (Some(before), Some(after)) => Some(before + after),
+            (before, after) => after.or(before),
+        };
         if let Some(flight) = later.flight {
             let mut whole = self.flight.take().unwrap_or_else(|| Flight {
                 began_us: flight.began_us,
@@ -127,6 +130,21 @@ mod tests {
             victim_at_us.map(|at_us| at_us + 5_000_000)
         );
         assert_eq!(whole.reclaim.memcg, Some(7));
+        let kills = |kills| {
+            let mut record = sample::quiet();
+            record.kernel_oom_kills = kills;
+            record
+        };
+        for (before, after, both) in [
+            (Some(2), Some(3), Some(5)),
+            (None, Some(3), Some(3)),
+            (Some(2), None, Some(2)),
+            (None, None, None),
+        ] {
+            let mut sum = kills(before);
+            sum.absorb(kills(after), Duration::ZERO);
+            assert_eq!(sum.kernel_oom_kills, both);
+        }
         assert_eq!(whole.kind, Kind::Kill);
         let notes = whole.notes.len();
         whole.absorb(sample::killed(), Duration::ZERO);

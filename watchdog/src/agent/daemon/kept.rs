@@ -67,6 +67,8 @@ pub(super) struct Kept {
     /// Which tests run in it, as its user says; of what the configuration names nobody does.
     pub(super) tests: Option<Arc<Board>>,
     pub(super) interventions: u64,
+    /// How many of the kernel's OOM kills were told of so far, by the controller's count.
+    oom_kills_told: u64,
     /// Something happened that is to be kept when its end is known, or then.
     pub(super) tell_at: Option<Duration>,
     /// It is to be let go when the deciding thread has, at the latest then; and who waits for that.
@@ -93,6 +95,7 @@ impl Kept {
             order,
             tests: (order.owner != Owner::Configuration).then(Arc::default),
             interventions: 0,
+            oom_kills_told: 0,
             tell_at: None,
             leaving: None,
             listeners: Vec::new(),
@@ -146,6 +149,12 @@ impl Kept {
         self.tell_at = None;
         if let Some(bytes) = self.watched.guarded.current_bytes() {
             self.watched.story.settle(bytes);
+        }
+        // Where no program in the kernel names the killed, the controller's count tells of them.
+        if let Some(kills) = self.watched.guarded.totals().oom_kills {
+            let new = kills.saturating_sub(self.oom_kills_told);
+            self.watched.story.kernel_oom_count(Some(new), None);
+            self.oom_kills_told = kills;
         }
         let over = (clock::now(), SystemTime::now());
         let after = self.watched.began.0.saturating_sub(self.since.0);
