@@ -5,8 +5,8 @@
 use nix::errno::Errno;
 
 use super::{
-    BlamedTest, BlockedTask, Culprit, Intervention, KilledBy, Losses, Outcome, Process,
-    Record, Rule, RungTaken, Style, TestPhase, Verdict, diagnose, human,
+    BlamedTest, BlockedTask, Culprit, Intervention, KilledBy, Losses, Outcome, Process, Record,
+    Rule, RungTaken, Style, TestPhase, Verdict, diagnose, human,
     paragraph::{Paragraph, Tone},
     time_of,
 };
