@@ -3,6 +3,7 @@
 
 use crate::agent::identity::settings_of;
 use crate::config::{self, Config, Quoted, Span};
+use crate::export::place;
 use crate::incident::{self, Record};
 use crate::watch::Settings;
 use crate::watch::replay::{RecordedLook, replay};
@@ -150,12 +151,9 @@ fn of_id(beginning: &Path) -> Option<PathBuf> {
         return None;
     }
     let beginning = beginning.to_ascii_lowercase();
-    let dirs = incident::state_dirs();
-    let files = dirs
-        .iter()
-        .filter_map(|dir| fs::read_dir(dir.join("incidents")).ok())
-        .flatten()
-        .filter_map(|entry| Some(entry.ok()?.path()));
+    let state = place::of_a_service().ok()?;
+    let entries = fs::read_dir(state.join("incidents")).ok()?;
+    let files = entries.filter_map(|entry| Some(entry.ok()?.path()));
     let of_that_id = files.filter(|path| {
         let name = path.file_name().and_then(|name| name.to_str());
         name.is_some_and(|name| name.starts_with(&beginning) && name.ends_with(".json"))
