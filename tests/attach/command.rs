@@ -347,10 +347,10 @@ fn a_signal_from_outside_of_the_pid_namespace_reaches_the_command() {
 #[test]
 fn a_recording_that_cannot_be_written_changes_nothing_but_a_note() {
     let lab = Lab::new();
-    // 12 KiB are room for a report, and not for the many looks at a target that fills up.
+    // 200 KiB are room for a report, and not for all looks at a target that fills up.
     let mut command = lab.command("bash");
-    let line = "trap '' XFSZ; ulimit -f 12; exec \"$0\" attach --report report.json --record looks \
-        --memory-max 64M -- \"$1\" leak --rate 60M";
+    let line = "trap '' XFSZ; ulimit -f 200; exec \"$0\" attach --report report.json --record looks \
+        --memory-max 200M -- \"$1\" leak --rate 50M";
     command.args(["-c", line, super::lab::MEMWATCH, &workload()]);
     let ran = lab.run(command).expect_verdict("killed_by_memwatch", 137);
     let notes = ran.report["notes"].to_string();
