@@ -369,8 +369,11 @@ fn give_plugin(orders: &mut Orders, mode: Mode) -> Result<Option<Testing>, HomeE
     Ok(testing)
 }
 
-/// The black box of whoever runs memwatch.
+/// The black box of whoever runs memwatch, unless nothing is to be kept of runs.
 fn start_black_box(watched: &Watched, incidents: &Incidents) -> Option<Keeper> {
+    if !incidents.of_runs {
+        return None;
+    }
     let state = place::of_a_run().ok()?;
     let (place, incidents) = (state.clone(), incidents.clone());
     let keep = Box::new(move |record: &Record| {

@@ -5,17 +5,16 @@
 pub mod show;
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::unistd::geteuid;
-use tokio::io::AsyncWriteExt as _;
-use tokio::process::Command;
-use tokio::time::timeout;
+use tokio::task::spawn_blocking;
 
 use self::show::Notification;
 use super::exporter::Delivered;
@@ -215,16 +214,23 @@ fn notification(record: &Record) -> Notification {
 
 /// Has it shown by a process of that user's, which knows the bus and the notification and nothing else.
 async fn show_as(seat: &Seat, notification: &Notification) -> Result<(), String> {
-    let shown = timeout(PATIENCE, try_show_as(seat, notification)).await;
-    match shown {
-        Ok(Ok(said)) if said.status.success() => Ok(()),
-        Ok(Ok(said)) => Err(Text::from(&*String::from_utf8_lossy(&said.stderr)).to_string()),
-        Ok(Err(error)) => Err(format!("cannot start a process to show it: {error}")),
-        Err(_) => Err("its desktop did not answer in time".to_owned()),
+    let command = shower(seat);
+    let shown = match serde_json::to_vec(notification) {
+        // Beside the event loop: tokio's own processes would cost every memwatch a handler of signals.
+        Ok(text) => spawn_blocking(move || run(command, &text)).await,
+        Err(error) => Ok(Err(error.into())),
+    };
+    match shown.unwrap_or_else(|error| Err(io::Error::other(error))) {
+        Ok(said) if said.status.success() => Ok(()),
+        Ok(said) => Err(Text::from(&*String::from_utf8_lossy(&said.stderr)).to_string()),
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+            Err("its desktop did not answer in time".to_owned())
+        }
+        Err(error) => Err(format!("cannot start a process to show it: {error}")),
     }
 }
 
-async fn try_show_as(seat: &Seat, notification: &Notification) -> io::Result<std::process::Output> {
+fn shower(seat: &Seat) -> Command {
     let mut command = Command::new("/proc/self/exe");
     command
         .args(["export", "show-notification"])
@@ -233,17 +239,30 @@ async fn try_show_as(seat: &Seat, notification: &Notification) -> io::Result<std
         .current_dir("/")
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
+        .stderr(Stdio::piped());
     if geteuid().is_root() {
         // Without groups beside its own: the library drops them with the user.
         command.uid(seat.uid).gid(seat.gid);
     }
+    command
+}
+
+/// Its end, or its kill when [`PATIENCE`] is.
+fn run(mut command: Command, input: &[u8]) -> io::Result<Output> {
     let mut child = command.spawn()?;
-    if let Some(mut input) = child.stdin.take() {
-        input.write_all(&serde_json::to_vec(notification)?).await?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(input)?;
     }
-    child.wait_with_output().await
+    let until = Instant::now() + PATIENCE;
+    while child.try_wait()?.is_none() {
+        if Instant::now() > until {
+            child.kill()?;
+            child.wait()?;
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child.wait_with_output()
 }
 
 #[cfg(test)]
