@@ -140,7 +140,7 @@ fn an_incident_is_found_by_the_beginning_of_its_id() {
     let replay = |id: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_memwatch"));
         let command = command.args(["replay", id]);
-        let output = command.env("STATE_DIRECTORY", state.path()).output();
+        let output = command.env("MEMWATCH_STATE", state.path()).output();
         String::from_utf8(output.expect("memwatch runs").stderr).expect("text")
     };
     assert!(replay("019A1B").contains("019a1b2c-0000.json:1:"));

@@ -271,6 +271,7 @@ impl Daemon {
                 .start(move || _ = act::signal::release_memory(pidfd.as_fd()));
         }
         self.witness();
+        self.means.surroundings.read_log();
         while let Some((target, notice)) = channel.next() {
             self.targets.hear(target, &notice, &self.means);
         }

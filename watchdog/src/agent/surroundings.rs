@@ -76,6 +76,11 @@ impl Surroundings {
         self.log.missing()
     }
 
+    /// Takes in what the kernel's log says by now: before what is told of a kill, which it says before the death.
+    pub(super) fn read_log(&mut self) {
+        self.log.keep_up();
+    }
+
     /// Looks after both. Call a few times a second; `pressed` says whether a target stalls.
     pub(super) fn keep_up(&mut self, pressed: bool) {
         self.log.keep_up();
