@@ -214,13 +214,15 @@ impl Drop for Home {
     }
 }
 
-/// A test whose process was killed.
+/// A test whose process was killed; without an id, a process that ran none.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Ended<'a> {
     /// Its node id.
     pub id: &'a str,
     /// The process.
     pub pid: u32,
+    /// The worker of pytest-xdist that it was; empty without.
+    pub worker: &'a str,
     /// Why it was killed.
     pub why: &'a str,
     /// Whether it only happened to run when another test's leavings were too much.
@@ -411,6 +413,7 @@ mod tests {
         let ended = Ended {
             id: "t.py::a",
             pid: 7,
+            worker: "gw0",
             why: "w",
             bystander: false,
         };

@@ -846,7 +846,7 @@ class Watcher:
         self.results = self.create("results")
         self.stacks = self.create("stacks")
         self.ended_fd = os.open(os.path.join(run, "ended"), os.O_RDONLY | os.O_CLOEXEC)
-        self.ended_size, self.ended = 0, {}
+        self.ended_size, self.ended, self.ended_workers = 0, {}, {}
         self.read_ended()
         self.limits = self.common_limits()
         if getattr(config.option, "xmlpath", None):
@@ -997,6 +997,7 @@ class Watcher:
             try:
                 entry = json.loads(line)
                 self.ended[entry["id"]] = entry
+                self.ended_workers.setdefault(entry.get("worker"), entry)
             except (ValueError, KeyError, TypeError):
                 continue
 
@@ -1133,35 +1134,48 @@ class Watcher:
         """What the scheduler does with a worker that is no more, where memwatch killed it."""
         units = scheduler.assigned_work[node]
         pending = {test: unit for unit in units.values() for test, is_over in unit.items() if not is_over}
-        entry = self.wait_for_ended(pending)
+        entry = self.wait_for_ended(pending, node)
         if entry is None:
             return xdists_own(node)
         test = entry["id"]
-        pending[test][test] = test in self.called or not entry.get("bystander")
+        if test not in pending:  # it was killed between two tests
+            test = next(iter(pending))
+        pending[test][test] = test in self.called or not self.is_bystander(test, entry)
         del scheduler.assigned_work[node]
         scheduler.workqueue.update((scope, unit) for scope, unit in units.items() if not all(unit.values()))
         for other in scheduler.assigned_work:
             scheduler._reschedule(other)
         return test
 
-    def wait_for_ended(self, tests):
-        """What memwatch wrote of one of these, right after it killed its process: xdist may be as fast."""
-        for _ in range(50 if tests else 0):
+    def wait_for_ended(self, tests, node):
+        """What memwatch wrote of one of these, right after it killed its process: xdist may be as fast.
+
+        To xdist a worker that was killed between two tests ran the next one, of which memwatch wrote nothing.
+        """
+        worker = node.gateway.id
+        for _ in range(200 if tests else 0):  # a second: the machine is short of memory
             self.read_ended()
             for test in tests:
                 if test in self.ended and not self.ended[test].get("is_known"):
                     return self.ended[test]
+            entry = self.ended_workers.get(worker)
+            if entry is not None and not entry.get("is_known"):
+                return entry
             time.sleep(0.005)
         return None
 
+    @staticmethod
+    def is_bystander(test, entry):
+        return entry.get("bystander") or entry["id"] != test
+
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, crashitem, report, sched):
-        entry = self.wait_for_ended([crashitem])
+        entry = self.wait_for_ended([crashitem], report.node)
         if entry is None:
             return
         entry["is_known"] = True  # if its next process dies, then of something else
         report.longrepr = "%s\nmemwatch: %s" % (report.longrepr, entry.get("why", ""))
-        if entry.get("bystander"):
+        if self.is_bystander(crashitem, entry):
             if crashitem not in self.called:
                 try:
                     sched.mark_test_pending(crashitem)

@@ -132,10 +132,13 @@ impl Testing {
             return;
         };
         let rss_bytes = member.anon_bytes + member.shared_bytes;
+        let why = story.reason(*number).unwrap_or_default();
         let Some((slot, own)) = self.owner(member.pid, member.ppid) else {
+            if matches!(rung, Rung::Sigterm | Rung::Sigkill) {
+                self.end_between_tests(member.pid, &why);
+            }
             return;
         };
-        let why = story.reason(*number).unwrap_or_default();
         if *rung == Rung::Abort {
             // Before anything else: it goes on filling meanwhile.
             self.fail(&slot, *number, &why);
@@ -304,6 +307,20 @@ impl Testing {
         self.asked.insert(slot.pid, Asked { number, serial });
     }
 
+    /// The process was killed when no test ran in it, and pytest-xdist is to take that for nobody's failure.
+    fn end_between_tests(&self, pid: u32, why: &str) {
+        let Some(slot) = self.shared.slot(pid).filter(|slot| !slot.worker.is_empty()) else {
+            return;
+        };
+        let _ = self.shared.home.tell_ended(&Ended {
+            id: "",
+            pid,
+            worker: &String::from_utf8_lossy(&slot.worker),
+            why: &format!("memwatch killed its process: {why}"),
+            bystander: true,
+        });
+    }
+
     /// Puts down what the process ran, so that nobody tries it again, unless it was another test's memory that
     /// the process was killed for.
     fn end(&mut self, slot: Slot, at: Duration, rss_bytes: u64, why: &str) {
@@ -319,6 +336,7 @@ impl Testing {
         let bystander = culprit
             .filter(|blame| blame.what != What::Runs && blame.growth_bytes > 4 * growth_bytes);
         let id = String::from_utf8_lossy(&slot.id).into_owned();
+        let worker = String::from_utf8_lossy(&slot.worker).into_owned();
         let why = match &bystander {
             Some(blame) => format!("{why}; the memory is that of {}", blame.id),
             None => why.to_owned(),
@@ -326,6 +344,7 @@ impl Testing {
         let _ = self.shared.home.tell_ended(&Ended {
             id: &id,
             pid: slot.pid,
+            worker: &worker,
             why: &why,
             bystander: bystander.is_some(),
         });
@@ -334,6 +353,7 @@ impl Testing {
             let _ = self.shared.home.tell_ended(&Ended {
                 id: &blame.id,
                 pid: slot.pid,
+                worker: &worker,
                 why: &why,
                 bystander: false,
             });
