@@ -10,8 +10,9 @@
 //!  PSI, memory.*, /proc, arcstats ────┘    (facts)     (pure)   (I/O)   (record)
 //! ```
 //!
-//! `blackbox` is the file that tells of a machine's end. `export` is what others read a run by, `tests` knows how projects start their test suites. `control` is the
-//! daemon's socket. `agent` knows them all and wires them; `config` and `cli` are how a person says what is wanted.
+//! `blackbox` is the file that tells of a machine's end, `control` the daemon's socket, `export` what others read a
+//! run by and are told of it, `tests` knows how projects start their test suites and what became of them, `history`
+//! keeps that. `page` is the frame of every HTML page. `agent` knows them all and wires them; `config` and `cli` are how a person says what is wanted.
 
 pub mod causes;
 pub mod config;
@@ -25,17 +26,19 @@ pub mod watch;
 
 pub mod act;
 
+pub mod page;
+
 pub mod incident;
 
 pub mod blackbox;
+
+pub mod control;
 
 pub mod export;
 
 pub mod tests;
 
 pub mod history;
-
-pub mod control;
 
 pub mod agent;
 

@@ -106,12 +106,9 @@ impl Child {
         self.pid.cast_unsigned()
     }
 
-    /// Whether it is dead by then, in tenths of a millisecond; it is not taken away yet.
-    pub(super) fn is_dead_within(&self, tenths: u32) -> bool {
-        let Ok(pidfd) = signal::pidfd_open(self.pid()) else {
-            return false;
-        };
-        signal::exits_within(&pidfd, Duration::from_micros(100) * tenths)
+    /// Whether it is dead within [`PATIENCE`]; it is not taken away yet.
+    pub(super) fn is_dead(&self) -> bool {
+        signal::pidfd_open(self.pid()).is_ok_and(|pidfd| signal::exits_within(&pidfd, PATIENCE))
     }
 
     /// Takes the ended child away; `false` if it has not ended within [`PATIENCE`].
@@ -168,9 +165,9 @@ mod tests {
     use super::refuse::refuse;
     use super::*;
 
-    /// Whether this process has a child whose end nobody is told of, as those of a rehearsal are.
+    /// Whether this thread has a child whose end nobody is told of, as those of a rehearsal are. Other tests drill.
     fn has_children() -> bool {
-        let how = libc::__WCLONE | libc::WNOHANG;
+        let how = libc::__WCLONE | libc::__WNOTHREAD | libc::WNOHANG;
         // SAFETY: nothing is written for a null status.
         unsafe { libc::waitpid(-1, std::ptr::null_mut(), how) >= 0 }
     }

@@ -6,16 +6,15 @@ mod chart;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
 
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, html};
 
 use self::chart::{Chart, Point};
 use crate::incident::suite::Outcome;
 use crate::incident::{Text, Timestamp, bytes, duration};
+use crate::page::frame;
 use crate::tests::{Figure, Measured, Run, Worse, worsenings};
 
 const STYLE: &str = include_str!("style.css");
-/// Whatever may be in the page, a browser fetches nothing for it and runs nothing of it.
-const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 /// Regressions that are listed; the tests' curves show them all.
 const LISTED: usize = 100;
 
@@ -30,41 +29,28 @@ pub fn page(project: &Text, runs: &[Run]) -> String {
         .map(|(n, row)| (row.id, n))
         .collect();
     let title = format!("Tests of {project}");
-    let markup = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta http-equiv="Content-Security-Policy" content=(POLICY);
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                title { (title) }
-                style { (PreEscaped(STYLE)) }
+    let body = html! {
+        header {
+            h1 { (title) }
+            p { (span(runs)) ", " (rows.len()) " tests" }
+        }
+        main {
+            section.suite {
+                (whole(runs, Figure::Memory, "Most memory at once", |run| run.peak_bytes))
+                (whole(runs, Figure::Time, "Time of all tests", |run| Some(run.total_us())))
             }
-            body {
-                header {
-                    h1 { (title) }
-                    p { (span(runs)) ", " (rows.len()) " tests" }
-                }
-                main {
-                    section.suite {
-                        (whole(runs, Figure::Memory, "Most memory at once", |run| run.peak_bytes))
-                        (whole(runs, Figure::Time, "Time of all tests", |run| Some(run.total_us())))
-                    }
-                    (regressions(runs, &worse, &numbers))
-                    (tests(&rows))
-                }
-                footer {
-                    p {
-                        "A red dot is a run in which a test is worse than in the ten before, by half of its memory \
-                         or three fifths of its time and by more than the noise. A cross is a run in which it \
-                         failed. Made by memwatch " (env!("CARGO_PKG_VERSION")) "."
-                    }
-                }
+            (regressions(runs, &worse, &numbers))
+            (tests(&rows))
+        }
+        footer {
+            p {
+                "A red dot is a run in which a test is worse than in the ten before, by half of its memory \
+                 or three fifths of its time and by more than the noise. A cross is a run in which it \
+                 failed. Made by memwatch " (env!("CARGO_PKG_VERSION")) "."
             }
         }
     };
-    markup.into_string()
+    frame(&title, STYLE, &body)
 }
 
 /// A test over all runs.

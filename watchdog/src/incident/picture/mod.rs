@@ -10,51 +10,37 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, html};
+
+use crate::page::frame;
 
 use super::summary::{headline, rung_phrase};
 use super::timeline::{self, Mark, Window, lanes, marks};
 use super::{Record, Text, Timestamp, human};
 
 const STYLE: &str = include_str!("style.css");
-/// Whatever may be in the page, a browser fetches nothing for it and runs nothing of it.
-const POLICY: &str =
-    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
 
 /// The page of `record`.
 #[must_use]
 pub fn page(record: &Record) -> String {
     let (_, headline) = headline(record);
-    let markup = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta http-equiv="Content-Security-Policy" content=(POLICY);
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                title { (headline) }
-                style { (PreEscaped(STYLE)) }
-            }
-            body {
-                (top(record, &headline))
-                main {
-                    (over_time(record))
-                    (evidence::interventions(record))
-                    (evidence::kernel(record))
-                    (evidence::machine(record))
-                    (tables::tests(record))
-                    (tables::events(record))
-                    (tables::gaps(record))
-                    (tables::settings(record))
-                }
-                footer {
-                    p { "Incident " code { (record.id) } ", made by memwatch " (Text::from(record.memwatch_version.as_str())) "." }
-                }
-            }
+    let body = html! {
+        (top(record, &headline))
+        main {
+            (over_time(record))
+            (evidence::interventions(record))
+            (evidence::kernel(record))
+            (evidence::machine(record))
+            (tables::tests(record))
+            (tables::events(record))
+            (tables::gaps(record))
+            (tables::settings(record))
+        }
+        footer {
+            p { "Incident " code { (record.id) } ", made by memwatch " (Text::from(record.memwatch_version.as_str())) "." }
         }
     };
-    markup.into_string()
+    frame(&headline, STYLE, &body)
 }
 
 /// What one must know at once.
