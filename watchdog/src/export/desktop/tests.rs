@@ -1,3 +1,5 @@
+//! What a desktop is told, and on whose bus. A real bus is in `tests/exporters`.
+
 use std::fs;
 use std::os::unix::net::UnixListener;
 

@@ -1,3 +1,5 @@
+//! What the journal's fields hold. The real journald is in `tests/exporters`.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::os::fd::{FromRawFd as _, OwnedFd};

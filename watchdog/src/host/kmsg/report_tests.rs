@@ -1,3 +1,5 @@
+//! Reports put together from lines as kernels write them.
+
 use super::*;
 use crate::host::kmsg::record;
 

@@ -1,3 +1,5 @@
+//! What a scrape reads. The real Prometheus is in `tests/exporters`.
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::*;
