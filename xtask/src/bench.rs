@@ -22,6 +22,7 @@ mod statistics;
 mod suites;
 mod table;
 mod targets;
+mod telling;
 mod tests;
 mod thrash;
 mod victim;

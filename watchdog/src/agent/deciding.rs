@@ -167,18 +167,23 @@ impl Decider {
     }
 
     /// One turn: takes in what has come, looks at every target that is due, gives a sign of life; how long
-    /// until the next.
+    /// until the next. Those that rest are looked at together, at a beat: a thousand would wake it as often else.
     pub fn turn(&mut self) -> Duration {
         // First: what happened to a target that is let go now is still told.
         self.drain_ring();
         self.take_arrivals();
         let mut now = clock::now();
         self.give_sign_of_life(now);
-        let mut next = now + self.stand_in(now).min(self.mind_resting(now));
+        let mut next = now + self.stand_in(now);
+        let is_beat = self.stir_due <= now;
+        if is_beat {
+            self.stir_due = now + stir::EVERY;
+            self.mind_resting(now);
+        }
         let mut at = 0;
         while let Some(pass) = self.passes.get(at) {
             let target = pass.target();
-            if pass.due() <= now {
+            if pass.due() <= now && (is_beat || !pass.rests()) {
                 self.look(at, now, false);
                 now = clock::now();
                 self.give_sign_of_life(now);
@@ -186,7 +191,12 @@ impl Decider {
             // One that is gone has given its place to another.
             match self.passes.get(at) {
                 Some(pass) if pass.target() == target => {
-                    next = next.min(pass.due());
+                    let due = if pass.rests() {
+                        self.stir_due
+                    } else {
+                        pass.due()
+                    };
+                    next = next.min(due);
                     at += 1;
                 }
                 _ => {}
@@ -195,21 +205,17 @@ impl Decider {
         next.saturating_sub(now)
     }
 
-    /// Looks at the machine for those that rest, when that is due; how long until it is again.
-    fn mind_resting(&mut self, now: Duration) -> Duration {
+    /// Looks at the machine for those that rest: when it stirs, they are due.
+    fn mind_resting(&mut self, now: Duration) {
         if !self.passes.iter().any(|pass| pass.rests()) {
-            return TURN;
+            return;
         }
-        if self.stir_due <= now {
-            self.stir_due = now + stir::EVERY;
-            let machine = self.eyes.machine(now);
-            if self.stir.see(now, machine.as_ref()) {
-                for pass in self.passes.iter_mut().filter(|pass| pass.rests()) {
-                    pass.wake(now);
-                }
+        let machine = self.eyes.machine(now);
+        if self.stir.see(now, machine.as_ref()) {
+            for pass in self.passes.iter_mut().filter(|pass| pass.rests()) {
+                pass.wake(now);
             }
         }
-        self.stir_due - now
     }
 
     /// Looks after what was systemd-oomd's, when that is due; how long until it is again.

@@ -1,6 +1,6 @@
 //! The deciding thread under pressure: does it page, and how long is it away? In a cgroup that somebody
-//! else fills, with a slow thread that hangs, and over a target that need not be looked at often. Its
-//! passes are seen by the signs of life that each ends with.
+//! else fills, with a slow thread that hangs, over a target that need not be looked at often, and beside the
+//! process that tells of incidents. Its passes are seen by the signs of life that each ends with.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -19,6 +19,7 @@ use super::place::{Place, stalled_us};
 use super::programs;
 use super::statistics::{judge, percentile};
 use super::table;
+use super::telling::{INCIDENTS, Telling};
 use super::thrash::Ground;
 use super::victim::{GRAIN, fields, now_us};
 use super::watched::Talker;
@@ -46,6 +47,7 @@ pub(crate) fn run(release: &Release, scratch: &Path, time: Duration) -> Result<(
     in_a_full_cgroup(&ground, time)?;
     // What is asked for there is so much more than what comes on top that a third of the time tells.
     over_a_roomy_target(&ground, time / 3)?;
+    beside_receivers(&ground, time / 3)?;
     println!(
         "  A pause is what lies between the ends of two passes. Under pressure memwatch asks for at most a 40th of\n  \
          the stall's window, 75 ms; near a limit for less. In the full cgroup its program was read from disk, so\n  \
@@ -107,6 +109,26 @@ fn over_a_roomy_target(ground: &Ground<'_>, time: Duration) -> Result<()> {
     } else {
         println!("over a roomy target: not tried, memory has no hierarchy of its own here");
     }
+    memwatch.end()?;
+    print_report(&report)
+}
+
+/// A target that thrashes at its own limit while a thousand incidents are told.
+fn beside_receivers(ground: &Ground<'_>, time: Duration) -> Result<()> {
+    let report = ground.fresh("report.json")?;
+    let mut memwatch = Talker::start(
+        Command::new(&ground.release.memwatch)
+            .args(attach(ground, TIGHT, &report))
+            .env(CULPRIT_FILE, ground.scratch.join(CULPRIT))
+            .stderr(Stdio::null()),
+    )?;
+    let target = target_of(&mut memwatch)?;
+    begin_to_thrash(&mut memwatch, ground)?;
+    let mut telling = Telling::start(ground.release, ground.scratch)?;
+    let what = format!("while {INCIDENTS} incidents are told to six bad receivers");
+    look_on(&what, &memwatch, target, time)?;
+    println!("  (they took {} meanwhile)", telling.taken()?);
+    drop(telling);
     memwatch.end()?;
     print_report(&report)
 }

@@ -211,32 +211,28 @@ impl Targets {
 
     /// Takes on what the configuration names now, and lets go what it named before.
     pub(super) fn of_configuration(&mut self, found: &[Found], means: &Means) {
-        let wanted = |id: TargetId, order: &Order| {
-            found
-                .iter()
-                .any(|found| found.id == id && order_of(found) == *order)
-        };
+        let orders: BTreeMap<TargetId, Order> = found
+            .iter()
+            .map(|found| (found.id, order_of(found)))
+            .collect();
         let unwanted: Vec<TargetId> = self
             .kept
             .iter()
-            .filter(|(id, kept)| {
-                kept.order.owner == Owner::Configuration && !wanted(**id, &kept.order)
-            })
+            .filter(|(_, kept)| kept.order.owner == Owner::Configuration)
+            .filter(|(id, kept)| orders.get(id) != Some(&kept.order))
             .map(|(id, _)| *id)
             .collect();
         for id in unwanted {
             means.way.send(Arrival::Departure(id));
             self.let_go(id, means);
         }
-        self.failed
-            .retain(|id, _| found.iter().any(|found| found.id == *id));
+        self.failed.retain(|id, _| orders.contains_key(id));
         for found in found {
             if self.kept.contains_key(&found.id) || self.failed.contains_key(&found.id) {
                 continue;
             }
             let order = order_of(found);
-            let taken_on = self.take_on(&found.dir, found.id, Limits::default(), order, means);
-            match taken_on {
+            match self.take_on(&found.dir, found.id, Limits::default(), order, means) {
                 Ok(()) => tracing::warn!("guarding {}", found.dir.display()),
                 Err(error) => {
                     tracing::warn!("cannot guard {}: {error}", found.dir.display());
