@@ -13,7 +13,7 @@ use memwatch::{
     export::journal::{Journal, message_id},
     incident::{
         BlamedTest, Comm, Culprit, Intervention, KilledBy, Kind, Process, Quantity, Record, Rule,
-        RungTaken, Signal, TestPhase, Unit, Verdict, Victim,
+        Signal, TestPhase, Unit, Verdict, Victim,
     },
 };
 use serde_json::{Value, json};
@@ -122,20 +122,11 @@ fn kill() -> Record {
         unit: Unit::Us,
         text: text.into(),
     };
+    let observed = quantity("limit full in 35ms");
+    let threshold = quantity("50ms or less");
     record.interventions.push(Intervention {
-        at_us: 12_345_000,
-        rule: Rule::Exhaustion,
-        observed: quantity("limit full in 35ms"),
-        threshold: quantity("50ms or less"),
-        duration_us: None,
-        rungs: Vec::<RungTaken>::new(),
-        victim: None,
-        ground: None,
-        scope: None,
-        rivals: Vec::new(),
         memory_before_bytes: Some(2000 << 20),
         memory_after_bytes: Some(566 << 20),
-        recovery_us: None,
         test: Some(BlamedTest {
             id: "tests/test_index.py::test_search[größe]".into(),
             worker: None,
@@ -148,7 +139,7 @@ fn kill() -> Record {
                 sure_permille: 900,
             }),
         }),
-        python_stack: Vec::new(),
+        ..Intervention::new(12_345_000, Rule::Exhaustion, observed, threshold)
     });
     let victim = |process, killed_by| Victim {
         process,

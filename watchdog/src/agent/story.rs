@@ -139,12 +139,7 @@ impl Story {
             .interventions
             .entry(number)
             .or_insert_with(|| Intervention {
-                at_us,
-                rule: order.cause.rule.into(),
-                observed,
-                threshold,
                 duration_us: Some(order.cause.lasted.as_micros() as u64),
-                rungs: Vec::new(),
                 victim: order.victim.map(|choice| Process::from(&choice.member)),
                 ground: order.victim.map(|choice| choice.ground),
                 scope: order.victim.map(|choice| choice.scope),
@@ -152,10 +147,7 @@ impl Story {
                     .victim
                     .map_or_else(Vec::new, |choice| incident::rivals(&choice, &others)),
                 memory_before_bytes: Some(current_bytes),
-                memory_after_bytes: None,
-                recovery_us: None,
-                test: None,
-                python_stack: Vec::new(),
+                ..Intervention::new(at_us, order.cause.rule.into(), observed, threshold)
             });
         if matches!(order.rung, Rung::Warn | Rung::Freeze) {
             let outcome = Outcome::Delivered;
@@ -237,26 +229,10 @@ impl Story {
             text: incident::duration(us).into(),
         };
         let limit_us = limit.as_micros() as u64;
-        let intervention = self
-            .interventions
-            .entry(TIMEOUT)
-            .or_insert_with(|| Intervention {
-                at_us,
-                rule: incident::Rule::Timeout,
-                observed: quantity(at_us),
-                threshold: quantity(limit_us),
-                duration_us: None,
-                rungs: Vec::new(),
-                victim: None,
-                ground: None,
-                scope: None,
-                rivals: Vec::new(),
-                memory_before_bytes: None,
-                memory_after_bytes: None,
-                recovery_us: None,
-                test: None,
-                python_stack: Vec::new(),
-            });
+        let intervention = self.interventions.entry(TIMEOUT).or_insert_with(|| {
+            let rule = incident::Rule::Timeout;
+            Intervention::new(at_us, rule, quantity(at_us), quantity(limit_us))
+        });
         intervention.rungs.push(RungTaken {
             rung,
             at_us,
@@ -287,19 +263,12 @@ impl Story {
             comm: Comm::new(&kill.comm),
             ..Process::default()
         };
+        let threshold = format!(
+            "{}, and {}",
+            incident::duration(budget_us),
+            incident::duration(settings.guard_stale_after.as_micros() as u64)
+        );
         let intervention = Intervention {
-            at_us,
-            rule: incident::Rule::Guard,
-            observed: quantity(kill.stall_ns / 1000, observed),
-            threshold: quantity(
-                budget_us,
-                format!(
-                    "{}, and {}",
-                    incident::duration(budget_us),
-                    incident::duration(settings.guard_stale_after.as_micros() as u64)
-                ),
-            ),
-            duration_us: None,
             rungs: vec![RungTaken {
                 rung: Rung::Sigkill,
                 at_us,
@@ -307,14 +276,12 @@ impl Story {
                 outcome: Outcome::Delivered,
             }],
             victim: Some(process.clone()),
-            ground: None,
-            scope: None,
-            rivals: Vec::new(),
-            memory_before_bytes: None,
-            memory_after_bytes: None,
-            recovery_us: None,
-            test: None,
-            python_stack: Vec::new(),
+            ..Intervention::new(
+                at_us,
+                incident::Rule::Guard,
+                quantity(kill.stall_ns / 1000, observed),
+                quantity(budget_us, threshold),
+            )
         };
         self.victims.push(Victim {
             process,

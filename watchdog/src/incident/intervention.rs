@@ -49,6 +49,29 @@ pub struct Intervention {
     pub python_stack: Vec<Text>,
 }
 
+impl Intervention {
+    /// One of which nothing is known yet but when and why.
+    pub fn new(at_us: u64, rule: Rule, observed: Quantity, threshold: Quantity) -> Self {
+        Self {
+            at_us,
+            rule,
+            observed,
+            threshold,
+            duration_us: None,
+            rungs: Vec::new(),
+            victim: None,
+            ground: None,
+            scope: None,
+            rivals: Vec::new(),
+            memory_before_bytes: None,
+            memory_after_bytes: None,
+            recovery_us: None,
+            test: None,
+            python_stack: Vec::new(),
+        }
+    }
+}
+
 /// One time that the target came near to where memwatch steps in, and got away by itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NearMiss {

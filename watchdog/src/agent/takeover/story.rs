@@ -127,21 +127,11 @@ impl Story {
                 let (rule, observed, threshold, lasted) = evidence(&why, units.clone());
                 let ground = matches!(why, Why::Machine(_)) && growth_bytes > 0;
                 let intervention = Intervention {
-                    at_us: 0,
-                    rule,
-                    observed,
-                    threshold,
                     duration_us: Some(micros(lasted)),
-                    rungs: Vec::new(),
-                    victim: None,
                     ground: ground.then_some(Ground::Growth),
                     scope: Some(Scope::Target),
-                    rivals: Vec::new(),
                     memory_before_bytes: Some(held_bytes),
-                    memory_after_bytes: None,
-                    recovery_us: None,
-                    test: None,
-                    python_stack: Vec::new(),
+                    ..Intervention::new(0, rule, observed, threshold)
                 };
                 self.ending = Some(Ending {
                     at,

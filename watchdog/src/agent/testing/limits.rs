@@ -2,15 +2,14 @@
 //! on. What the policy orders is [`super`]'s.
 
 use super::eye::Told;
-use super::{Asked, Testing, elapsed_us, send, words};
+use super::{Asked, Testing, running, send, words};
 use crate::act::Outcome;
 use crate::agent::story::{FIRST_TEST, NO_PROGRESS, Story};
 use crate::host::process::Stat;
 use crate::incident::{
-    BlamedTest, Comm, Intervention, KilledBy, Process, Rule, RungTaken, Signal, TestPhase, Text,
-    Victim,
+    BlamedTest, Comm, Intervention, KilledBy, Process, Rule, RungTaken, Signal, Victim,
 };
-use crate::pytest::{Phase, Slot};
+use crate::pytest::Slot;
 use crate::watch::{Excess, Rung};
 use std::time::Duration;
 
@@ -36,21 +35,9 @@ impl Testing {
             outcome: send(slot, libc::SIGINT, self.mode),
         });
         let intervention = Intervention {
-            at_us,
-            rule: Rule::NoProgress,
-            observed,
-            threshold,
             duration_us: Some(idle.as_micros() as u64),
             rungs: rungs.collect(),
-            victim: None,
-            ground: None,
-            scope: None,
-            rivals: Vec::new(),
-            memory_before_bytes: None,
-            memory_after_bytes: None,
-            recovery_us: None,
-            test: None,
-            python_stack: Vec::new(),
+            ..Intervention::new(at_us, Rule::NoProgress, observed, threshold)
         };
         story.test_limit(NO_PROGRESS, false, intervention, Vec::new());
     }
@@ -111,35 +98,16 @@ impl Testing {
             at_us: Some(at_us),
         });
         let intervention = Intervention {
-            at_us,
-            rule,
-            observed,
-            threshold,
-            duration_us: None,
             rungs: rungs.collect(),
             victim: told.hit.first().map(process),
-            ground: None,
-            scope: None,
-            rivals: Vec::new(),
-            memory_before_bytes: None,
-            memory_after_bytes: None,
-            recovery_us: None,
             test: Some(BlamedTest {
-                id: Text::of_name(&slot.id),
-                worker: (!slot.worker.is_empty()).then(|| Text::of_name(&slot.worker)),
-                phase: match slot.phase {
-                    Phase::Setup => TestPhase::Setup,
-                    Phase::Teardown => TestPhase::Teardown,
-                    _ => TestPhase::Call,
-                },
-                elapsed_us: Some(elapsed_us(slot, told.at)),
                 growth_bytes: match told.excess {
                     Excess::Memory { growth_bytes, .. } => Some(growth_bytes),
                     Excess::Time { .. } => None,
                 },
-                culprit: None,
+                ..running(slot, told.at)
             }),
-            python_stack: Vec::new(),
+            ..Intervention::new(at_us, rule, observed, threshold)
         };
         let victims: Vec<Victim> = victims.collect();
         let dies = !victims.is_empty();

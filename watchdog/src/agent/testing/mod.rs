@@ -264,24 +264,15 @@ impl Testing {
             Some(rss) => rss.saturating_sub(slot.rss_bytes),
             None => member.anon_bytes + member.shared_bytes,
         };
-        let id = String::from_utf8_lossy(&slot.id);
         let culprit = self.culprit(slot, growth_bytes);
         BlamedTest {
-            id: Text::of_name(id.as_bytes()),
-            worker: (!slot.worker.is_empty()).then(|| Text::of_name(&slot.worker)),
-            phase: match slot.phase {
-                Phase::Collect => TestPhase::Collect,
-                Phase::Setup => TestPhase::Setup,
-                Phase::Teardown => TestPhase::Teardown,
-                Phase::Idle | Phase::Call | Phase::Over => TestPhase::Call,
-            },
-            elapsed_us: Some(elapsed_us(slot, at)),
             growth_bytes: Some(growth_bytes),
             culprit: culprit.map(|blame| Culprit {
                 id: Text::of_name(blame.id.as_bytes()),
                 growth_bytes: blame.growth_bytes,
                 sure_permille: blame.sure_permille,
             }),
+            ..running(slot, at)
         }
     }
 
@@ -388,7 +379,20 @@ fn send(slot: &Slot, number: i32, mode: Mode) -> Outcome {
     }
 }
 
-fn elapsed_us(slot: &Slot, at: Duration) -> u64 {
-    at.saturating_sub(Duration::from_nanos(slot.began_ns))
-        .as_micros() as u64
+/// The test that a process runs at a time, before anybody is blamed.
+fn running(slot: &Slot, at: Duration) -> BlamedTest {
+    let elapsed = at.saturating_sub(Duration::from_nanos(slot.began_ns));
+    BlamedTest {
+        id: Text::of_name(&slot.id),
+        worker: (!slot.worker.is_empty()).then(|| Text::of_name(&slot.worker)),
+        phase: match slot.phase {
+            Phase::Collect => TestPhase::Collect,
+            Phase::Setup => TestPhase::Setup,
+            Phase::Teardown => TestPhase::Teardown,
+            Phase::Idle | Phase::Call | Phase::Over => TestPhase::Call,
+        },
+        elapsed_us: Some(elapsed.as_micros() as u64),
+        growth_bytes: None,
+        culprit: None,
+    }
 }
