@@ -18,6 +18,8 @@ const TESTS: usize = 589;
 /// Ten modules before those that leak in the order of collection, nine after.
 const BEFORE: usize = 10;
 const AFTER: usize = 9;
+/// The ways in which pytest-xdist hands out tests.
+const DISTS: [&str; 5] = ["load", "worksteal", "loadscope", "loadfile", "loadgroup"];
 
 /// Runs the suite with these leaks and options.
 fn suite(leaks: &str, options: &[&str]) -> (Lab, Ran) {
@@ -168,20 +170,22 @@ fn a_module_that_leaks_when_it_is_imported_fails_to_be_collected() {
 
 #[test]
 fn a_module_that_leaks_in_every_worker_keeps_none_of_the_others_from_running() {
-    let (_lab, ran) = spread("import", "load");
-    assert_eq!(
-        named(&ran.report),
-        BTreeSet::from(["test_import.py".to_owned()])
-    );
-    let told = outcomes(&ran.report);
-    assert_eq!(told.len(), TESTS - 1);
-    assert!(told.values().all(|outcome| outcome == "passed"), "{told:?}");
-    assert_eq!(ran.status.code(), Some(1), "{}", ran.err);
+    for dist in DISTS {
+        let (_lab, ran) = spread("import", dist);
+        assert_eq!(
+            named(&ran.report),
+            BTreeSet::from(["test_import.py".to_owned()])
+        );
+        let told = outcomes(&ran.report);
+        assert_eq!(told.len(), TESTS - 1);
+        assert!(told.values().all(|outcome| outcome == "passed"), "{told:?}");
+        assert_eq!(ran.status.code(), Some(1), "{}", ran.err);
+    }
 }
 
 #[test]
 fn a_killed_workers_test_is_not_tried_again_and_its_other_tests_are() {
-    for dist in ["load", "worksteal", "loadscope", "loadfile", "loadgroup"] {
+    for dist in DISTS {
         let (lab, ran) = spread("swallows", dist);
         let ran = ran.expect_verdict("finished_with_kills", 1);
         expect_only(&lab, &ran, &["test_swallows"]);
@@ -195,15 +199,26 @@ fn a_killed_workers_test_is_not_tried_again_and_its_other_tests_are() {
 
 #[test]
 fn who_runs_when_a_thread_of_another_test_leaks_is_innocent_and_runs_again() {
-    for dist in ["load", "loadgroup"] {
+    for dist in DISTS {
         let (lab, ran) = spread("thread", dist);
         expect_only(&lab, &ran, &["test_thread"]);
     }
 }
 
 #[test]
+fn without_workers_a_thread_that_leaks_on_is_its_tests() {
+    let (_lab, ran) = suite("thread", &[]);
+    assert_eq!(
+        named(&ran.report),
+        BTreeSet::from(["test_thread".to_owned()]),
+        "{:#}",
+        ran.report["interventions"]
+    );
+}
+
+#[test]
 fn with_all_leaks_at_once_only_the_guilty_fail() {
-    for dist in ["load", "loadscope"] {
+    for dist in DISTS {
         let (lab, ran) = spread("python c swallows child fixture", dist);
         expect_only(
             &lab,

@@ -12,6 +12,9 @@ freeze() {
     systemd-run --quiet --unit=holder --property=OOMScoreAdjust=-1000 \
         python3 -c 'import time; held = b"x" * (1550 << 20); time.sleep(1000)'
     expect 'the memory' "$(wait_until 300 is_scarce && echo scarce)" scarce
+    # Whoever waits for the disk waits for as long as on one that is slow: an emulated one answers from the host's
+    # memory.
+    systemctl set-property --runtime system.slice IOReadIOPSMax="$scratch 200"
     systemd-run --quiet --unit=watched --property=StandardError="file:$PWD/watched.txt" \
         -E MEMWATCH_STATE="$MEMWATCH_STATE" \
         "$memwatch" attach --dry-run --memory-max 200M --memory-high none -- \
