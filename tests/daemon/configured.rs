@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use memwatch::config::Incidents;
 use memwatch::control::status::GuardedBy;
 use memwatch::export::Spool;
+use memwatch::host::cgroup;
 use memwatch::incident::{Record, Verdict};
 
 use super::lab::{Lab, MEMWATCH, Pair, wait_for, wait_until};
@@ -78,6 +79,39 @@ fn what_the_configuration_names_is_guarded_until_a_right_one_does_not_name_it() 
     service.signal(libc::SIGHUP);
     wait_until("no target", || service.targets().is_empty());
     service.stop();
+}
+
+#[test]
+fn three_runs_and_a_daemon_share_one_set_of_programs_and_outlive_each_other() {
+    let watched = Watched::new();
+    let lab = &watched.lab;
+    let service = Service::start(&watched.watching);
+    let target = wait_for("the target", || service.targets().pop());
+    let runs = [(); 3].map(|()| lab.start(lab.memwatch(&["--", "sleep", "600"])));
+    let armed = || {
+        let rows = memwatch::bpf::standing(memwatch::bpf::SHARED.as_ref()).unwrap_or_default();
+        let armed = rows.iter().filter(|row| row.armed && row.owner_lives);
+        armed.map(|row| row.cgroup_id).collect::<Vec<_>>()
+    };
+    // Below the lab are the v1 groups of the runs, too, which no program counts.
+    let runs_armed = || {
+        let ids = lab.targets();
+        let ids = ids.iter().filter_map(|dir| cgroup::id(dir).ok());
+        ids.filter(|id| armed().contains(id)).count()
+    };
+    let is_daemons_armed = || armed().contains(&target.id);
+    wait_until("three runs and the daemon", || {
+        runs_armed() == 3 && is_daemons_armed()
+    });
+
+    service.stop();
+    wait_until("an end of the daemon's", || !is_daemons_armed());
+    for (ended, run) in runs.into_iter().enumerate() {
+        assert_eq!(runs_armed(), 3 - ended, "who runs needs it still");
+        run.signal(libc::SIGTERM);
+        run.wait();
+    }
+    assert_eq!(runs_armed(), 0);
 }
 
 #[test]

@@ -214,6 +214,17 @@ fn a_record_with_fewer_or_more_fields_is_read() {
     assert_eq!((read.peak_bytes, read.dry_run), (None, false));
 }
 
+/// Ids sort by time, and no two machines make the same one.
+#[test]
+fn a_records_id_is_a_uuid_of_version_7_and_its_schema_of_version_1() {
+    let now = std::time::SystemTime::now();
+    let [first, second] =
+        [(); 2].map(|()| Record::new(now, now, 0, crate::incident::Verdict::Finished));
+    assert_eq!(first.id.get_version_num(), 7);
+    assert!(first.id < second.id);
+    assert_eq!(first.schema_version, 1);
+}
+
 /// Written when the record had neither `near_miss` nor `machine` nor `kernel_log`, nor faults of processes.
 #[test]
 fn a_record_that_was_written_before_is_read() {

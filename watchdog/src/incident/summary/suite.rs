@@ -241,6 +241,34 @@ memwatch:   faults   1.2M minor, 312 major; reclaimed 14 times in 38ms
     }
 
     #[test]
+    fn of_600_that_matter_ten_are_told() {
+        let tests = (0..600).map(|n| Test {
+            wall_us: 60_000_000 + n,
+            peak_bytes: Some((1 << 30) + (n << 20)),
+            ..quiet(&format!("test_{n}"))
+        });
+        let suite = Suite {
+            tests: tests.collect(),
+            ..Suite::default()
+        };
+        let shown = shown(suite, None);
+        let named = |line: &&str| line.contains(" test_");
+        assert_eq!(shown.lines().filter(named).count(), 10, "{shown}");
+        let first = |row: &str| {
+            shown
+                .lines()
+                .find(|line| line.contains(row))
+                .map(str::to_owned)
+        };
+        for row in ["grew", "took"] {
+            assert!(
+                first(row).is_some_and(|line| line.ends_with(" test_599")),
+                "{shown}"
+            );
+        }
+    }
+
+    #[test]
     fn those_that_matter_have_a_line_each_that_fits() {
         let mut suite = sample::tested();
         suite.tests[1].wall_us = 4_200_000;
