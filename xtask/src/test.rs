@@ -1,6 +1,8 @@
 //! `cargo xtask test`: every test there is, from pure functions to the real kernel.
 
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::Result;
 
@@ -52,6 +54,7 @@ pub(crate) fn run() -> Result<()> {
         "--test-threads=1",
     ]);
     real.envs(environment);
+    heed_keys(&mut real);
     step("the real binary on the real kernel", &mut real)?;
 
     soak::run(&soak::Args {
@@ -59,6 +62,20 @@ pub(crate) fn run() -> Result<()> {
         only: None,
         quick: true,
     })
+}
+
+/// Whoever runs this in the background, or with nohup(1), has all that it starts ignore what a terminal's keys and its
+/// end send. Tests are of what these signals do.
+fn heed_keys(command: &mut Command) {
+    let heed = || {
+        for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP] {
+            // SAFETY: sets a disposition of the child's own, to one that calls no code.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+        Ok(())
+    };
+    // SAFETY: signal(2) may be called between fork and exec.
+    unsafe { command.pre_exec(heed) };
 }
 
 /// Prints, for a shell, what tests on the real kernel find in their environment.
