@@ -221,6 +221,31 @@ impl History {
         Ok(true)
     }
 
+    /// Forgets the runs of `project` but for the last `keep`; how many they were.
+    ///
+    /// # Errors
+    /// It cannot be written. Nothing is forgotten then.
+    pub fn forget(&mut self, project: &Text, keep: usize) -> Result<usize, HistoryError> {
+        let failed = self.failed("write to");
+        self.delete(project, keep).map_err(failed)
+    }
+
+    fn delete(&mut self, project: &Text, keep: usize) -> rusqlite::Result<usize> {
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        // Its tests go with a run.
+        let deleted = transaction.execute(
+            "DELETE FROM run WHERE number IN (
+                 SELECT number FROM run WHERE project = ?1 ORDER BY started_at DESC, id DESC LIMIT -1 OFFSET ?2)",
+            params![project.as_str(), signed(keep as u64)],
+        )?;
+        let unused = "DELETE FROM name WHERE number NOT IN (SELECT name FROM test)";
+        transaction.execute(unused, [])?;
+        transaction.commit()?;
+        Ok(deleted)
+    }
+
     /// The runs that are kept, the oldest first; of one project, or all.
     ///
     /// # Errors

@@ -59,6 +59,45 @@ fn a_run_is_kept_once_and_read_back_as_it_was() {
 }
 
 #[test]
+fn all_but_the_latest_of_a_project_are_forgotten_with_all_that_was_theirs() {
+    let (_dir, file) = scratch();
+    let [project, other] = ["/p", "/other"].map(Text::from);
+    let mut history = History::open_or_create(&file).expect("made");
+    let mut old = run(1);
+    old.tests.insert(
+        "t.py::gone".into(),
+        run(1).tests[&Text::from("t.py::a")].clone(),
+    );
+    for run in [&run(3), &old, &run(2)] {
+        history.add(run, &project).expect("kept");
+    }
+    history.add(&run(0), &other).expect("kept");
+
+    assert_eq!(history.forget(&project, 2).expect("done"), 1);
+    assert_eq!(history.forget(&project, 2).expect("done"), 0, "again");
+    let days = |history: &History, project| {
+        let kept = history.list(Some(project)).expect("read");
+        kept.iter()
+            .map(|it| it.started_at.to_string()[8..10].to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(days(&history, &project), ["03", "04"], "the latest");
+    assert_eq!(days(&history, &other), ["01"], "another project's");
+    let count = |table| {
+        let sql = format!("SELECT count(*) FROM {table}");
+        history
+            .connection
+            .query_row(&sql, [], |row| row.get::<_, i64>(0))
+            .expect("read")
+    };
+    assert_eq!(
+        [count("name"), count("test")],
+        [2, 6],
+        "nothing of it is left"
+    );
+}
+
+#[test]
 fn several_processes_may_begin_and_fill_one_history_at_once() {
     let (_dir, file) = scratch();
     let known = run(1);

@@ -23,6 +23,7 @@ pub(super) const ABOUT_MORE: &str = "\
 Examples:
   memwatch tests history add run.json
   memwatch tests history html tests.html
+  memwatch tests history forget --keep 500
   memwatch tests compare --base-history 10 run.json
 
 Files:
@@ -68,6 +69,12 @@ enum HistoryCommand {
         #[arg(long)]
         all: bool,
     },
+    /// Forget all runs but the latest
+    Forget {
+        /// So many are kept, the latest
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32))]
+        keep: u32,
+    },
     /// Write a page with each test's memory and time over the runs, as one file that needs no network
     Html {
         /// Where to
@@ -108,6 +115,7 @@ pub(super) fn run(args: &HistoryArgs) -> anyhow::Result<ExitCode> {
     match &args.command {
         HistoryCommand::Add { runs } => add(&args.place, runs)?,
         HistoryCommand::List { all } => list(&args.place, *all)?,
+        HistoryCommand::Forget { keep } => forget(&args.place, *keep as usize)?,
         HistoryCommand::Html { file, last } => html(&args.place, file, *last as usize)?,
     }
     Ok(ExitCode::SUCCESS)
@@ -155,6 +163,16 @@ fn list(place: &Place, all: bool) -> anyhow::Result<()> {
     let rows: Vec<_> = runs.iter().map(row).collect();
     let heads = ["RUN", "BEGAN", "TESTS", "FAILED", "MEMORY", "TIME"];
     super::print(&super::table(heads, "PROJECT", &rows))
+}
+
+fn forget(place: &Place, keep: usize) -> anyhow::Result<()> {
+    let project = place.project()?;
+    let mut history = History::open(&place.file()?)?;
+    let forgotten = history.forget(&project, keep)?;
+    super::print(&format!(
+        "{} of {project} forgotten\n",
+        super::counted(forgotten, "run")
+    ))
 }
 
 fn html(place: &Place, file: &std::path::Path, last: usize) -> anyhow::Result<()> {
