@@ -51,13 +51,20 @@ cut() {
 
 # Holds what is told of the life before against what is known of it.
 expect_last_seconds() {
-    local life=$1 incident
+    local life=$1 incident torn=false
+    # Every second time the cut was in the middle of a write.
+    if [ $((life % 2)) = 0 ]; then
+        python3 /payload/scenarios/power-cut/tear.py state/blackbox
+        torn=true
+    fi
     "$memwatch" attach -- sleep 5 >recovered."$life".txt 2>&1
     incident=$(ls -t state/incidents/*.json | head -n 1)
     expect "life $life: incidents" "$(ls state/incidents | wc -l)" "$life"
     cp "$incident" hard_reset.json
     expect_report hard_reset "life $life: kind" .kind hard_reset
     expect_report hard_reset "life $life: boot" .host.boot_id "$(cat boot_id)"
+    expect_report hard_reset "life $life: a page was torn, and is told of as such" \
+        '.notes | map(select(test("^1 of its pages were torn"))) | length > 0' "$torn"
     local ended
     ended=$(date --date="$(report hard_reset .ended_at)" +%s%3N)
     # What it says is from before the cut, and not from long before.

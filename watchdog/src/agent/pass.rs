@@ -50,6 +50,9 @@ pub struct Pass {
     summed_bytes: Option<u64>,
     /// The machine has stirred since the last look.
     stirred: bool,
+    /// What the policy said of that after the last look: to ask it for each of a thousand at each beat takes longer
+    /// than all looks at them.
+    rests: bool,
     policy: Policy,
     channel: Arc<Channel>,
     next: Look,
@@ -98,6 +101,7 @@ impl Pass {
             members: None,
             summed_bytes: None,
             stirred: false,
+            rests: policy.rests(),
             next: policy.first_look(),
             policy,
             channel,
@@ -176,7 +180,7 @@ impl Pass {
         self.count_delay(now);
         let stirred = std::mem::take(&mut self.stirred);
         // Where no controller counts, the members' totals are the target's usage.
-        let is_known = self.summed_bytes.is_some() && self.rests() && !stirred;
+        let is_known = self.summed_bytes.is_some() && self.rests && !stirred;
         let wanted = if woken || !(self.eyes.has_controller() || is_known) {
             Depth::Members
         } else {
@@ -216,6 +220,7 @@ impl Pass {
                 .is_some_and(|v| signal::has_exited(&v.pidfd)),
         };
         let decision = self.policy.step(now, &facts);
+        self.rests = self.policy.rests();
         if let Some(recorder) = &mut self.charge.recorder {
             let closely = self.members.is_some();
             recorder.take(now, &facts, closely, decision.order.is_some());
@@ -236,19 +241,18 @@ impl Pass {
         if depth < wanted {
             self.next.after = self.next.after.max(AGAIN);
         }
-        let rests = self.rests();
-        if rests && !self.eyes.has_controller() && self.victim.is_none() {
+        if self.rests && !self.eyes.has_controller() && self.victim.is_none() {
             // It was summed up, and others are to be.
             spare.extend(self.members.take());
         }
-        let pause = if rests { REST } else { self.next.after };
+        let pause = if self.rests { REST } else { self.next.after };
         self.due = Some(now + pause);
         Ok(pause)
     }
 
     /// Whether it need not be looked at while the machine does not stir.
     pub fn rests(&self) -> bool {
-        self.policy.rests()
+        self.rests
     }
 
     /// The machine stirs: it is due.
