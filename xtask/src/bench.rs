@@ -100,7 +100,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             Table::Target => operations::inside(&release, &scratch, runs(6, 90))?,
             Table::Pytest => pytest::run(&release, &scratch, runs(6, 30))?,
             Table::Tests => tests::run(&release, &scratch, runs(6, 30))?,
-            Table::Suites => suites::run(&release, &scratch, runs(2, 12))?,
+            Table::Suites => suites::run(&release, &scratch, runs(2, 6))?,
             Table::Abort => abort::run(&release, &scratch, runs(2, 10))?,
             Table::Agent => agent::run(&release, seconds(5, 30))?,
             Table::Reaction => reaction::run(&release, &scratch, runs(6, 50))?,
