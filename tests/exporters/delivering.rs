@@ -38,6 +38,8 @@ impl Exporting {
     fn prepare(&self, command: &mut Command) {
         command
             .env("MEMWATCH_CONFIG", self.lab.file("export.toml"))
+            // What cargo sets for all tests comes before what a service is given.
+            .env_remove("MEMWATCH_STATE")
             .env("STATE_DIRECTORY", self.lab.file("state"))
             .current_dir("/");
     }
