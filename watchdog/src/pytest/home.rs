@@ -205,11 +205,23 @@ impl Home {
     }
 }
 
-impl Drop for Home {
-    fn drop(&mut self) {
+impl Home {
+    /// Keeps the bytecode and removes the directory, though somebody may look at it still: who does finds nothing. A
+    /// thread that looks may be the last to let go of this, and the process may end before it does.
+    pub fn close(&self) {
         if let Some(bytecode) = &self.bytecode {
             // On a full disk the next run's Python compiles again.
             let _ = bytecode::keep(bytecode, &self.path().join(LIBRARY));
+        }
+        // What cannot be removed the next memwatch sweeps.
+        let _ = fs::remove_dir_all(self.path());
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        if self.path().exists() {
+            self.close();
         }
     }
 }
@@ -356,6 +368,16 @@ mod tests {
         assert!(path.exists(), "its owner lives");
         drop(home);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_closed_one_is_gone_though_somebody_looks_at_it() {
+        let home = std::sync::Arc::new(Home::make(&Terms::default()).expect("a place"));
+        let looking = std::sync::Arc::clone(&home);
+        home.close();
+        assert!(!looking.path().exists());
+        assert!(looking.processes().is_empty());
+        home.close();
     }
 
     #[test]

@@ -361,6 +361,7 @@ impl Testing {
 impl Drop for Testing {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
+        self.shared.home.close();
     }
 }
 
