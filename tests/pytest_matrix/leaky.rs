@@ -152,16 +152,28 @@ fn each_test_that_leaks_and_heeds_fails_and_the_rest_of_the_suite_runs() {
 }
 
 #[test]
-fn without_workers_who_has_to_be_killed_ends_the_run_and_the_record_shows_how_far_it_came() {
-    let (_lab, ran) = suite("swallows", &[]);
+fn without_workers_who_has_to_be_killed_ends_the_run_and_what_did_not_run_is_told() {
+    let (lab, ran) = suite("swallows", &[]);
     let ran = ran.expect_verdict("killed_by_memwatch", 137);
     assert_eq!(
         named(&ran.report),
         BTreeSet::from(["test_swallows".to_owned()])
     );
     let told = outcomes(&ran.report);
-    // Those before it, itself, and by `selected` how many never ran.
+    // Those before it and itself ran; each of the others is told as not run, and is no failure.
     assert_eq!(ran.report["suite"]["selected"], TESTS);
+    let not_run = ran.report["suite"]["not_run"].as_array().expect("a list");
+    let not_run = not_run
+        .iter()
+        .map(|one| one["id"].as_str().expect("a name"));
+    let not_run: BTreeSet<_> = not_run.collect();
+    assert!(not_run.iter().all(|id| !told.contains_key(*id)));
+    assert_eq!(not_run.len() + told.len(), TESTS);
+    let junit = lab.read("junit.xml");
+    assert_eq!(junit.matches("<testcase ").count(), TESTS);
+    let skipped = "<skipped message=\"not run: pytest was killed by memwatch for memory\"/>";
+    assert_eq!(junit.matches(skipped).count(), not_run.len());
+    assert_eq!(junit.matches("<error ").count(), 1);
     assert_eq!(told["test_leaks.py::test_swallows"], "killed");
     let passed = told.values().filter(|&outcome| outcome == "passed");
     assert_eq!(passed.count(), told.len() - 1);

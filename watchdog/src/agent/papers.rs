@@ -7,7 +7,7 @@ use super::terminal::Terminal;
 use super::testing::Unwritten;
 use crate::export::{ctrf, github, junit};
 use crate::incident::suite::Test;
-use crate::incident::{Record, ReportError, ReportFile, Verdict};
+use crate::incident::{Record, ReportError, ReportFile, Text, Verdict};
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
@@ -66,10 +66,12 @@ fn write_junit(record: &Record, started: SystemTime, session: &Unwritten, termin
     if !is_to_be_written(&session.path, started) {
         return;
     }
-    let suite = record.suite.iter().flat_map(|suite| &suite.tests);
-    let tests: Vec<&Test> = suite
-        .filter(|test| session.pids.contains(&test.pid))
-        .collect();
+    let of_session = |pid: &u32| session.pids.contains(pid);
+    let ran = record.suite.iter().flat_map(|suite| &suite.tests);
+    let ran: Vec<&Test> = ran.filter(|test| of_session(&test.pid)).collect();
+    let not_run = record.suite.iter().flat_map(|suite| &suite.not_run);
+    let not_run = not_run.filter(|one| of_session(&one.pid));
+    let not_run: Vec<&Text> = not_run.map(|one| &one.id).collect();
     let why = match record.verdict {
         Verdict::KilledByMemwatch => "pytest was killed by memwatch for memory",
         Verdict::KilledByGuard => "pytest was killed by memwatch's guard in the kernel for memory",
@@ -77,14 +79,15 @@ fn write_junit(record: &Record, started: SystemTime, session: &Unwritten, termin
         Verdict::Timeout => "pytest ran out of time",
         _ => "pytest ended before it could write its results",
     };
-    let Ok(xml) = junit::render(&tests, why) else {
+    let Ok(xml) = junit::render(&ran, &not_run, why) else {
         return;
     };
     match ReportFile::open(&session.path).and_then(|file| file.write_bytes(&xml)) {
         Ok(()) => terminal.say(&format!(
-            "{why}: {} was written by memwatch, with the {} tests that ran",
+            "{why}: {} was written by memwatch, with the {} tests that ran and the {} that did not",
             session.path.display(),
-            tests.len()
+            ran.len(),
+            not_run.len()
         )),
         Err(error) => terminal.warn(&error.to_string()),
     }

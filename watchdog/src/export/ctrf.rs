@@ -2,7 +2,7 @@
 //! ran the tests. memwatch's figures stand in `extra`, where the format leaves room for them. Pure.
 
 use super::node::Node;
-use crate::incident::suite::{Outcome, Suite, Test};
+use crate::incident::suite::{NotRun, Outcome, Suite, Test};
 use crate::incident::{Record, Text};
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
@@ -17,10 +17,9 @@ pub fn render(record: &Record, started: SystemTime) -> Vec<u8> {
     let none = Suite::default();
     let suite = record.suite.as_ref().unwrap_or(&none);
     let start_ms = unix_ms(started);
-    let tests: Vec<Value> = by_name(suite)
-        .iter()
-        .map(|runs| test(runs, start_ms))
-        .collect();
+    let ran = by_name(suite);
+    let ran = ran.iter().map(|runs| test(runs, start_ms));
+    let tests: Vec<Value> = ran.chain(suite.not_run.iter().map(not_run)).collect();
     let of = |status: &str| tests.iter().filter(|test| test["status"] == status).count();
     let flaky = tests.iter().filter(|test| test["flaky"] == true).count();
     let report = json!({
@@ -108,23 +107,14 @@ fn test(runs: &[&Test], start_ms: u64) -> Value {
     let Some((last, before)) = runs.split_last() else {
         return Value::Null;
     };
-    let node = Node::of(last.id.as_str());
     let began_ms = start_ms + last.at_us / 1000;
-    let suite: Vec<&str> = std::iter::once(node.path)
-        .chain(node.classes.iter().copied())
-        .collect();
-    let mut entry = json!({
-        "name": node.name,
-        "status": status(last.outcome),
-        "rawStatus": last.outcome.name(),
-        "duration": last.wall_us / 1000,
-        "start": began_ms,
-        "stop": began_ms + last.wall_us / 1000,
-        "suite": suite,
-        "filePath": node.path,
-        "type": "unit",
-        "extra": extra(last),
-    });
+    let mut entry = named(&last.id);
+    entry["status"] = json!(status(last.outcome));
+    entry["rawStatus"] = json!(last.outcome.name());
+    entry["duration"] = json!(last.wall_us / 1000);
+    entry["start"] = json!(began_ms);
+    entry["stop"] = json!(began_ms + last.wall_us / 1000);
+    entry["extra"] = json!(extra(last));
     if let Some(line) = last.line {
         entry["line"] = json!(line);
     }
@@ -145,6 +135,26 @@ fn test(runs: &[&Test], start_ms: u64) -> Value {
         entry["flaky"] = json!(failed && status(last.outcome) == "passed");
     }
     entry
+}
+
+/// A test whose turn did not come.
+fn not_run(one: &NotRun) -> Value {
+    let mut entry = named(&one.id);
+    entry["status"] = json!("skipped");
+    entry["rawStatus"] = json!("not_run");
+    entry["duration"] = json!(0);
+    entry["message"] = json!("not run: the run ended before");
+    entry["extra"] = json!({ "memwatch": { "id": one.id, "pid": one.pid } });
+    entry
+}
+
+/// What its name says of a test.
+fn named(id: &Text) -> Value {
+    let node = Node::of(id.as_str());
+    let suite: Vec<&str> = std::iter::once(node.path)
+        .chain(node.classes.iter().copied())
+        .collect();
+    json!({ "name": node.name, "suite": suite, "filePath": node.path, "type": "unit" })
 }
 
 fn attempt(run: &Test, number: u32) -> Value {
@@ -231,6 +241,9 @@ mod tests {
         assert_eq!(tests[1]["rawStatus"], "killed");
         assert_eq!(tests[1]["threadId"], "gw1");
         assert_eq!(report["results"]["summary"]["failed"], 1);
+        assert_eq!(tests[2]["name"], "test_later");
+        assert_eq!(tests[2]["rawStatus"], "not_run");
+        assert_eq!(report["results"]["summary"]["skipped"], 1);
     }
 
     #[test]
@@ -251,6 +264,6 @@ mod tests {
             (&json!("passed"), &json!(true))
         );
         assert_eq!(test["retryAttempts"][0]["status"], "failed");
-        assert_eq!(report["results"]["summary"]["tests"], 2);
+        assert_eq!(report["results"]["summary"]["tests"], 3);
     }
 }

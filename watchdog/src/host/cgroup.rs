@@ -212,6 +212,13 @@ impl Target {
         let mut target = Self::at(v2, dir.clone())?;
         if dir.join("memory.current").is_file() {
             target.memory = Some(Controller::V2(dir));
+        } else if let Some(v1) = &layout.v1_memory {
+            // systemd and container engines call a group alike in every hierarchy.
+            let below = dir.strip_prefix(&v2.mount).unwrap_or(Path::new(""));
+            let group = v1.mount.join(below);
+            if group.join("memory.usage_in_bytes").is_file() {
+                target.memory = Some(Controller::V1(group));
+            }
         }
         Ok(target)
     }

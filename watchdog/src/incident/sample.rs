@@ -426,6 +426,10 @@ pub(crate) fn tested() -> Suite {
         workers: 2,
         selected: Some(589),
         tests: vec![clean, killed],
+        not_run: vec![suite::NotRun {
+            id: "tests/test_c.py::test_later".into(),
+            pid: 4240,
+        }],
         leaks_of_several: vec![suite::LeakOfSeveral {
             kind: suite::LeakKind::TemporaryFiles,
             name: "/tmp/b.txt".into(),

@@ -23,6 +23,8 @@ pub struct Suite {
     /// Each test that was begun, in the order in which they began. One that ran several times is there as
     /// often.
     pub tests: Vec<Test>,
+    /// Tests that were chosen and not begun: the run ended before.
+    pub not_run: Vec<NotRun>,
     /// Files that were left behind and that tests in more than one process may have made: the first hundred.
     pub leaks_of_several: Vec<LeakOfSeveral>,
     /// Results that could not be read, and results beyond the most that are kept.
@@ -75,6 +77,15 @@ pub struct Test {
     pub answered_us: Option<u64>,
     /// Why memwatch failed it or killed its process; `None` if it did not.
     pub ended_by_memwatch: Option<Text>,
+}
+
+/// A test whose turn did not come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotRun {
+    /// Its node id, as pytest shows it.
+    pub id: Text,
+    /// The process that was to run it; with pytest-xdist, that which hands the tests out.
+    pub pid: u32,
 }
 
 /// How a test ended.

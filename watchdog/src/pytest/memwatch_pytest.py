@@ -1042,7 +1042,9 @@ class Watcher:
     def pytest_collection_finish(self, session):
         self.slot.write(0, "", IDLE, time.monotonic_ns(), 0, 0, 0)
         if session.items:  # the controller of pytest-xdist has none
-            self.tell({"selected": len(session.items)})
+            # Each of its workers has them all.
+            names = [item.nodeid for item in session.items] if self.worker in ("", "gw0") else []
+            self.tell({"selected": len(session.items), "names": names})
 
     # -- a test
 

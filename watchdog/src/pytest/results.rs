@@ -11,6 +11,8 @@ pub struct Results {
     pub session: Option<Session>,
     /// How many tests it was to choose from.
     pub selected: Option<u64>,
+    /// Their node ids; of workers of pytest-xdist, which have the same, the first one tells them.
+    pub names: Vec<String>,
     /// Its tests, in the order in which they ended.
     pub tests: Vec<TestLine>,
     /// Collectors that memwatch had fail, and what they kept of the memory.
@@ -116,9 +118,18 @@ enum Line {
     Session(Session),
     Test(TestLine),
     Collector(CollectorLine),
-    Leaks { leaks: Vec<LeakLine>, serial: u64 },
-    Selected { selected: u64 },
-    Exit { exit: i64 },
+    Leaks {
+        leaks: Vec<LeakLine>,
+        serial: u64,
+    },
+    Selected {
+        selected: u64,
+        #[serde(default)]
+        names: Vec<String>,
+    },
+    Exit {
+        exit: i64,
+    },
 }
 
 impl Results {
@@ -137,7 +148,10 @@ impl Results {
                 Ok(Line::Leaks { leaks, serial }) => {
                     results.leaks.entry(serial).or_default().extend(leaks);
                 }
-                Ok(Line::Selected { selected }) => results.selected = Some(selected),
+                Ok(Line::Selected { selected, names }) => {
+                    results.selected = Some(selected);
+                    results.names = names;
+                }
                 Ok(Line::Exit { exit }) => results.exit = Some(exit),
                 Err(_) => results.unreadable += 1,
             }
@@ -154,7 +168,7 @@ mod tests {
     #[test]
     fn every_kind_of_line_is_known_and_a_cut_one_counted() {
         let text = br#"{"session":"9.2.0","python":"3.11.7","worker":"gw0","junit":null,"root":"/x"}
-{"selected":2}
+{"selected":2,"names":["t.py::a","t.py::b"]}
 {"test":"t.py::a","serial":4,"began_ns":7,"outcome":"passed","call_us":61,"wall_us":365,"peak_bytes":null,"later":1}
 {"leaks":[{"kind":"threads","count":1,"names":["t"]}],"serial":4}
 {"collected":"t.py","serial":1,"rss_before_bytes":5,"rss_after_bytes":9}
@@ -163,6 +177,7 @@ mod tests {
         let results = Results::parse(text);
         assert_eq!(results.session.map(|s| s.worker), Some("gw0".to_owned()));
         assert_eq!((results.selected, results.exit), (Some(2), Some(1)));
+        assert_eq!(results.names, ["t.py::a", "t.py::b"]);
         assert_eq!(results.tests.len(), 1);
         assert_eq!(results.tests[0].call_us, Some(61));
         assert_eq!(results.leaks[&4][0].kind, "threads");

@@ -4,14 +4,14 @@
 use super::EndedTest;
 use super::eye::Seen;
 use crate::incident::Text;
-use crate::incident::suite::{Leak, LeakKind, LeakOfSeveral, Outcome, Suite, Test};
+use crate::incident::suite::{Leak, LeakKind, LeakOfSeveral, NotRun, Outcome, Suite, Test};
 use crate::pytest::results::{LeakLine, Results, TestLine};
 use crate::pytest::{Phase, Slot};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The most tests that a record holds: some 600 bytes each.
+/// The most tests that a record holds: some 600 bytes each. As many that did not run.
 const TESTS: usize = 50_000;
 /// The most names that a leak keeps.
 const NAMES: usize = 5;
@@ -29,11 +29,18 @@ pub(super) fn gather(
     let mut suite = Suite::default();
     let of_several = of_several(&processes);
     let mut has_session = false;
+    let mut chosen = BTreeMap::new();
+    let mut controllers = BTreeMap::new();
     for (pid, results, slot) in processes {
         let session = results.session.unwrap_or_default();
         has_session |= !session.session.is_empty();
         let worker = (!session.worker.is_empty()).then(|| Text::of_name(session.worker.as_bytes()));
         suite.workers += u32::from(worker.is_some());
+        let controller = worker.as_ref().map_or(pid, |_| session.parent);
+        controllers.insert(pid, controller);
+        if !results.names.is_empty() {
+            chosen.insert(controller, results.names);
+        }
         if suite.pytest_version.is_none() && !session.session.is_empty() {
             suite.root = Some(Text::of_name(session.root.as_bytes()));
             suite.pytest_version = Some(Text::of_name(session.session.as_bytes()));
@@ -76,12 +83,36 @@ pub(super) fn gather(
             suite.tests.push(test);
         }
     }
+    suite.not_run = not_run(&chosen, &controllers, &suite.tests);
     suite.tests.sort_by_key(|test| test.at_us);
-    let over = suite.tests.len().saturating_sub(TESTS);
+    let over = suite.tests.len().saturating_sub(TESTS) + suite.not_run.len().saturating_sub(TESTS);
     suite.tests.truncate(TESTS);
+    suite.not_run.truncate(TESTS);
     suite.lost += over as u64;
     suite.leaks_of_several = of_several.into_values().take(OF_SEVERAL).collect();
     has_session.then_some(suite)
+}
+
+/// What sessions, by their first process, have chosen and no process of theirs has begun.
+fn not_run(
+    chosen: &BTreeMap<u32, Vec<String>>,
+    controllers: &BTreeMap<u32, u32>,
+    tests: &[Test],
+) -> Vec<NotRun> {
+    let begun: BTreeSet<(u32, &Text)> = tests
+        .iter()
+        .filter_map(|test| Some((*controllers.get(&test.pid)?, &test.id)))
+        .collect();
+    let chosen = chosen
+        .iter()
+        .flat_map(|(pid, names)| names.iter().map(move |name| (*pid, name)));
+    chosen
+        .map(|(pid, name)| NotRun {
+            id: Text::of_name(name.as_bytes()),
+            pid,
+        })
+        .filter(|one| !begun.contains(&(one.pid, &one.id)))
+        .collect()
 }
 
 fn since(began: Duration, ns: u64) -> u64 {
@@ -284,6 +315,28 @@ mod tests {
             names.join(","),
         );
         (pid, Results::parse(text.as_bytes()), None)
+    }
+
+    #[test]
+    fn what_no_process_of_a_session_has_begun_was_not_run() {
+        let process = |pid: u32, worker: &str, names: &[&str], ran: &str| {
+            let names = serde_json::to_string(names).expect("text");
+            let text = format!(
+                r#"{{"session":"9.2.0","worker":"{worker}","parent":7}}
+{{"selected":3,"names":{names}}}
+{{"test":"{ran}","serial":1,"began_ns":{pid},"outcome":"passed"}}
+"#
+            );
+            (pid, Results::parse(text.as_bytes()), None)
+        };
+        let processes = vec![
+            process(1, "", &["a", "b"], "a"),
+            process(8, "gw0", &["a", "b", "c"], "b"),
+            process(9, "gw1", &[], "a"),
+        ];
+        let suite = gather(processes, &[], &BTreeMap::new(), Duration::ZERO).expect("sessions");
+        let not_run = suite.not_run.iter().map(|one| (one.pid, one.id.as_str()));
+        assert_eq!(not_run.collect::<Vec<_>>(), [(1, "b"), (7, "c")]);
     }
 
     #[test]
