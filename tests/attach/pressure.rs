@@ -154,15 +154,37 @@ fn a_frozen_target_can_be_told_to_end() {
 }
 
 #[test]
+fn a_cgroup_with_a_limit_of_its_own_is_guarded_by_that() {
+    let lab = Lab::new();
+    let limited = lab.pair.below("limited", "96M");
+    let mut hog = lab.command("sh");
+    limited.confine(&mut hog);
+    hog.args(["-c", "sleep 1; exec \"$0\" leak --rate 30M", &workload()]);
+    let hog = lab.start(hog);
+    let group = limited.v2.display().to_string();
+    let ran = lab.run(lab.reporting(&["--cgroup", &group]));
+    let ran = ran.expect_verdict("killed_by_memwatch", 137);
+    let _ = hog.wait();
+    let target = &ran.report["target"];
+    assert_eq!(target["memory_layout"], "v1_beside_v2");
+    assert_eq!(target["memory_max_bytes"], 96 << 20);
+    assert_eq!(ran.report["victims"][0]["killed_by"], "memwatch");
+    assert_eq!(ran.report["kernel_oom"], serde_json::json!([]));
+}
+
+#[test]
 fn without_a_memory_controller_memwatch_holds_the_limit_itself() {
     let lab = Lab::new();
     // A v2 cgroup has no limit here; the memory group is the test's own safety, which must not be met.
     let safety = lab.pair.below("bare", "400M");
+    // One that has no counterpart in the hierarchy of the memory controller.
+    let group = safety.v2.join("alone").display().to_string();
+    fs::create_dir(&group).expect("room");
     let mut hog = lab.command("sh");
     safety.confine(&mut hog);
-    hog.args(["-c", "sleep 1; exec \"$0\" leak", &workload()]);
+    let line = format!("echo $$ > {group}/cgroup.procs; sleep 1; exec \"$0\" leak");
+    hog.args(["-c", &line, &workload()]);
     let hog = lab.start(hog);
-    let group = safety.v2.display().to_string();
     let report = lab.file("guard.json").display().to_string();
     let mut memwatch = lab.memwatch(&[
         "--memory-max",

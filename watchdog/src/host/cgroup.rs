@@ -212,13 +212,8 @@ impl Target {
         let mut target = Self::at(v2, dir.clone())?;
         if dir.join("memory.current").is_file() {
             target.memory = Some(Controller::V2(dir));
-        } else if let Some(v1) = &layout.v1_memory {
-            // systemd and container engines call a group alike in every hierarchy.
-            let below = dir.strip_prefix(&v2.mount).unwrap_or(Path::new(""));
-            let group = v1.mount.join(below);
-            if group.join("memory.usage_in_bytes").is_file() {
-                target.memory = Some(Controller::V1(group));
-            }
+        } else if let Some(group) = beside(layout, &dir) {
+            target.memory = Some(Controller::V1(group));
         }
         Ok(target)
     }
@@ -323,6 +318,23 @@ impl Target {
         self.tried.set(true);
         self.groups().try_for_each(remove_tree)
     }
+}
+
+/// The v1 memory group that is called as a v2 cgroup is: systemd, container engines and memwatch name a group alike
+/// in every hierarchy. Where one of its processes is, or, while it has none, at the same place.
+fn beside(layout: &Layout, dir: &Path) -> Option<PathBuf> {
+    let name = dir.file_name()?;
+    let of_member = pids(dir).first().and_then(|&pid| layout.v1_memory_of(pid));
+    let of_member = of_member.and_then(|group| {
+        let mut around = group.ancestors();
+        around
+            .find(|group| group.file_name() == Some(name))
+            .map(Path::to_owned)
+    });
+    let below = dir.strip_prefix(layout.v2_mount()).ok()?;
+    let alike = layout.v1_memory.as_ref().map(|v1| v1.mount.join(below));
+    let mut groups = of_member.into_iter().chain(alike);
+    groups.find(|group| group.join("memory.usage_in_bytes").is_file())
 }
 
 impl Target {

@@ -98,6 +98,28 @@ impl Layout {
         })
     }
 
+    /// The v1 memory group of a process, if there is such a hierarchy and its mount shows that group.
+    pub fn v1_memory_of(&self, pid: u32) -> Option<PathBuf> {
+        let v1 = self.v1_memory.as_ref()?;
+        let group = |who: &str| {
+            let groups = parse_groups(&std::fs::read(format!("/proc/{who}/cgroup")).ok()?);
+            let of_memory = groups
+                .into_iter()
+                .find(|group| group.kind == Kind::V1Memory);
+            of_memory.map(|group| PathBuf::from(group.path))
+        };
+        // What the mount shows at its point is what the own path has more there than in the mount.
+        let own = group("self")?;
+        let shown = v1.own.trim_start_matches('/');
+        let depth = own
+            .components()
+            .count()
+            .saturating_sub(Path::new(shown).components().count());
+        let root: PathBuf = own.components().take(depth).collect();
+        let group = group(&pid.to_string())?;
+        Some(v1.mount.join(group.strip_prefix(root).ok()?))
+    }
+
     /// Where the unified hierarchy is mounted; where there is none, nothing is below this.
     pub fn v2_mount(&self) -> &Path {
         self.v2.as_ref().map_or(Path::new(""), |v2| &v2.mount)
