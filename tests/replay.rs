@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use memwatch::incident::{Record, Verdict};
 use tempfile::TempDir;
 
 fn memwatch(arguments: &[&str]) -> Output {
@@ -136,15 +137,23 @@ fn an_incident_is_found_by_the_beginning_of_its_id() {
     let state = TempDir::new().expect("a directory");
     let spool = state.path().join("incidents");
     fs::create_dir(&spool).expect("a directory");
-    fs::write(spool.join("019a1b2c-0000.json"), "{}\n").expect("written");
+    let now = std::time::SystemTime::now();
+    let record = Record::new(now, now, 0, Verdict::Ongoing);
+    let file = spool.join(format!("{}.json", record.id));
+    fs::write(file, record.to_json()).expect("written");
     let replay = |id: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_memwatch"));
         let command = command.args(["replay", id]);
         let output = command.env("MEMWATCH_STATE", state.path()).output();
         String::from_utf8(output.expect("memwatch runs").stderr).expect("text")
     };
-    assert!(replay("019A1B").contains("019a1b2c-0000.json:1:"));
-    assert!(replay("019b").contains("019b: No such file"));
+    let beginning = record.id.to_string()[..13].to_owned();
+    for typed in [&beginning, &beginning.to_uppercase(), "last"] {
+        let said = replay(typed);
+        assert!(said.contains("no looks of the flight recorder"), "{said}");
+    }
+    assert!(replay("ffff").contains("no incident begins with `ffff`"));
+    assert!(replay("none.json").contains("none.json: No such file"));
 }
 
 #[test]

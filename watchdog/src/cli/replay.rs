@@ -1,9 +1,10 @@
 //! `memwatch replay`: recorded looks through the real policy, and what it orders. Reading is here, the
 //! driving is `watch::replay`'s, recording is `agent::flight`'s.
 
+use super::incidents;
 use crate::agent::identity::settings_of;
 use crate::config::{self, Config, Quoted, Span};
-use crate::export::place;
+use crate::incident::store::LAST;
 use crate::incident::{self, Record};
 use crate::watch::Settings;
 use crate::watch::replay::{RecordedLook, replay};
@@ -37,7 +38,7 @@ const UNPRINTED: &str = "cannot print the orders";
 /// What is replayed.
 #[derive(Clone, Debug, Args)]
 pub struct ReplayArgs {
-    /// The recording, an incident's file, or the beginning of an incident's id
+    /// The recording, an incident's file, the beginning of an incident's id, or `last`
     file: PathBuf,
     /// How often to replay it, each time with other delays
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -93,8 +94,11 @@ pub fn run(args: &ReplayArgs, config: &Config, named: bool) -> anyhow::Result<Ex
 }
 
 fn read(path: &Path) -> anyhow::Result<Recording> {
-    let in_spool = if path.exists() { None } else { of_id(path) };
-    let path = in_spool.as_deref().unwrap_or(path);
+    if !path.exists()
+        && let Some(id) = path.to_str().filter(|typed| is_id(typed))
+    {
+        return of_incident(incidents::read(id)?, id);
+    }
     let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     parse(&text, path)
 }
@@ -103,16 +107,7 @@ fn read(path: &Path) -> anyhow::Result<Recording> {
 pub(crate) fn parse(text: &[u8], path: &Path) -> anyhow::Result<Recording> {
     if is_incident(text) {
         let record = Record::from_json(text).with_context(|| path.display().to_string())?;
-        let Some(flight) = record.flight else {
-            bail!(
-                "{}: the incident has no looks of the flight recorder, so there is nothing to replay",
-                path.display()
-            );
-        };
-        return Ok(Recording {
-            looks: flight.looks,
-            settings: Some(settings_of(&record.settings)),
-        });
+        return of_incident(record, &path.display().to_string());
     }
     let lines = text.split(|&byte| byte == b'\n').enumerate();
     let looks = lines
@@ -133,6 +128,18 @@ pub(crate) fn parse(text: &[u8], path: &Path) -> anyhow::Result<Recording> {
     })
 }
 
+fn of_incident(record: Record, name: &str) -> anyhow::Result<Recording> {
+    let Some(flight) = record.flight else {
+        bail!(
+            "{name}: the incident has no looks of the flight recorder, so there is nothing to replay"
+        );
+    };
+    Ok(Recording {
+        looks: flight.looks,
+        settings: Some(settings_of(&record.settings)),
+    })
+}
+
 /// Whether it is one object with the version of a record, and not one to a line.
 fn is_incident(text: &[u8]) -> bool {
     #[derive(serde::Deserialize)]
@@ -143,22 +150,10 @@ fn is_incident(text: &[u8]) -> bool {
     serde_json::from_slice::<Versioned>(text).is_ok()
 }
 
-/// The newest incident on this machine whose id begins so, if one does.
-fn of_id(beginning: &Path) -> Option<PathBuf> {
-    let beginning = beginning.to_str()?;
-    let is_id = |text: &str| text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
-    if beginning.len() < 4 || !is_id(beginning) {
-        return None;
-    }
-    let beginning = beginning.to_ascii_lowercase();
-    let state = place::of_a_service().ok()?;
-    let entries = fs::read_dir(state.join("incidents")).ok()?;
-    let files = entries.filter_map(|entry| Some(entry.ok()?.path()));
-    let of_that_id = files.filter(|path| {
-        let name = path.file_name().and_then(|name| name.to_str());
-        name.is_some_and(|name| name.starts_with(&beginning) && name.ends_with(".json"))
-    });
-    of_that_id.max_by(|a, b| a.file_name().cmp(&b.file_name()))
+/// Whether it may be meant as an incident's.
+fn is_id(text: &str) -> bool {
+    let of_id = |byte: u8| byte.is_ascii_hexdigit() || byte == b'-';
+    text == LAST || (text.len() >= 4 && text.bytes().all(of_id))
 }
 
 /// Steele, Lea and Flood's generator: the same delays in each replay of the same number.

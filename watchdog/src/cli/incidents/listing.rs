@@ -61,7 +61,7 @@ impl Since {
 
 /// Prints it.
 pub(super) fn run(args: &ListArgs, sources: &Sources) -> anyhow::Result<()> {
-    let all = sources.list()?;
+    let all = sources.list();
     let ids: Vec<_> = all.iter().map(|headline| headline.id).collect();
     let letters = shortest(&ids, LEAST);
     let since = args.since.as_ref();

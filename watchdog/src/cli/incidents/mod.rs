@@ -145,13 +145,24 @@ fn show(args: &ShowArgs, sources: &Sources) -> anyhow::Result<()> {
     print(&text.concat())
 }
 
-/// The ids of this user's incidents, the newest first, and the word for that.
-pub(super) fn ids() -> Vec<String> {
-    let place = Place {
+/// This user's incident of which that is the beginning of the id, or the word for the newest.
+///
+/// # Errors
+/// There is none, or it cannot be read.
+pub(super) fn read(typed: &str) -> anyhow::Result<Record> {
+    Sources::of(&usual()).read(typed)
+}
+
+fn usual() -> Place {
+    Place {
         socket: control::SOCKET.into(),
         dir: None,
-    };
-    let ids = Sources::of(&place).ids().unwrap_or_default();
+    }
+}
+
+/// The ids of this user's incidents, the newest first, and the word for that.
+pub(super) fn ids() -> Vec<String> {
+    let ids = Sources::of(&usual()).ids();
     let last = (!ids.is_empty()).then(|| LAST.to_owned());
     let ids = ids.iter().rev().map(ToString::to_string);
     last.into_iter().chain(ids).collect()

@@ -7,6 +7,7 @@ use anyhow::{Context, bail};
 use uuid::Uuid;
 
 use super::{Place, warn};
+use crate::causes::with_causes;
 use crate::control::{Client, ClientError};
 use crate::export::place;
 use crate::incident::store::{self, Store};
@@ -40,11 +41,8 @@ impl Sources {
     }
 
     /// All incidents, the oldest first, each once. What cannot be read is said.
-    ///
-    /// # Errors
-    /// The daemon breaks off in the middle of its answer.
-    pub(super) fn list(&self) -> anyhow::Result<Vec<Headline>> {
-        let mut all = self.of_daemon()?;
+    pub(super) fn list(&self) -> Vec<Headline> {
+        let mut all = self.of_daemon();
         for store in &self.stores {
             for id in self.ids_in(store) {
                 match store.headline(id) {
@@ -55,20 +53,17 @@ impl Sources {
         }
         all.sort_by_key(|headline| headline.id);
         all.dedup_by_key(|headline| headline.id);
-        Ok(all)
+        all
     }
 
     /// The ids of all of them, the oldest first.
-    ///
-    /// # Errors
-    /// The daemon breaks off in the middle of its answer.
-    pub(super) fn ids(&self) -> anyhow::Result<Vec<Uuid>> {
-        let daemons = self.of_daemon()?;
+    pub(super) fn ids(&self) -> Vec<Uuid> {
+        let daemons = self.of_daemon();
         let mut ids: Vec<Uuid> = daemons.iter().map(|headline| headline.id).collect();
         ids.extend(self.stores.iter().flat_map(|store| self.ids_in(store)));
         ids.sort_unstable();
         ids.dedup();
-        Ok(ids)
+        ids
     }
 
     /// The incident that `typed` means: a file, the beginning of an id, or `last`.
@@ -96,7 +91,7 @@ impl Sources {
     }
 
     fn find(&self, typed: &str) -> anyhow::Result<Uuid> {
-        Ok(store::find(&self.ids()?, typed)?)
+        Ok(store::find(&self.ids(), typed)?)
     }
 
     fn ids_in(&self, store: &Store) -> Vec<Uuid> {
@@ -106,16 +101,19 @@ impl Sources {
         })
     }
 
-    /// Those that the daemon has of this user's; none where no daemon is.
-    fn of_daemon(&self) -> anyhow::Result<Vec<Headline>> {
+    /// Those that the daemon has of this user's; none where no daemon is, or none that answers.
+    fn of_daemon(&self) -> Vec<Headline> {
         let Some(socket) = &self.socket else {
-            return Ok(Vec::new());
+            return Vec::new();
         };
         let listed = from_daemon(socket, async |client| client.incidents().await);
-        match listed {
-            Err(error) if is_without_daemon(&error) => Ok(Vec::new()),
-            listed => listed,
-        }
+        listed.unwrap_or_else(|error| {
+            if !is_without_daemon(&error) {
+                let why = with_causes(&*error);
+                warn(&format!("without what the service has kept: {why}"));
+            }
+            Vec::new()
+        })
     }
 }
 
