@@ -181,3 +181,61 @@ fn cgroups_beyond_those_that_are_looked_into_are_counted() {
         "{notes}"
     );
 }
+
+#[test]
+fn what_happened_before_memwatch_was_killed_is_an_incident_all_the_same() {
+    let lab = Lab::new();
+    let line = format!(
+        "{} leak --rate 1G; echo $$ > pid; exec sleep 300",
+        workload()
+    );
+    let memwatch = lab.start(lab.memwatch(&["--memory-max", "64M", "--cmd", &line]));
+    let files = |dir: &str| -> Vec<PathBuf> {
+        let entries = fs::read_dir(lab.file("state").join(dir))
+            .into_iter()
+            .flatten();
+        let paths = entries.flatten().map(|entry| entry.path());
+        paths.filter(|path| path.extension().is_some()).collect()
+    };
+    wait_until("a draft", || files("unfinished").len() == 1);
+    // While its memwatch lives it is nobody's.
+    lab.run(lab.memwatch(&["--", "true"])).expect(0);
+    assert_eq!(files("incidents"), [] as [PathBuf; 0]);
+    kill(memwatch);
+    end(lab.read("pid").trim().parse().expect("a pid"));
+    lab.run(lab.memwatch(&["--", "sleep", "1"])).expect(0);
+    let [kept] = &files("incidents")[..] else {
+        panic!("{:?}", files("incidents"))
+    };
+    let text = fs::read(kept).expect("kept");
+    let record = memwatch::incident::Record::from_json(&text).expect("whole");
+    assert_eq!(record.victims[0].process.comm.to_string(), "workload");
+    assert_eq!(
+        record.command.expect("it was known").program.as_str(),
+        "/bin/sh"
+    );
+    assert!(record.flight.is_some());
+    assert!(
+        record
+            .notes
+            .iter()
+            .any(|note| note.as_str().contains("ended before the command"))
+    );
+    assert_eq!(files("unfinished"), [] as [PathBuf; 0]);
+}
+
+#[test]
+fn a_run_that_comes_to_its_end_is_one_incident() {
+    let lab = Lab::new();
+    let line = format!("{} leak --rate 1G; sleep 4", workload());
+    let ran = lab.run(lab.reporting(&["--memory-max", "64M", "--cmd", &line]));
+    let ran = ran.expect_verdict("finished_with_kills", 0);
+    let all = |dir: &str| fs::read_dir(lab.file("state").join(dir)).map_or(0, Iterator::count);
+    assert_eq!((all("incidents"), all("unfinished")), (1, 0));
+    let id = ran.report["id"].as_str().expect("an id");
+    assert!(
+        lab.file("state/incidents")
+            .join(format!("{id}.json"))
+            .exists()
+    );
+}

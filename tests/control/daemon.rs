@@ -174,6 +174,19 @@ async fn answer(mut server: Server, targets: &Targets, watchers: &Mutex<Vec<(Pee
                     .any(|target| target.id == id && peer.may_touch(Some(target.peer.uid)));
                 let _ = answer.send(its.then_some(()).ok_or_else(|| peer.no_such_target(id)));
             }
+            Call::Blame {
+                peer,
+                blame,
+                answer,
+            } => {
+                let its = targets
+                    .iter()
+                    .any(|target| target.id == blame.id && peer.may_touch(Some(target.peer.uid)));
+                let _ = answer.send(
+                    its.then_some(())
+                        .ok_or_else(|| peer.no_such_target(blame.id)),
+                );
+            }
             Call::Detach { peer, id, answer } => {
                 let its =
                     |target: &Guarded| target.id == id && peer.may_touch(Some(target.peer.uid));

@@ -315,6 +315,72 @@ def test_z(): pass
     let outcomes: Vec<_> = tests.iter().map(|test| test["outcome"].as_str()).collect();
     assert_eq!(outcomes, [Some("failed"), Some("passed")], "{ran:#?}");
     assert_eq!(ran.report["victims"], serde_json::json!([]));
+    // The daemon's own record, which is all that is kept, was told.
+    let kept = wait_for("an incident", || service.incidents().pop());
+    let told = &kept["interventions"][0];
+    assert_eq!(told["test"]["id"], it["test"]["id"], "{kept:#}");
+    assert!(
+        told["python_stack"].to_string().contains("in test_hog"),
+        "{told:#}"
+    );
+    assert!(!home.lab.file("state/incidents").exists());
+    service.stop();
+}
+
+#[test]
+fn a_users_test_whose_process_the_daemon_ends_is_in_the_daemons_record_too() {
+    let service = Service::start("");
+    let home = Home::of(NOBODY);
+    let suite = home.lab.file("test_it.py");
+    let text = "
+import time
+def test_stubborn():
+    keep = []
+    time.sleep(2)
+    while True:
+        try:
+            while True: keep.append(bytearray(1 << 20)); time.sleep(0.02)
+        except BaseException: pass
+";
+    fs::write(&suite, text).expect("room");
+    let line = format!("exec env {} {}", pytest(&home), suite.display());
+    let started = home.attach(&service, &["--memory-max", "300M", "--cmd", &line]);
+    service.target_of(NOBODY);
+    let ran = started.wait().expect_verdict("killed_by_memwatch", 137);
+    let kept = wait_for("an incident", || service.incidents().pop());
+    for told in [&ran.report, &kept] {
+        let interventions = told["interventions"].as_array().expect("a list");
+        let has_test = interventions.iter().any(|it| {
+            it["test"]["id"]
+                .as_str()
+                .is_some_and(|id| id.ends_with("::test_stubborn"))
+        });
+        assert!(has_test, "{told:#}");
+    }
+    service.stop();
+}
+
+#[test]
+fn what_the_run_itself_ends_for_its_time_is_kept_though_a_daemon_guards() {
+    let service = Service::start("");
+    let home = Home::of(NOBODY);
+    let options = [
+        "--timeout",
+        "3s",
+        "--memory-max",
+        "96M",
+        "--",
+        "sleep",
+        "60",
+    ];
+    let started = home.attach(&service, &options);
+    service.target_of(NOBODY);
+    let ran = started.wait().expect_verdict("timeout", 124);
+    let own = fs::read_dir(home.lab.file("state/incidents")).expect("it is kept");
+    let own: Vec<_> = own.flatten().map(|file| file.file_name()).collect();
+    let id = ran.report["id"].as_str().expect("an id");
+    assert_eq!(own, [format!("{id}.json").as_str()]);
+    assert_eq!(service.incidents().len(), 0);
     service.stop();
 }
 

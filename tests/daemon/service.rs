@@ -27,7 +27,13 @@ pub(crate) struct Service {
 impl Service {
     /// Starts it with this configuration, which says nothing of systemd-oomd.
     pub(crate) fn start(config: &str) -> Self {
+        Self::start_on(config, |_| ())
+    }
+
+    /// The same, with what is to be done first about its state directory, which is not there.
+    pub(crate) fn start_on(config: &str, prepare: impl FnOnce(&Path)) -> Self {
         let lab = Lab::new();
+        prepare(&lab.file("state"));
         let mut service = Self { lab, started: None };
         service.configure(config);
         // Users must reach the socket, and nothing else in there.

@@ -1,27 +1,34 @@
 //! Disks that are full, read-only or broken, and files that are not what they should be: what is lost is said, and
 //! nothing else changes.
 
-use std::{fs, os::unix::process::CommandExt, path::Path, process::Command};
+use std::{
+    fs,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use super::desk::Desk;
-use super::lab::Lab;
+use super::lab::{Lab, wait_for, wait_until, workload};
 use super::receiver::{Receiver, TAKE};
 use super::refuse::refuse_with;
+use super::service::{Home, Service};
+use super::users::NOBODY;
 
 /// A disk of this test's own: in memory, with so many bytes.
-struct Disk<'a>(&'a Path);
+struct Disk(PathBuf);
 
-impl<'a> Disk<'a> {
-    fn mount(at: &'a Path, options: &str) -> Self {
+impl Disk {
+    fn mount(at: &Path, options: &str) -> Self {
         fs::create_dir_all(at).expect("room");
         mount(&["-t", "tmpfs", "-o", options, "memwatch-test"], at);
-        Self(at)
+        Self(at.to_owned())
     }
 }
 
-impl Drop for Disk<'_> {
+impl Drop for Disk {
     fn drop(&mut self) {
-        let unmounted = Command::new("umount").arg("-l").arg(self.0).status();
+        let unmounted = Command::new("umount").arg("-l").arg(&self.0).status();
         assert!(unmounted.expect("umount").success());
     }
 }
@@ -71,7 +78,7 @@ fn from_a_disk_that_is_read_only_everything_is_delivered_once_by_each_process() 
     // Whoever delivers needs its lock.
     fs::write(desk.state().join("delivering"), "").expect("room");
     let delivering = desk.deliver();
-    super::lab::wait_until("both", || queue.waiting().is_empty());
+    wait_until("both", || queue.waiting().is_empty());
     delivering.kill();
     desk.keep();
     mount(&["-o", "remount,ro"], desk.state());
@@ -85,6 +92,36 @@ fn from_a_disk_that_is_read_only_everything_is_delivered_once_by_each_process() 
     mount(&["-o", "remount,rw"], desk.state());
     assert_eq!(desk.exported(&["run", "--once"]).0, Some(0));
     assert_eq!(receiver.taken().len(), 3);
+}
+
+#[test]
+fn a_daemon_whose_disk_cannot_be_written_guards_and_says_which_incidents_are_lost() {
+    let mut disk = None;
+    let service = Service::start_on("", |state| disk = Some(Disk::mount(state, "ro,size=4m")));
+    let home = Home::of(NOBODY);
+    let leak = || {
+        let line = format!("sleep 1; exec {} leak --rate 30M", workload());
+        let started = home.attach(&service, &["--memory-max", "96M", "--cmd", &line]);
+        service.target_of(NOBODY);
+        started.wait().expect_verdict("killed_by_memwatch", 137)
+    };
+    let ran = leak();
+    assert_eq!(ran.report["victims"][0]["comm"], "workload");
+    let lost = || service.status()["losses"]["lost_incidents"].as_u64();
+    wait_until("the loss", || lost() == Some(1));
+    assert!(
+        service.said().contains("Read-only file system"),
+        "{}",
+        service.said()
+    );
+    mount(&["-o", "remount,rw"], &service.state());
+    leak();
+    wait_for("an incident", || {
+        let kept = service.state().join("incidents");
+        kept.is_dir().then(|| service.incidents().pop()).flatten()
+    });
+    assert_eq!(lost(), Some(1));
+    service.stop();
 }
 
 #[test]

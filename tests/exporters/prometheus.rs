@@ -212,6 +212,8 @@ pub(crate) fn everything() -> Snapshot {
             dropped_notices: 2,
             ring_drops: 3,
             hung_helpers: 4,
+            dropped_jobs: 7,
+            lost_incidents: 8,
             untracked_processes: 5,
             dropped_events: 6,
         },

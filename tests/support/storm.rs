@@ -122,6 +122,7 @@ fn suite(processes: u32, tests: usize) -> Suite {
         workers,
         selected: Some(589),
         tests: tests.collect(),
+        not_run: Vec::new(),
         leaks_of_several: Vec::new(),
         lost: 0,
     }

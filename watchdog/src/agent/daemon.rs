@@ -2,8 +2,9 @@
 //! slow side, as [`super::run`] is for one command.
 //!
 //! Which targets there are is [`targets`]'s, what is known of one [`kept`]'s, where the configuration's are
-//! found [`scan`]'s, what users ask [`calls`]'. Incidents go where `export::spool` keeps them.
+//! found [`scan`]'s, what users ask [`calls`]'. Incidents go to the disk by [`archive`].
 
+mod archive;
 mod calls;
 mod hangs;
 mod incidents;
@@ -24,7 +25,7 @@ use super::members::{self, Members};
 use super::starting::open_files;
 use super::surroundings::Surroundings;
 use super::takeover::{self, Policies, Takeover};
-use super::{blocked, exporting, guarded};
+use super::{blocked, guarded};
 use crate::act::{self, Mode};
 use crate::bpf;
 use crate::causes::with_causes;
@@ -36,6 +37,7 @@ use crate::host::layout::{Hierarchy, Layout};
 use crate::host::notify::{Notifier, watchdog_interval};
 use crate::incident::{FeatureLost, Store};
 use anyhow::{Context, ensure};
+use archive::Archive;
 use calls::MachineStall;
 use hangs::Hangs;
 use incidents::Incidents;
@@ -142,8 +144,9 @@ impl Daemon {
     ) -> anyhow::Result<Self> {
         let server = Server::bind(socket)?;
         let state = place::of_a_service()?;
-        let spool = Spool::open(&state, &config.incidents).context("cannot keep incidents")?;
-        exporting::prepare(&state, &config.exporters).context("cannot keep incidents")?;
+        let spool = Spool::at(&state, &config.incidents);
+        let archive = Archive::start(spool, config.incidents.clone(), config.exporters.clone())
+            .context("cannot start the thread that keeps incidents")?;
         let way = Way {
             inbox: Arc::new(Inbox::new(TARGETS)),
             channel: Arc::new(Channel::new().context("cannot make the channel between threads")?),
@@ -174,8 +177,8 @@ impl Daemon {
             .context("cannot start the deciding thread")?;
         let kernel = Kernel::load_beside(Vec::new(), &layout, way.clone());
         let surroundings = Surroundings::begin(&layout);
-        let incidents = Incidents::new(Store::at(spool.dir()));
-        let mut targets = Targets::new(config.policy, spool);
+        let incidents = Incidents::new(Store::at(archive.spool().dir()));
+        let mut targets = Targets::new(config.policy, archive);
         targets.lack(identity::refused(&refused));
         targets.lack(surroundings.missing());
         let black_box = targets.keep_black_box(&state);
@@ -320,7 +323,7 @@ impl Daemon {
         if let Some(mut record) = self.hangs.due((now, SystemTime::now())) {
             record.host = identity::host();
             self.means.surroundings.tell_of_machine(&mut record);
-            self.targets.keep(record, &self.means.helpers);
+            self.targets.keep(record);
         }
         self.stall.look(now);
         self.told.look(&self.state, now, &self.means.helpers);
@@ -338,7 +341,7 @@ impl Daemon {
             if let Some(mut record) = told.record {
                 record.host = identity::host();
                 self.means.surroundings.tell_of_machine(&mut record);
-                self.targets.keep(*record, &self.means.helpers);
+                self.targets.keep(*record);
             }
         }
     }
@@ -352,17 +355,15 @@ impl Daemon {
     /// Reads the configuration again. One that is wrong, or cannot be read in time, changes nothing.
     fn reload(&mut self) {
         self.tell_manager(Notifier::reloading);
-        let (named, state) = (self.named.clone(), self.state.clone());
-        let read = self.means.helpers.ask(PATIENCE, move || {
-            let config = config::Daemon::load(named.as_deref())?;
-            if let Err(error) = exporting::prepare(&state, &config.exporters) {
-                tracing::error!("{}", with_causes(&error));
-            }
-            Ok::<_, config::ConfigError>(config)
-        });
+        let named = self.named.clone();
+        let read = self
+            .means
+            .helpers
+            .ask(PATIENCE, move || config::Daemon::load(named.as_deref()));
         match read {
             Some(Ok(config)) => {
-                self.targets.bound(&config.incidents);
+                let archive = self.targets.archive();
+                archive.bound(config.incidents.clone(), config.exporters.clone());
                 let is_other = config.policy != self.config.policy;
                 if is_other {
                     self.targets.begin_anew(config.policy, &self.means);
@@ -405,12 +406,11 @@ impl Daemon {
         }
         self.means.kernel.settle();
         self.hear();
-        self.targets.let_all_go(&self.means);
+        self.look_after_oomd();
+        self.targets.let_all_go(&self.means, PATIENCE);
         for note in self.means.kernel.leave(self.means.layout.v2_mount(), &[]) {
             tracing::warn!("{note}");
         }
-        // Incidents on their way to the disk.
-        self.means.helpers.finish(PATIENCE);
         if let Some(black_box) = self.black_box.take() {
             black_box.finish();
         }

@@ -12,6 +12,7 @@ use super::signals::Change;
 use super::starting::undo;
 use super::testing::Testing;
 use crate::act::{self, Mode};
+use crate::export::draft::Draft;
 use crate::host::cgroup::{self, Orphan};
 use crate::host::clock;
 use crate::host::layout::Layout;
@@ -20,6 +21,9 @@ use crate::incident::store::LAST;
 use crate::incident::{self, Record};
 use nix::unistd::Pid;
 use std::time::{Duration, SystemTime};
+
+/// For what is on its way to the disk already.
+const DRAFT: Duration = Duration::from_secs(1);
 
 impl Run {
     /// Ends the deciding thread, removes what was made, writes the record.
@@ -92,11 +96,23 @@ impl Run {
             &unwritten.unwrap_or_default(),
             &self.terminal,
         );
-        // What the daemon did it has kept already.
-        let kept = (!self.watched.kept_by_daemon).then(|| {
+        // What the daemon did it has kept already. What was done here, for a test's limit or for the time of
+        // all, it does not know.
+        let is_daemons = self.watched.kept_by_daemon == Some(record.interventions.len());
+        let draft = std::mem::take(&mut self.drafting).finish(DRAFT);
+        let kept = if is_daemons {
+            let _ = draft.map(Draft::remove);
+            None
+        } else {
             let orders = (&self.orders.incidents, &self.orders.exporters);
-            keeping::keep(&record, orders, &self.helpers, &self.terminal)
-        });
+            Some(keeping::keep(
+                &record,
+                draft,
+                orders,
+                &self.helpers,
+                &self.terminal,
+            ))
+        };
         let name = match kept {
             Some(Some(_)) => Some(record.short_id()),
             // Under an id of its own, and it is the newest.
@@ -154,7 +170,7 @@ impl Run {
         record
     }
 
-    fn command(&self) -> Option<incident::Command> {
+    pub(super) fn command(&self) -> Option<incident::Command> {
         let Subject::Program(program) = &self.orders.subject else {
             return match &self.subject {
                 Running::Adopted(adopted) => Some(incident::Command {

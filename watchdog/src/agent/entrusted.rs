@@ -3,6 +3,7 @@
 //! guards by itself.
 
 use super::run::{Ended, Run, Running};
+use super::signals::Change;
 use crate::causes::with_causes;
 use crate::config::UseDaemon;
 use crate::control::{Attach, Client, ClientError, Event};
@@ -13,7 +14,10 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
+use tokio::time::Instant;
 
+/// A command that was killed by the daemon may be seen to end before the daemon has said so.
+const LAST_HIT: Duration = Duration::from_millis(300);
 /// For the daemon to tell all at the end: a run does not wait much longer for it than it has lasted.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -216,11 +220,42 @@ impl Run {
         self.watched.notes.push(note.to_owned());
     }
 
+    /// What the daemon did last, of which the command has ended maybe: it is told which tests that was, for its
+    /// own record, before it closes that. Whether it has let the target go meanwhile.
+    async fn blame(&mut self, client: &mut Client, id: u64, was_killed: bool) -> bool {
+        let mut until = Instant::now();
+        if was_killed && self.testing.is_some() {
+            until += LAST_HIT;
+        }
+        while let Ok(Ok(event)) = tokio::time::timeout_at(until, client.event()).await {
+            match event {
+                Event::Gone { record, .. } => {
+                    self.take_in(record, true);
+                    return true;
+                }
+                Event::Hit(_) => until = Instant::now(),
+                _ => {}
+            }
+            let _ = self.heed(Word::Event(event)); // nothing that ends a run but its end
+        }
+        let blames = self.testing.iter().flat_map(|testing| testing.blames(id));
+        for blame in blames.collect::<Vec<_>>() {
+            if let Err(error) = client.blame(blame).await {
+                tracing::debug!("the daemon is not told of a test: {error}");
+            }
+        }
+        false
+    }
+
     /// The end: the daemon tells what it saw and did, and guards no more.
-    pub(super) async fn take_back(&mut self) {
+    pub(super) async fn take_back(&mut self, ended: Option<&Ended>) {
         let Entrusted::Yes { mut client, id } = std::mem::take(&mut self.entrusted) else {
             return;
         };
+        let was_killed = matches!(ended, Some(Ended::Leader(Change::Killed(_))));
+        if self.blame(&mut client, id, was_killed).await {
+            return;
+        }
         let told = match tokio::time::timeout(PATIENCE, client.detach(id)).await {
             Ok(Ok(record)) => {
                 self.take_in(record, true);

@@ -7,9 +7,9 @@ use super::story::NO_PROGRESS;
 use super::watched::Watched;
 use crate::bpf;
 use crate::host::clock;
-use crate::incident::LiveStatus;
+use crate::incident::{LiveStatus, Record};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// From this share of stall on, page faults are sampled: somebody will want to know whose they were.
 const HOT_PERMILLE: u64 = 100;
@@ -55,6 +55,11 @@ impl Run {
             full_permille = seen(&status.full_permille),
             "looked"
         );
+        // What the daemon does it keeps.
+        if self.drafting.is_due(clock::now()) && !self.entrusted.is_guarding() {
+            let record = self.so_far();
+            self.drafting.write(record);
+        }
         let elapsed = clock::now().saturating_sub(self.watched.began.0);
         if self.terminal.wants_live(elapsed) {
             self.terminal.live(self.live(elapsed));
@@ -86,6 +91,15 @@ impl Run {
         }
     }
 
+    /// What has happened until now.
+    fn so_far(&self) -> Record {
+        let over = (clock::now(), SystemTime::now());
+        let mut record = self.watched.so_far(over, &self.kernel);
+        record.command = self.command();
+        record.machine = self.watched.machine.as_deref().cloned();
+        record
+    }
+
     pub(super) fn take_guard_kills(&mut self) {
         for note in self.kernel.left_behind() {
             self.terminal.warn(&note);
@@ -94,6 +108,7 @@ impl Run {
         for (name, kill) in self.kernel.guard_kills() {
             let settings = &self.watched.settings;
             self.watched.story.guard_kill(name, &kill, settings);
+            self.drafting.happened(clock::now());
             if let Some(testing) = &mut self.testing {
                 let at = Duration::from_nanos(kill.time_ns);
                 testing.was_killed(
@@ -109,8 +124,11 @@ impl Run {
         self.kernel.flush_logs();
         while let Some((_, event)) = self.way.channel.next_event() {
             self.watched.witness(&event);
-            if let (bpf::Event::OomVictim { pid, .. }, Some(testing)) = (&event, &mut self.testing)
-            {
+            let bpf::Event::OomVictim { pid, .. } = &event else {
+                continue;
+            };
+            self.drafting.happened(clock::now());
+            if let Some(testing) = &mut self.testing {
                 testing.was_killed(
                     *pid,
                     clock::now(),

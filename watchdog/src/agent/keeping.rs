@@ -7,6 +7,7 @@ use super::helpers::Helpers;
 use super::terminal::Terminal;
 use crate::causes::with_causes;
 use crate::config::{Exporters, Incidents};
+use crate::export::draft::Draft;
 use crate::export::{Kept, Spool, place};
 use crate::host::file_error::FileError;
 use crate::incident::{Kind, Record};
@@ -23,9 +24,10 @@ pub(super) struct Keeping {
     exporters: Exporters,
 }
 
-/// Keeps it, unless nothing happened or the configuration says otherwise.
+/// Keeps it in place of its draft, unless nothing happened or the configuration says otherwise.
 pub(super) fn keep(
     record: &Record,
+    draft: Option<Draft>,
     (incidents, exporters): (&Incidents, &Exporters),
     helpers: &Helpers,
     terminal: &Terminal,
@@ -46,7 +48,7 @@ pub(super) fn keep(
         let (state, record) = (state.clone(), record.clone());
         let (incidents, exporters) = (incidents.clone(), exporters.clone());
         helpers.ask(PATIENCE, move || {
-            on_disk(&state, &record, &incidents, &exporters)
+            on_disk(&state, &record, draft, &incidents, &exporters)
         })
     };
     match kept {
@@ -69,12 +71,19 @@ pub(super) fn keep(
 fn on_disk(
     state: &Path,
     record: &Record,
+    mut draft: Option<Draft>,
     incidents: &Incidents,
     exporters: &Exporters,
 ) -> Result<Kept, FileError> {
+    // Should memwatch die between the two, it is the same incident.
+    if let Some(draft) = &mut draft {
+        draft.rewrite(record)?;
+    }
     let spool = Spool::open(state, incidents)?;
     exporting::prepare(state, exporters)?;
-    spool.keep(record)
+    let kept = spool.keep(record)?;
+    draft.map_or(Ok(()), Draft::remove)?;
+    Ok(kept)
 }
 
 impl Keeping {

@@ -12,6 +12,7 @@ pub mod blocked;
 pub mod channel;
 pub mod daemon;
 pub mod deciding;
+mod drafting;
 pub mod drill;
 mod ending;
 mod entrusted;

@@ -112,6 +112,7 @@ impl Run {
         }
         if stepped_in {
             self.surroundings.see_machine(&mut self.watched);
+            self.drafting.happened(clock::now());
         }
         self.keep_up_with_tests();
         ended

@@ -10,6 +10,7 @@ use super::blackbox::Keeper;
 use super::blocked;
 use super::channel::Channel;
 use super::deciding::{Arrival, Decider, Inbox, Way};
+use super::drafting::Drafting;
 use super::entrusted::Entrusted;
 use super::eyes::{Eyes, TargetEyes};
 use super::flight::Flights;
@@ -110,7 +111,7 @@ pub fn run(orders: Orders) -> anyhow::Result<u8> {
     let mut run = Run::begin(orders, &layout, &inheritance)?;
     let ended = runtime.block_on(async {
         let ended = run.watch(signals).await;
-        run.take_back().await;
+        run.take_back(ended.as_ref().ok()).await;
         ended
     });
     // The loader of the BPF programs may still be at it; nothing waits for it.
@@ -137,6 +138,7 @@ pub(super) struct Run {
     pub(super) surroundings: Surroundings,
     /// Where there is no place or no thread for it, no black box is kept.
     pub(super) black_box: Option<Keeper>,
+    pub(super) drafting: Drafting,
     /// How long it took.
     pub(super) rehearsal: Option<Duration>,
     pub(super) terminal: Terminal,
@@ -229,6 +231,7 @@ impl Run {
             terminal.warn(note);
         }
         let black_box = start_black_box(&watched, &orders.incidents);
+        let drafting = Drafting::start(&orders.incidents);
         let mut run = Self {
             orders,
             watched,
@@ -245,6 +248,7 @@ impl Run {
             blocked: blocked::Watch::start(blocked::LONG).ok(),
             surroundings,
             black_box,
+            drafting,
             rehearsal: None,
             terminal,
             testing,

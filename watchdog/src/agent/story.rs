@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// The story so far.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Story {
     began: Duration,
     interventions: BTreeMap<u32, Intervention>,

@@ -62,8 +62,8 @@ pub(super) struct Watched {
     flights: Arc<Flights>,
     /// The looks that the daemon took.
     flight_of_daemon: Option<Flight>,
-    /// Whether the daemon has kept what happened, so that nobody else need.
-    pub(super) kept_by_daemon: bool,
+    /// How many interventions the daemon has kept, so that nobody else need; `None` if it kept nothing.
+    pub(super) kept_by_daemon: Option<usize>,
 }
 
 /// The whole target was told to end: who outlives its leader does not go free.
@@ -115,7 +115,7 @@ impl Watched {
             machine: None,
             flights,
             flight_of_daemon: None,
-            kept_by_daemon: false,
+            kept_by_daemon: None,
         }
     }
 

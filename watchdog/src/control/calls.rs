@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use super::protocol::{Attach, Event, Refusal, RunningTest};
+use super::protocol::{Attach, Blame, Event, Refusal, RunningTest};
 use super::rights::Peer;
 use super::status::Status;
 use crate::incident::{Headline, Text};
@@ -55,6 +55,15 @@ pub enum Call {
         id: u64,
         /// All that can be asked to fail.
         running: Vec<RunningTest>,
+        /// That it is noted.
+        answer: Answer<()>,
+    },
+    /// A process that was signalled ran this test.
+    Blame {
+        /// Who says so.
+        peer: Peer,
+        /// What.
+        blame: Box<Blame>,
         /// That it is noted.
         answer: Answer<()>,
     },

@@ -15,8 +15,8 @@ use uuid::Uuid;
 
 use super::descriptors;
 use super::protocol::{
-    self, Attach, Event, FROM_CLIENT_BYTES, FROM_DAEMON_BYTES, FrameError, FromDaemon, Hello,
-    MEMWATCH, Refusal, Reply, Request, RunningTest, VERSION,
+    self, Attach, Blame, Event, FROM_CLIENT_BYTES, FROM_DAEMON_BYTES, FrameError, FromDaemon,
+    Hello, MEMWATCH, Refusal, Reply, Request, RunningTest, VERSION,
 };
 use super::status::Status;
 use crate::incident::{Headline, Record, Text};
@@ -160,6 +160,17 @@ impl Client {
     /// The daemon refuses, or cannot be asked.
     pub async fn tests(&mut self, id: u64, running: Vec<RunningTest>) -> Result<(), ClientError> {
         match self.say(&Request::Tests { id, running }, None).await? {
+            Reply::Noted {} => Ok(()),
+            other => Err(self.strange(&other)),
+        }
+    }
+
+    /// Says which test a process ran that was signalled.
+    ///
+    /// # Errors
+    /// The daemon refuses, or cannot be asked.
+    pub async fn blame(&mut self, blame: Blame) -> Result<(), ClientError> {
+        match self.say(&Request::Blame(blame), None).await? {
             Reply::Noted {} => Ok(()),
             other => Err(self.strange(&other)),
         }

@@ -300,6 +300,15 @@ async fn ask(
             };
             put(calls, call, |()| Reply::Noted {}).await
         }
+        Request::Blame(blame) => {
+            let blame = Box::new(blame);
+            let call = |answer| Call::Blame {
+                peer,
+                blame,
+                answer,
+            };
+            put(calls, call, |()| Reply::Noted {}).await
+        }
         Request::Status {} => {
             put(calls, |answer| Call::Status { peer, answer }, Reply::Status).await
         }

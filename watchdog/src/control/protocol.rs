@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::causes::with_causes;
 use crate::config::OnPressure;
-use crate::incident::{Headline, Text};
+use crate::incident::{BlamedTest, Headline, Text};
 use crate::watch::Rung;
 
 use super::status::Status;
@@ -55,6 +55,8 @@ pub enum Request {
         /// At most [`TESTS`].
         running: Vec<RunningTest>,
     },
+    /// A process of a target that was signalled ran this test: for the target's record.
+    Blame(Blame),
     /// Tell how things are.
     Status {},
     /// Send the events of all targets of this user from now on; root's: of all.
@@ -109,6 +111,24 @@ pub struct RunningTest {
     pub serial: u32,
 }
 
+/// What a process ran that was signalled, as its user says. Evidence for who reads the record: the daemon does
+/// nothing by it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Blame {
+    /// From [`Reply::Attached`].
+    pub id: u64,
+    /// The process, from [`Hit`].
+    pub pid: u32,
+    /// What it ran, and which test is to blame.
+    pub test: BlamedTest,
+    /// Where its Python was.
+    pub python_stack: Vec<Text>,
+}
+
+/// The longest stack that is said, in bytes: escaped, and with the names of tests, it fits a frame.
+pub const STACK_BYTES: usize = FROM_CLIENT_BYTES / 4;
+
 /// The daemon's answer to a frame.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -132,7 +152,7 @@ pub enum Reply {
         /// The incident record: everything since it was attached. `null` for what the configuration names.
         record: Option<serde_json::Value>,
     },
-    /// To [`Request::Tests`].
+    /// To [`Request::Tests`] and [`Request::Blame`].
     Noted {},
     /// To [`Request::Status`].
     Status(Box<Status>),
@@ -300,6 +320,7 @@ fn length_within(bytes: usize, most: usize) -> Result<u32, FrameError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::incident::TestPhase;
     use proptest::prelude::*;
 
     fn body(text: &str) -> Result<Request, FrameError> {
@@ -337,6 +358,22 @@ mod tests {
                     }],
                 },
                 r#"{"tests":{"id":7,"running":[{"pid":4,"start_ticks":5,"serial":6}]}}"#,
+            ),
+            (
+                Request::Blame(Blame {
+                    id: 7,
+                    pid: 4,
+                    test: BlamedTest {
+                        id: "t.py::a".into(),
+                        worker: None,
+                        phase: TestPhase::Call,
+                        elapsed_us: Some(1),
+                        growth_bytes: None,
+                        culprit: None,
+                    },
+                    python_stack: vec!["File \"t.py\", line 3 in a".into()],
+                }),
+                r#"{"blame":{"id":7,"pid":4,"test":{"id":"t.py::a","worker":null,"phase":"call","elapsed_us":1,"growth_bytes":null,"culprit":null},"python_stack":["File \"t.py\", line 3 in a"]}}"#,
             ),
             (Request::Detach { id: 7 }, r#"{"detach":{"id":7}}"#),
             (

@@ -161,6 +161,12 @@ pub struct Losses {
     pub ring_drops: u64,
     /// Threads that hang.
     pub hung_helpers: u64,
+    /// Work that was given up, since no thread was free for it.
+    #[serde(default)]
+    pub dropped_jobs: u64,
+    /// Incidents that did not get to the disk.
+    #[serde(default)]
+    pub lost_incidents: u64,
     /// Processes that there is no room to track, now.
     pub untracked_processes: u64,
     /// Events that clients of the control socket did not read in time.

@@ -1,5 +1,5 @@
 //! How others learn of a run. What they read it by is one format per file, each made from the record alone:
-//! [`ctrf`], [`github`], [`junit`]. What happened is kept on the disk ([`spool`], below [`place`]) and waits there
+//! [`ctrf`], [`github`], [`junit`]. What happened is kept on the disk ([`spool`], below [`place`]; of a run under way, [`draft`]) and waits there
 //! ([`queue`]) until each [`exporter`] has told of it: [`desktop`], [`journal`], [`otlp`], [`webhook`]; how they do stands in
 //! [`standing`]. [`prometheus`] is told how things are, and of no incident. Who runs them, and writes what where, is
 //! `agent`'s; memwatch's own two faces, the record's JSON and the terminal, are `incident`'s.
@@ -7,6 +7,7 @@
 pub mod backoff;
 pub mod ctrf;
 pub mod desktop;
+pub mod draft;
 pub mod exporter;
 pub mod github;
 mod http;

@@ -40,18 +40,39 @@ pub struct Kept {
 }
 
 impl Spool {
-    /// Makes what is not there of it.
+    /// Where it is, or will be: nothing is looked at.
+    #[must_use]
+    pub fn at(state: &Path, bounds: &Incidents) -> Self {
+        Self {
+            state: state.to_owned(),
+            bounds: bounds.clone(),
+        }
+    }
+
+    /// The same, and made.
+    ///
+    /// # Errors
+    /// As for [`Spool::make`].
+    pub fn open(state: &Path, bounds: &Incidents) -> Result<Self, FileError> {
+        let spool = Self::at(state, bounds);
+        spool.make()?;
+        Ok(spool)
+    }
+
+    /// Makes what is not there of it, and ends what others have begun and died over.
     ///
     /// # Errors
     /// It cannot be made, or not be made its owner's alone.
-    pub fn open(state: &Path, bounds: &Incidents) -> Result<Self, FileError> {
-        let spool = Self {
-            state: state.to_owned(),
-            bounds: bounds.clone(),
-        };
-        make_private(&spool.dir())?;
-        spool.finish_others();
-        Ok(spool)
+    pub fn make(&self) -> Result<(), FileError> {
+        make_private(&self.dir())?;
+        self.finish_others();
+        Ok(())
+    }
+
+    /// The directory of memwatch's state.
+    #[must_use]
+    pub fn state(&self) -> &Path {
+        &self.state
     }
 
     /// Where the incidents are.
@@ -75,7 +96,16 @@ impl Spool {
         let path = dir.join(file_name(record.id));
         let passing = dir.join(passing_name(record.id));
         let error = FileError::at("write", &path);
-        write_whole(&dir, &passing, &record.to_json()).map_err(error)?;
+        let json = record.to_json();
+        let written = write_whole(&dir, &passing, &json).or_else(|why| match why.kind() {
+            // It could not be made before, or somebody has removed it.
+            io::ErrorKind::NotFound => {
+                make_private(&dir).map_err(|error| error.source)?;
+                write_whole(&dir, &passing, &json)
+            }
+            _ => Err(why),
+        });
+        written.map_err(error)?;
         let mut kept = Kept::default();
         self.hand_out(record.id, &mut kept)?;
         self.evict(&mut kept);
@@ -232,7 +262,7 @@ pub(super) fn make_private(dir: &Path) -> Result<(), FileError> {
 }
 
 /// The names in a directory are on the disk, too.
-fn sync(dir: &Path) -> io::Result<()> {
+pub(super) fn sync(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
@@ -359,12 +389,15 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_is_gone_is_an_error_that_says_which() {
-        let (_root, spool) = spool(2, 1 << 30);
+    fn a_directory_that_is_gone_is_made_and_one_that_cannot_be_is_an_error_that_says_which() {
+        let (root, spool) = spool(2, 1 << 30);
         fs::remove_dir(spool.dir()).expect("empty");
-        let error = spool.keep(&record()).expect_err("gone").to_string();
+        spool.keep(&record()).expect("room");
+        fs::remove_dir_all(root.path().join("state")).expect("ours");
+        fs::write(root.path().join("state"), "no directory").expect("room");
+        let error = spool.keep(&record()).expect_err("no directory").to_string();
         assert!(
-            error.contains("incidents/") && error.contains("No such file"),
+            error.contains("incidents/") && error.contains("Not a directory"),
             "{error}"
         );
     }

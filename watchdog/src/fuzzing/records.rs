@@ -88,7 +88,8 @@ fn faces(record: &Record) {
     }
     if let Some(suite) = &record.suite {
         let tests: Vec<_> = suite.tests.iter().collect();
-        let _ = junit::render(&tests, "why");
+        let not_run: Vec<_> = suite.not_run.iter().map(|one| &one.id).collect();
+        let _ = junit::render(&tests, &not_run, "why");
     }
     if let Ok(run) = Run::of(record) {
         let _ = run.total_us();

@@ -76,6 +76,13 @@ impl Daemon {
             } => {
                 let _ = answer.send(self.targets.tests_run(peer, id, &running));
             }
+            Call::Blame {
+                peer,
+                blame,
+                answer,
+            } => {
+                let _ = answer.send(self.targets.blame(peer, *blame));
+            }
             Call::Status { answer, .. } => {
                 let _ = answer.send(Ok(Box::new(self.status())));
             }
@@ -173,7 +180,9 @@ impl Daemon {
         let (mut losses, targets) = self.targets.status(&self.means.kernel);
         losses.dropped_notices = self.means.way.channel.dropped();
         losses.ring_drops = self.means.kernel.ring_drops();
-        losses.hung_helpers = self.means.helpers.lost().stuck;
+        let lost = self.means.helpers.lost();
+        (losses.hung_helpers, losses.dropped_jobs) = (lost.stuck, lost.dropped);
+        losses.lost_incidents = self.targets.archive().lost();
         losses.dropped_events = self.server.lost_events();
         let mut features_lost = self.features_lost.clone();
         features_lost.extend(self.means.kernel.losses());

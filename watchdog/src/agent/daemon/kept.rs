@@ -5,6 +5,7 @@ use super::Means;
 use super::targets::RefusedError;
 use crate::agent::channel::TargetId;
 use crate::agent::deciding::Arrival;
+use crate::agent::helpers::Lost;
 use crate::agent::kernel::{Kernel, Wanted};
 use crate::agent::pass::{Charge, Pass};
 use crate::agent::starting::{response, terms};
@@ -69,6 +70,8 @@ pub(super) struct Kept {
     pub(super) interventions: u64,
     /// How many of the kernel's OOM kills were told of so far, by the controller's count.
     oom_kills_told: u64,
+    /// What the daemon's helpers had lost when this was last asked.
+    lost_before: Lost,
     /// Something happened that is to be kept when its end is known, or then.
     pub(super) tell_at: Option<Duration>,
     /// It is to be let go when the deciding thread has, at the latest then; and who waits for that.
@@ -88,7 +91,7 @@ const ABANDONED: Duration = Duration::from_secs(10);
 const RECORD_BYTES: usize = FROM_DAEMON_BYTES / 2;
 
 impl Kept {
-    pub(super) fn new(watched: Watched, order: Order) -> Self {
+    pub(super) fn new(watched: Watched, order: Order, lost_before: Lost) -> Self {
         Self {
             since: watched.began,
             watched,
@@ -96,6 +99,7 @@ impl Kept {
             tests: (order.owner != Owner::Configuration).then(Arc::default),
             interventions: 0,
             oom_kills_told: 0,
+            lost_before,
             tell_at: None,
             leaving: None,
             listeners: Vec::new(),
@@ -167,6 +171,10 @@ impl Kept {
         let mut record = self.watched.record(over, Verdict::Ongoing, &means.kernel);
         record.features_lost.extend_from_slice(lacks);
         record.target.uid = self.user();
+        let lost = means.helpers.lost();
+        record.losses.hung_helpers += lost.stuck - self.lost_before.stuck;
+        record.losses.dropped_jobs += lost.dropped - self.lost_before.dropped;
+        self.lost_before = lost;
         surroundings.tell(&mut self.watched, &mut record, true);
         if record.kind != Kind::Run {
             surroundings.tell_blocked(self.watched.began.0, &mut record);

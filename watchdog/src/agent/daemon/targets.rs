@@ -2,6 +2,7 @@
 //! whose it is, is [`super::kept`]'s.
 
 use super::Means;
+use super::archive::Archive;
 use super::kept::{Detached, Kept, Order, Owner};
 use super::scan::Found;
 use crate::act::{Mode, Outcome};
@@ -10,18 +11,14 @@ use crate::agent::channel::{Notice, TargetId};
 use crate::agent::deciding::Arrival;
 use crate::agent::flight::Flights;
 use crate::agent::guarded::{GuardError, Guarded};
-use crate::agent::helpers::Helpers;
 use crate::agent::kernel::Kernel;
 use crate::agent::recorder::Lane;
-use crate::agent::service_log;
 use crate::agent::terminal;
 use crate::agent::testing::OnBoard;
 use crate::agent::watched::{Heard, Watched};
 use crate::bpf;
-use crate::config::Incidents;
-use crate::control::protocol::RunningTest;
+use crate::control::protocol::{Blame, RunningTest};
 use crate::control::{Events, Peer, Refusal, status};
-use crate::export::Spool;
 use crate::host::cgroup::{CgroupError, Limits, Target};
 use crate::host::clock;
 use crate::incident::{self, FeatureLost, Kind, Record};
@@ -37,7 +34,7 @@ pub(super) struct Targets {
     settings: Settings,
     /// What this daemon has to do without, for all of them.
     lacks: Vec<FeatureLost>,
-    spool: Spool,
+    archive: Archive,
     /// Boxed, since the nodes of a map are half empty.
     kept: BTreeMap<TargetId, Box<Kept>>,
     /// Of those that stir.
@@ -72,11 +69,11 @@ pub(super) enum RefusedError {
 }
 
 impl Targets {
-    pub(super) fn new(settings: Settings, spool: Spool) -> Self {
+    pub(super) fn new(settings: Settings, archive: Archive) -> Self {
         Self {
             settings,
             lacks: Vec::new(),
-            spool,
+            archive,
             kept: BTreeMap::new(),
             flights: Arc::new(Flights::new(Lane::new(512, 32), super::TABLES)),
             counts: status::Counts::default(),
@@ -88,7 +85,7 @@ impl Targets {
 
     /// Starts the black box, and keeps what is found there of a machine that ended.
     pub(super) fn keep_black_box(&self, state: &Path) -> Option<Keeper> {
-        let spool = self.spool.clone();
+        let spool = self.archive.spool().clone();
         let keep = Box::new(move |record: &Record| {
             let kept = spool.keep(record);
             kept.inspect_err(|error| tracing::error!("an incident is not kept yet: {error}"))
@@ -133,15 +130,15 @@ impl Targets {
             began,
             Arc::clone(&self.flights),
         );
-        let kept = Kept::new(watched, order);
+        let kept = Kept::new(watched, order, means.helpers.lost());
         kept.hand_over(means)?;
         self.kept.insert(id, Box::new(kept));
         Ok(())
     }
 
-    /// Keeps so many incidents from now on.
-    pub(super) fn bound(&mut self, incidents: &Incidents) {
-        self.spool.bound(incidents);
+    /// Where incidents go.
+    pub(super) fn archive(&self) -> &Archive {
+        &self.archive
     }
 
     /// Whether it is guarded.
@@ -206,6 +203,22 @@ impl Targets {
                 Ok(())
             }
             _ => Err(peer.no_such_target(id)),
+        }
+    }
+
+    /// One of its processes that was signalled ran this test, says its user.
+    pub(super) fn blame(&mut self, peer: Peer, blame: Blame) -> Result<(), Refusal> {
+        let kept = self.kept.get_mut(&blame.id);
+        match kept.map(|kept| (kept.order.owner, kept)) {
+            Some((Owner::User(uid), kept)) if peer.may_touch(Some(uid)) => {
+                let story = &mut kept.watched.story;
+                if let Some(number) = story.unblamed(blame.pid) {
+                    story.blame(number, blame.test);
+                    story.python_stack(number, blame.python_stack);
+                }
+                Ok(())
+            }
+            _ => Err(peer.no_such_target(blame.id)),
         }
     }
 
@@ -384,7 +397,7 @@ impl Targets {
         };
         let record = kept.tell(means, &self.lacks);
         if record.kind != Kind::Run {
-            self.keep(record, &means.helpers);
+            self.keep(record);
         }
     }
 
@@ -397,20 +410,10 @@ impl Targets {
         }
     }
 
-    /// Puts an incident on the disk.
-    pub(super) fn keep(&mut self, mut record: Record, helpers: &Helpers) {
+    /// Counts an incident, and puts it on the disk.
+    pub(super) fn keep(&mut self, record: Record) {
         self.counts.add(&record);
-        let spool = self.spool.clone();
-        helpers.start(move || {
-            service_log::complete(&mut record);
-            match spool.keep(&record) {
-                Ok(kept) => kept
-                    .lines()
-                    .iter()
-                    .for_each(|line| tracing::warn!("{line}")),
-                Err(error) => tracing::error!("an incident is lost: {error}"),
-            }
-        });
+        self.archive.keep(record);
     }
 
     /// Guards it no more. The deciding thread has let it go, or is told to.
@@ -429,12 +432,13 @@ impl Targets {
         }
     }
 
-    /// Guards nobody any more: the deciding thread has ended.
-    pub(super) fn let_all_go(&mut self, means: &Means) {
+    /// Guards nobody any more: the deciding thread has ended. What happened is on the disk then, if that takes it.
+    pub(super) fn let_all_go(mut self, means: &Means, patience: Duration) {
         let all: Vec<TargetId> = self.kept.keys().copied().collect();
         for id in all {
             self.let_go(id, means);
         }
+        self.archive.finish(patience);
     }
 }
 

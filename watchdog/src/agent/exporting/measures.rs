@@ -208,6 +208,8 @@ fn losses(status: &Status) -> Measure {
         ("dropped_notices", losses.dropped_notices),
         ("ring_drops", losses.ring_drops),
         ("hung_helpers", losses.hung_helpers),
+        ("dropped_jobs", losses.dropped_jobs),
+        ("lost_incidents", losses.lost_incidents),
         ("untracked_processes", losses.untracked_processes),
         ("dropped_events", losses.dropped_events),
     ];

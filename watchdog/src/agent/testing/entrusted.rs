@@ -3,16 +3,17 @@
 //!
 //! The daemon reads nothing of a user's: it signals, and this side, as the user, says why to the process.
 
+use super::eye::Shared;
 use super::{Testing, words};
 use crate::agent::story::Story;
-use crate::control::protocol::{Hit, RunningTest};
+use crate::control::protocol::{Blame, Hit, RunningTest, STACK_BYTES};
 use crate::control::{Client, ClientError};
 use crate::host::clock;
-use crate::incident::BlamedTest;
+use crate::incident::{BlamedTest, Text};
 use crate::watch::{Member, Rung};
 use std::path::PathBuf;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How often the daemon is told.
@@ -24,6 +25,31 @@ pub(super) struct ByDaemon {
     test: BlamedTest,
 }
 
+/// Takes out what is to be said. The stacks are there by now, if they will be.
+fn blames(shared: &Shared, id: u64) -> Vec<Blame> {
+    let blamed = std::mem::take(&mut *lock(&shared.blamed));
+    let of_it = |(pid, test)| {
+        let stacks = shared.home.stacks(pid).unwrap_or_default();
+        let mut left = STACK_BYTES;
+        let lines = super::stacks::stack_lines(&stacks).into_iter();
+        let fits = |line: &Text| {
+            left = left.saturating_sub(line.as_str().len());
+            left > 0
+        };
+        Blame {
+            id,
+            pid,
+            test,
+            python_stack: lines.take_while(fits).collect(),
+        }
+    };
+    blamed.into_iter().map(of_it).collect()
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Testing {
     /// Tells the daemon at `socket` which tests run in the target `id`, until the run is over. On a connection of
     /// its own, and only from when there is one to tell of.
@@ -33,12 +59,9 @@ impl Testing {
             let mut client: Option<Client> = None;
             let mut said = Vec::new();
             while !shared.stop.load(Ordering::Acquire) {
-                let long = shared
-                    .long
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .clone();
-                if long != said {
+                let long = lock(&shared.long).clone();
+                let has_blamed = !lock(&shared.blamed).is_empty();
+                if long != said || has_blamed {
                     let connected = match client.take() {
                         Some(client) => Ok(client),
                         None => Client::connect(&socket).await,
@@ -52,6 +75,9 @@ impl Testing {
                     let told: Result<Client, ClientError> = async {
                         let mut client = connected?;
                         client.tests(id, running).await?;
+                        for blame in blames(&shared, id) {
+                            client.blame(blame).await?;
+                        }
                         Ok(client)
                     }
                     .await;
@@ -93,7 +119,13 @@ impl Testing {
             let why = format!("memwatch killed its process: {}", hit.why);
             self.end(slot, at, hit.rss_bytes, &why);
         }
+        lock(&self.shared.blamed).push((hit.pid, test.clone()));
         self.by_daemon.push(ByDaemon { pid: hit.pid, test });
+    }
+
+    /// What the daemon has not been told yet of those that it signalled.
+    pub(in crate::agent) fn blames(&self, id: u64) -> Vec<Blame> {
+        blames(&self.shared, id)
     }
 
     /// The daemon's record has come: its interventions get their tests, and where these were.

@@ -8,6 +8,7 @@ use crate::act::{Mode, Outcome, signal};
 use crate::host::clock;
 use crate::host::place::Place;
 use crate::host::process::{self, Stat};
+use crate::incident::BlamedTest;
 use crate::pytest::Home;
 use crate::pytest::slot::{self, Phase, Slot};
 use crate::watch::test_rule::{Excess, RunningTest, TestOrder, TestRule};
@@ -79,6 +80,8 @@ pub(super) struct Shared {
     pub(super) long: Mutex<Vec<Notice>>,
     /// What was seen of tests from outside, by pid and serial.
     pub(super) seen: Mutex<BTreeMap<(u32, u64), Seen>>,
+    /// What the daemon signalled and has not been told the test of, by process.
+    pub(super) blamed: Mutex<Vec<(u32, BlamedTest)>>,
     pub(super) stop: AtomicBool,
 }
 
@@ -90,6 +93,7 @@ impl Shared {
             news: ArrayQueue::new(NEWS),
             long: Mutex::default(),
             seen: Mutex::default(),
+            blamed: Mutex::default(),
             stop: AtomicBool::new(false),
         }
     }

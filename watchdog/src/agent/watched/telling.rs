@@ -17,7 +17,8 @@ impl Watched {
     pub(in crate::agent) fn take_in(&mut self, mut told: Record, to_the_end: bool) {
         let told_began = clock::now().saturating_sub(Duration::from_micros(told.duration_us));
         told.begin_earlier(told_began.saturating_sub(self.began.0));
-        let is_kept = told.gravest() != Kind::Run;
+        let is_kept = to_the_end && told.gravest() != Kind::Run;
+        self.kept_by_daemon = is_kept.then_some(told.interventions.len());
         // Who outlives the end of the whole target does not go free, whoever has ordered it.
         if let Some(last) = told.interventions.last()
             && last.scope == Some(Scope::Target)
@@ -35,7 +36,6 @@ impl Watched {
                 None => self.flight_of_daemon = Some(flight),
             }
         }
-        self.kept_by_daemon = to_the_end && is_kept;
         self.told_by_daemon = to_the_end.then_some(told);
     }
 
@@ -62,31 +62,13 @@ impl Watched {
         verdict: Verdict,
         kernel: &Kernel,
     ) -> Record {
-        let totals = self.guarded.totals();
-        let duration_us = over.0.saturating_sub(self.began.0).as_micros() as u64;
-        let mut record = Record::new(self.began.1, over.1, duration_us, verdict);
-        record.host = identity::host();
-        record.target = self.guarded.describe();
-        let status = &self.status;
-        let seen = status.peak_bytes.load(Ordering::Relaxed);
-        record.peak_bytes = Some(totals.peak_bytes.map_or(seen, |peak| peak.max(seen)));
-        record.stall_us = totals.psi.map(|psi| psi.some_us);
-        record.stall_full_us = totals.psi.map(|psi| psi.full_us);
-        record.refaults_pages = totals.stat.map(|stat| stat.refault_pages);
-        record.faults = incident::Faults {
-            minor: totals
-                .stat
-                .map(|stat| stat.faults.saturating_sub(stat.major_faults)),
-            major: totals.stat.map(|stat| stat.major_faults),
-            ..incident::Faults::default()
-        };
-        record.dry_run = self.mode == Mode::DryRun;
+        let mut record = self.counted(over, verdict);
         if let Some(told) = self.told_by_daemon.take() {
             seen_by_daemon(&mut record, told);
         } else {
             self.seen_here(&mut record, kernel);
         }
-        let without_table = status.without_table.load(Ordering::Relaxed);
+        let without_table = self.status.without_table.load(Ordering::Relaxed);
         if without_table > 0 {
             self.notes.push(format!(
                 "{without_table} looks did not go as far as the processes: too many targets were in trouble at once"
@@ -106,6 +88,42 @@ impl Watched {
         std::mem::replace(&mut self.story, Story::begin(over.0)).tell(&mut record);
         record.kind = record.gravest();
         record.flight = self.flight(&record);
+        record
+    }
+
+    /// What has happened until now, which may be all that is ever told.
+    pub(in crate::agent) fn so_far(&self, over: (Duration, SystemTime), kernel: &Kernel) -> Record {
+        let mut record = self.counted(over, Verdict::Ongoing);
+        self.seen_here(&mut record, kernel);
+        self.story.clone().tell(&mut record);
+        record.kind = record.gravest();
+        let flight = self.flights.of(self.guarded.target.id, self.began.0);
+        let began_us = self.began.0.as_micros() as u64;
+        record.flight = flight.map(|flight| Flight { began_us, ..flight });
+        record
+    }
+
+    /// Who and where, and what the kernel has counted.
+    fn counted(&self, over: (Duration, SystemTime), verdict: Verdict) -> Record {
+        let totals = self.guarded.totals();
+        let duration_us = over.0.saturating_sub(self.began.0).as_micros() as u64;
+        let mut record = Record::new(self.began.1, over.1, duration_us, verdict);
+        record.host = identity::host();
+        record.target = self.guarded.describe();
+        let status = &self.status;
+        let seen = status.peak_bytes.load(Ordering::Relaxed);
+        record.peak_bytes = Some(totals.peak_bytes.map_or(seen, |peak| peak.max(seen)));
+        record.stall_us = totals.psi.map(|psi| psi.some_us);
+        record.stall_full_us = totals.psi.map(|psi| psi.full_us);
+        record.refaults_pages = totals.stat.map(|stat| stat.refault_pages);
+        record.faults = incident::Faults {
+            minor: totals
+                .stat
+                .map(|stat| stat.faults.saturating_sub(stat.major_faults)),
+            major: totals.stat.map(|stat| stat.major_faults),
+            ..incident::Faults::default()
+        };
+        record.dry_run = self.mode == Mode::DryRun;
         record
     }
 

@@ -224,6 +224,8 @@ pub(crate) fn losses(losses: &Losses) -> Vec<String> {
         dropped_notices,
         ring_drops,
         hung_helpers,
+        dropped_jobs,
+        lost_incidents,
         untracked_processes,
         dropped_events,
     } = *losses;
@@ -233,6 +235,8 @@ pub(crate) fn losses(losses: &Losses) -> Vec<String> {
         (dropped_notices, "dropped notices"),
         (ring_drops, "events lost in the kernel"),
         (hung_helpers, "threads that hang"),
+        (dropped_jobs, "jobs for which no thread was free"),
+        (lost_incidents, "incidents that are not on the disk"),
         (untracked_processes, "processes beyond what is tracked"),
         (dropped_events, "events that clients did not read"),
     ]

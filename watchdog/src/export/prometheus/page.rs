@@ -314,6 +314,8 @@ fn losses(text: &mut Text, losses: &Losses) {
         ("late_looks", losses.late_looks),
         ("dropped_notices", losses.dropped_notices),
         ("ring_drops", losses.ring_drops),
+        ("dropped_jobs", losses.dropped_jobs),
+        ("lost_incidents", losses.lost_incidents),
         ("dropped_events", losses.dropped_events),
     ] {
         family.sample(&[("what", what)], number);
