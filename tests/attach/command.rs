@@ -188,6 +188,22 @@ fn time_is_up_for_the_whole_tree() {
     assert_eq!(ran.text(), "bye\n", "it was asked first");
     assert!(lab.pair.pids().is_empty(), "and nobody stayed");
     assert_eq!(ran.report["kind"], "timeout");
+    // Each by name: how it was asked, and who had to be ended.
+    let victims = ran.report["victims"].as_array().expect("a list");
+    let told = |comm: &str, signal: &str| {
+        let is_it =
+            |victim: &&serde_json::Value| victim["comm"] == comm && victim["signal"] == signal;
+        victims.iter().filter(is_it).count()
+    };
+    assert_eq!(told("bash", "SIGTERM"), 1, "{victims:#?}");
+    assert!(
+        told("bash", "SIGKILL") + told("sleep", "SIGTERM") >= 2,
+        "{victims:#?}"
+    );
+    let rungs = ran.report["interventions"][0]["rungs"]
+        .as_array()
+        .expect("a list");
+    assert!(rungs.iter().all(|rung| rung["pid"].is_u64()), "{rungs:#?}");
 }
 
 #[test]
@@ -200,10 +216,11 @@ fn who_does_not_listen_when_time_is_up_is_ended() {
         .as_array()
         .expect("rungs")
         .clone();
-    let rungs: Vec<_> = rungs
+    let mut rungs: Vec<_> = rungs
         .iter()
         .map(|rung| rung["rung"].as_str().expect("a word"))
         .collect();
+    rungs.dedup();
     assert_eq!(rungs, ["sigterm", "sigkill"]);
     assert!(lab.pair.pids().is_empty());
 }

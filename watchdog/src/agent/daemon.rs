@@ -320,6 +320,11 @@ impl Daemon {
         self.means.kernel.heat(is_hot);
         self.means.surroundings.keep_up(is_hot);
         self.targets.keep_house(now, &self.means);
+        // Where no program in the kernel tells of them.
+        for hung in self.means.surroundings.take_hung() {
+            let at = (now, SystemTime::now());
+            self.hangs.see(at, hung.tid, &hung.comm);
+        }
         if let Some(mut record) = self.hangs.due((now, SystemTime::now())) {
             record.host = identity::host();
             self.means.surroundings.tell_of_machine(&mut record);

@@ -47,6 +47,9 @@ impl Run {
         let is_hot = status.some_permille.load(Ordering::Relaxed) >= HOT_PERMILLE;
         self.kernel.heat(is_hot);
         self.surroundings.keep_up(is_hot);
+        for hung in self.surroundings.take_hung() {
+            self.watched.story.hung(hung.tid, &hung.comm);
+        }
         let seen = |count: &AtomicU64| count.load(Ordering::Relaxed);
         tracing::trace!(
             looks = seen(&status.looks),

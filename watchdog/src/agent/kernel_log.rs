@@ -5,7 +5,7 @@
 //! which does not wait for it. What is kept is bounded: the oldest goes, and is counted.
 
 use crate::host::clock;
-use crate::host::kmsg::{About, Extent, Kmsg, Line, PATH, Report, Reports};
+use crate::host::kmsg::{About, Extent, Kmsg, Line, PATH, Report, Reports, report};
 use crate::incident::{FeatureLost, KernelLine, Text};
 use std::collections::VecDeque;
 use std::ffi::OsStr;
@@ -21,6 +21,8 @@ const AT_ONCE: usize = 8192;
 const KEPT: usize = 2048;
 /// Lines in one record.
 const TOLD: usize = 512;
+/// Tasks that were called hung and that nobody has taken out.
+const HUNG: usize = 64;
 /// For the last lines of a report that has begun, at the end of a run: its process dies before they are written.
 const PATIENCE: Duration = Duration::from_millis(300);
 
@@ -32,6 +34,16 @@ pub struct KernelLog {
     kept: VecDeque<Report>,
     lines: usize,
     evicted: u64,
+    hung: Vec<Hung>,
+}
+
+/// A task that the kernel calls hung.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hung {
+    /// Its thread id.
+    pub tid: u32,
+    /// Its name.
+    pub comm: Vec<u8>,
 }
 
 /// Whose record it is.
@@ -54,6 +66,7 @@ impl KernelLog {
             kept: VecDeque::new(),
             lines: 0,
             evicted: 0,
+            hung: Vec::new(),
         }
     }
 
@@ -77,6 +90,13 @@ impl KernelLog {
     pub fn keep_up(&mut self) {
         let Ok(log) = &mut self.log else { return };
         for (at, record) in log.take(clock::now(), AT_ONCE) {
+            let hung = report::hung(&record.text).filter(|_| record.is_kernels);
+            if let Some((tid, comm)) = hung
+                && self.hung.len() < HUNG
+            {
+                let comm = comm.to_vec();
+                self.hung.push(Hung { tid, comm });
+            }
             for report in self.reports.take(at, &record) {
                 self.lines += report.lines.len();
                 self.kept.push_back(report);
@@ -88,6 +108,11 @@ impl KernelLog {
             self.lines -= oldest.lines.len();
             self.evicted += oldest.lines.len() as u64;
         }
+    }
+
+    /// Takes out the tasks that it has called hung since this was last called.
+    pub fn take_hung(&mut self) -> Vec<Hung> {
+        std::mem::take(&mut self.hung)
     }
 
     /// The same at the end of a run whose process the kernel has killed, as `expected` says: what it says of that
@@ -244,6 +269,7 @@ mod tests {
             kept: reports.into(),
             lines: 0,
             evicted: 0,
+            hung: Vec::new(),
         }
     }
 

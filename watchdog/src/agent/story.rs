@@ -37,6 +37,9 @@ pub struct Story {
     survivors: Option<usize>,
 }
 
+/// Between two tellings of one thing by the kernel.
+const SAID_TWICE_US: u64 = 5_000_000;
+
 /// Numbers of the interventions that no policy ordered: the timeout's, and the guard's from here on.
 pub(super) const TIMEOUT: u32 = u32::MAX;
 const FIRST_GUARD: u32 = 1 << 31;
@@ -182,22 +185,8 @@ impl Story {
                 .and_then(|victim| victim.swap_bytes),
             ..Process::from(member)
         };
-        let signal = signal_of(rung);
         let reason = reason(intervention);
-        match self
-            .victims
-            .iter_mut()
-            .find(|v| v.process.pid == member.pid)
-        {
-            Some(victim) => victim.signal = signal,
-            None => self.victims.push(Victim {
-                process,
-                signal,
-                reason: reason.into(),
-                killed_by: KilledBy::Memwatch,
-                at_us: Some(at_us),
-            }),
-        }
+        end_of(&mut self.victims, process, signal_of(rung), &reason, at_us);
     }
 
     /// The memory is back: of a process that ended, or of a test that failed. Told once.
@@ -219,9 +208,9 @@ impl Story {
         }
     }
 
-    /// The run's time is up; `rung` was taken, or would have been in a dry run.
-    pub fn timeout(&mut self, limit: Duration, rung: Rung, outcome: Outcome) {
-        self.timed_out |= outcome != Outcome::DryRun;
+    /// The run's time is up; `rung` was taken on these, or would have been in a dry run.
+    pub fn timeout(&mut self, limit: Duration, rung: Rung, hit: Vec<(Process, Outcome)>) {
+        self.timed_out |= hit.iter().all(|(_, outcome)| *outcome != Outcome::DryRun);
         let at_us = self.since(clock::now());
         let quantity = |us: u64| Quantity {
             value: us,
@@ -233,12 +222,18 @@ impl Story {
             let rule = incident::Rule::Timeout;
             Intervention::new(at_us, rule, quantity(at_us), quantity(limit_us))
         });
-        intervention.rungs.push(RungTaken {
-            rung,
-            at_us,
-            pid: None,
-            outcome,
-        });
+        let reason = reason(intervention);
+        for (process, outcome) in hit {
+            intervention.rungs.push(RungTaken {
+                rung,
+                at_us,
+                pid: Some(process.pid),
+                outcome,
+            });
+            if outcome == Outcome::Delivered {
+                end_of(&mut self.victims, process, signal_of(rung), &reason, at_us);
+            }
+        }
     }
 
     /// The guard in the kernel killed a process while this agent gave no sign of life.
@@ -341,6 +336,12 @@ impl Story {
     /// The kernel reported a task as hung.
     pub fn hung(&mut self, tid: u32, comm: &[u8]) {
         let at_us = Some(self.since(clock::now()));
+        // It says so twice, by an event and in its log; and again in two minutes.
+        let lately = at_us.map(|at_us| at_us.saturating_sub(SAID_TWICE_US));
+        let is_it = |known: &HungTask| known.tid == tid && known.at_us >= lately;
+        if self.hung_tasks.iter().any(is_it) {
+            return;
+        }
         self.hung_tasks.push(HungTask {
             tid,
             comm: Comm::new(comm),
@@ -461,6 +462,23 @@ impl Story {
 
     fn since(&self, at: Duration) -> u64 {
         at.saturating_sub(self.began).as_micros() as u64
+    }
+}
+
+/// memwatch has signalled a process: whoever was asked before is told once, by the last signal.
+fn end_of(victims: &mut Vec<Victim>, process: Process, signal: Signal, reason: &str, at_us: u64) {
+    match victims
+        .iter_mut()
+        .find(|victim| victim.process.pid == process.pid)
+    {
+        Some(victim) => victim.signal = signal,
+        None => victims.push(Victim {
+            process,
+            signal,
+            reason: reason.into(),
+            killed_by: KilledBy::Memwatch,
+            at_us: Some(at_us),
+        }),
     }
 }
 

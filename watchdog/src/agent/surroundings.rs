@@ -2,7 +2,7 @@
 //! targets of a memwatch. Reads on the slow side alone; the readers are `host`'s.
 
 use super::blocked::{self, Blocked};
-use super::kernel_log::{KernelLog, Whose, below_mount};
+use super::kernel_log::{Hung, KernelLog, Whose, below_mount};
 use super::watched::Watched;
 use crate::host::clock;
 use crate::host::layout::Layout;
@@ -79,6 +79,11 @@ impl Surroundings {
     /// Takes in what the kernel's log says by now: before what is told of a kill, which it says before the death.
     pub(super) fn read_log(&mut self) {
         self.log.keep_up();
+    }
+
+    /// Takes out the tasks that the kernel's log has called hung.
+    pub(super) fn take_hung(&mut self) -> Vec<Hung> {
+        self.log.take_hung()
     }
 
     /// Looks after both. Call a few times a second; `pressed` says whether a target stalls.

@@ -19,7 +19,7 @@ use crate::host::clock;
 use crate::host::place::Place;
 use crate::host::process;
 use crate::host::reread::Reread;
-use crate::incident::{self, Flight, Machine, Record};
+use crate::incident::{self, Comm, Flight, Machine, Process, Record};
 use crate::watch::victim::Scope;
 use crate::watch::{Order, Rung, Settings};
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,6 +36,11 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const LATE: Outcome = Outcome::Refused {
     errno: libc::ETIMEDOUT,
 };
+
+/// As many of those who are signalled all at once are told one by one.
+const HIT_TOLD: usize = 256;
+/// Who was signalled, and what came of it.
+type Hit = (Process, Outcome);
 
 /// One target.
 pub(super) struct Watched {
@@ -239,21 +244,39 @@ impl Watched {
                 pardoned_at: None,
             });
         }
-        let outcome = self.signal_all(libc::SIGTERM);
+        let hit = self.signal_all(libc::SIGTERM);
         self.beside(helpers, act::target::thaw, self.mode);
-        self.story.timeout(limit, Rung::Sigterm, outcome);
+        self.time_is_up(limit, Rung::Sigterm, hit);
     }
 
     /// Ends everybody, and forks under way.
     pub(super) fn end_all(&mut self, limit: Duration, helpers: &Helpers) {
-        let outcome = self.signal_all(libc::SIGKILL);
+        let hit = self.signal_all(libc::SIGKILL);
         self.beside(helpers, self.kill(), self.mode);
-        self.story.timeout(limit, Rung::Sigkill, outcome);
+        self.time_is_up(limit, Rung::Sigkill, hit);
+    }
+
+    fn time_is_up(&mut self, limit: Duration, rung: Rung, mut hit: Vec<Hit>) {
+        let more = hit.len().saturating_sub(HIT_TOLD);
+        if more > 0 {
+            let note = format!("{more} more processes were signalled when the time was up");
+            self.notes.push(note);
+        }
+        hit.truncate(HIT_TOLD);
+        self.story.timeout(limit, rung, hit);
     }
 
     /// The same where a run does not go on and was not to be interrupted.
     pub(super) fn end_stuck(&mut self, number: u32, leader: Option<u32>, helpers: &Helpers) {
-        let outcome = self.signal_all(libc::SIGKILL);
+        let hit = self.signal_all(libc::SIGKILL);
+        let outcome = if hit
+            .iter()
+            .any(|(_, outcome)| *outcome == Outcome::Delivered)
+        {
+            Outcome::Delivered
+        } else {
+            hit.last().map_or(Outcome::Gone, |(_, outcome)| *outcome)
+        };
         self.beside(helpers, self.kill(), self.mode);
         let leader = leader.map(|pid| incident::Process {
             pid,
@@ -263,19 +286,22 @@ impl Watched {
     }
 
     /// Everybody who is there now; waits for nothing.
-    fn signal_all(&self, signal: i32) -> Outcome {
+    fn signal_all(&self, signal: i32) -> Vec<Hit> {
         let send = |pid| {
-            act::signal::pidfd_open(pid).map_or(Outcome::Gone, |pidfd| {
-                act::signal::send(pidfd.as_fd(), signal, self.mode)
-            })
+            let pidfd = act::signal::pidfd_open(pid).ok()?;
+            let stat = std::fs::read(format!("/proc/{pid}/stat"));
+            let stat = stat.ok().and_then(|text| process::parse_stat(&text));
+            let outcome = act::signal::send(pidfd.as_fd(), signal, self.mode);
+            let process = Process {
+                pid,
+                ppid: stat.map(|stat| stat.ppid),
+                start_time_ticks: stat.map(|stat| stat.start_ticks),
+                comm: stat.map_or_else(Comm::default, |stat| Comm::new(&stat.comm)),
+                ..Process::default()
+            };
+            Some((process, outcome))
         };
-        self.place().pids().into_iter().map(send).fold(
-            Outcome::Gone,
-            |so_far, outcome| match so_far {
-                Outcome::Delivered => so_far,
-                _ => outcome,
-            },
-        )
+        self.place().pids().into_iter().filter_map(send).collect()
     }
 
     /// Cgroups that are made inside of it, as a nested test runner or a container does.

@@ -21,15 +21,21 @@ pub(super) struct Hangs {
     tasks: Vec<HungTask>,
     left_out: u64,
     quiet_until: Duration,
+    /// Reports meanwhile.
+    unsaid: u64,
 }
 
 impl Hangs {
-    /// The kernel has reported one.
+    /// The kernel has reported one, by an event or in its log, or both.
     pub(super) fn see(&mut self, now: (Duration, SystemTime), tid: u32, comm: &[u8]) {
         if now.0 < self.quiet_until {
+            self.unsaid += 1;
             return;
         }
         let (began, _) = *self.began.get_or_insert(now);
+        if self.tasks.iter().any(|task| task.tid == tid) {
+            return;
+        }
         if self.tasks.len() >= TASKS {
             self.left_out += 1;
             return;
@@ -50,6 +56,11 @@ impl Hangs {
         let mut record = Record::new(began_wall, now.1, lasted, Verdict::Ongoing);
         record.hung_tasks = std::mem::take(&mut self.tasks);
         record.losses.blocked_tasks = std::mem::take(&mut self.left_out);
+        let unsaid = std::mem::take(&mut self.unsaid);
+        if unsaid > 0 {
+            let note = format!("the kernel has reported {unsaid} more since the incident before");
+            record.notes.push(note.into());
+        }
         record.kind = Kind::Hang;
         Some(record)
     }
@@ -71,6 +82,7 @@ mod tests {
         assert_eq!(hangs.due(at(1000)), None);
         hangs.see(at(1000), 611, b"txg_sync");
         hangs.see(at(1001), 2044, b"gnome-shell");
+        hangs.see(at(1001), 611, b"txg_sync");
         assert_eq!(hangs.due(at(1002)), None, "more may come");
         let told = hangs.due(at(1003)).expect("it is time");
         validate(&told);
@@ -81,7 +93,11 @@ mod tests {
         hangs.see(at(1120), 611, b"txg_sync");
         assert_eq!(hangs.due(at(1200)), None, "it was told");
         hangs.see(at(1700), 611, b"txg_sync");
-        assert!(hangs.due(at(1800)).is_some());
+        let again = hangs.due(at(1800)).expect("it is time");
+        assert_eq!(
+            again.notes,
+            ["the kernel has reported 1 more since the incident before".into()]
+        );
     }
 
     #[test]

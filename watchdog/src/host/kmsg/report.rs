@@ -123,7 +123,7 @@ impl Reports {
         if has(text, b" invoked oom-killer: ") {
             whole.extend(self.oom.take().map(Gathering::end));
             self.oom = Some(Gathering::new(oom(Extent::Machine), line, caller));
-        } else if is_hang(text) {
+        } else if hung(text).is_some() {
             whole.extend(self.hang.take().map(Gathering::end));
             self.hang = Some(Gathering::new(About::Hang, line, caller));
         } else if let Some(path) = killed_with_its_group(text) {
@@ -272,12 +272,19 @@ fn has(text: &[u8], wanted: &[u8]) -> bool {
     find(text, wanted).is_some()
 }
 
-/// `INFO: task txg_sync:611 blocked for more than 122 seconds.` Newer kernels say in what.
-fn is_hang(text: &[u8]) -> bool {
-    text.starts_with(b"INFO: task ")
-        && has(text, b" blocked ")
-        && has(text, b" for more than ")
-        && text.ends_with(b" seconds.")
+/// The task of `INFO: task txg_sync:611 blocked for more than 122 seconds.` (kernel/hung_task.c): its id and its name,
+/// which may hold blanks and colons. Newer kernels say in what it is blocked.
+pub fn hung(text: &[u8]) -> Option<(u32, &[u8])> {
+    let last = |text: &[u8], part: &[u8]| text.windows(part.len()).rposition(|at| at == part);
+    let text = text
+        .strip_prefix(b"INFO: task ")?
+        .strip_suffix(b" seconds.")?;
+    let text = &text[..last(text, b" for more than ")?];
+    // What it is blocked in comes behind, and this blank is that of the part before.
+    let text = &text[..last(&[text, b" "].concat(), b" blocked ")?];
+    let colon = last(text, b":")?;
+    let tid = std::str::from_utf8(&text[colon + 1..]).ok()?.parse().ok()?;
+    Some((tid, &text[..colon]))
 }
 
 fn goes_on_about_a_hang(text: &[u8]) -> bool {

@@ -251,3 +251,32 @@ fn several_lines_in_one_record_are_several() {
     let so_far: Vec<Report> = reports.under_way().collect();
     assert_eq!(texts(&so_far[0]), [MACHINE[1], "Mem-Info:", "Node 0"]);
 }
+
+#[test]
+fn a_hung_task_is_read_whatever_it_is_called() {
+    let read = |line: &str| {
+        let told = hung(line.as_bytes());
+        told.map(|(tid, comm)| (tid, String::from_utf8_lossy(comm).into_owned()))
+    };
+    for (task, tid, comm) in [
+        ("txg_sync:611 blocked for more than 122", 611, "txg_sync"),
+        ("a b:c:9 blocked in I/O wait for more than 241", 9, "a b:c"),
+        (
+            "x blocked for :8 blocked for more than 5",
+            8,
+            "x blocked for ",
+        ),
+    ] {
+        let line = format!("INFO: task {task} seconds.");
+        assert_eq!(read(&line), Some((tid, comm.to_owned())), "{line}");
+    }
+    for line in [
+        "",
+        "INFO: task x:8 blocked for more than 5 seconds",
+        "INFO: task x:y blocked for more than 5 seconds.",
+        "INFO: task x blocked for more than 5 seconds.",
+        "INFO: task  for more than  seconds.",
+    ] {
+        assert_eq!(read(line), None, "{line}");
+    }
+}
