@@ -190,6 +190,8 @@ fn extra(test: &Test) -> Value {
         ("children_peak_bytes", test.children_peak_bytes),
         ("minor_faults", test.minor_faults),
         ("major_faults", test.major_faults),
+        ("reclaim_us", test.reclaim_us),
+        ("answered_us", test.answered_us),
     ];
     let mut ours: Map<String, Value> = figures
         .into_iter()

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{
     Connection, ErrorCode, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior,
@@ -24,6 +24,8 @@ const APPLICATION_ID: i64 = 0x6d65_6d77;
 const VERSION: i64 = 1;
 /// How long to wait for another process: what it does takes milliseconds, on a machine that thrashes seconds.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two tries of our own.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// A name stands once for all runs. Numbers are SQLite's, with a sign; nothing measured comes near 2^63.
 const TABLES: &str = "
@@ -155,15 +157,32 @@ impl History {
 
     /// The application's id, the tables' version, and whether there are no tables at all.
     fn version(&self) -> rusqlite::Result<(i64, i64, bool)> {
-        version(&self.connection)
+        // All of it as of one moment: somebody else may be making them.
+        let moment = self.connection.unchecked_transaction()?;
+        version(&moment)
     }
 
     fn make_tables(&mut self) -> rusqlite::Result<()> {
         // Readers and a writer do not wait for each other then. Where the file system cannot do that, SQLite
         // stays with what it can, and they wait.
-        let _: String =
-            self.connection
-                .pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let mode =
+                self.connection
+                    .pragma_update_and_check(None, "journal_mode", "wal", |row| {
+                        row.get::<_, String>(0)
+                    });
+            match mode {
+                // For this SQLite itself does not always wait.
+                Err(error)
+                    if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+                        && Instant::now() < until =>
+                {
+                    std::thread::sleep(PAUSE);
+                }
+                other => break other.map(drop)?,
+            }
+        }
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;

@@ -272,6 +272,22 @@ fn of_200_histories_no_noise_is_a_regression_and_no_doubling_is_missed_with_five
     assert_promise([5, 5]);
 }
 
+#[test]
+fn of_200_histories_no_noise_is_a_fifth_more_of_a_tests_memory() {
+    let fifth = ["+20% memory".parse().expect("a limit")];
+    for counts in [[1, 1], [3, 3], [10, 1]] {
+        let alarm = |seed: u64| {
+            let mut random = Random(seed * 1000 + counts[0] as u64);
+            let suite = suite(&mut random);
+            let [base, new] = sides(counts, &suite, &suite, &mut random);
+            compare(&base, &new, &fifth).is_regression()
+        };
+        let alarms = (0..histories()).filter(|&seed| alarm(seed)).count() as u64;
+        println!("{counts:?} runs: {alarms} false alarms of {}", histories());
+        assert!(alarms * 100 <= histories(), "{alarms}");
+    }
+}
+
 /// Steele, Lea and Flood's generator: the same histories in every run of the tests.
 struct Random(u64);
 
