@@ -326,6 +326,7 @@ fn intervene(record: &mut Record, processes: u32) {
         ground: Some(Ground::Growth),
         scope: Some(Scope::Process),
         rivals: (1..processes.min(12)).map(rival).collect(),
+        rival_cgroups: Vec::new(),
         memory_before_bytes: Some(4_048 * MIB),
         memory_after_bytes: Some(1_246 * MIB),
         recovery_us: Some(24_100),

@@ -35,7 +35,7 @@ use crate::host::process::{self, Comm};
 use crate::host::reread::Reread;
 use crate::watch::oomd_rule::{Candidate, Unit};
 use crate::watch::peer::{Health, Peer};
-use crate::watch::takeover::{Order, Stage};
+use crate::watch::takeover::{Order, Stage, rivals};
 use crate::watch::{self, MachineFacts, Settings};
 use channel::{CANDIDATES, Change, Notice, Retired, UNITS};
 use std::io::Write;
@@ -294,6 +294,13 @@ impl Takeover {
                 named += 1;
             }
         });
+        for rival in rivals(&self.candidates, at) {
+            channel.tell(Notice::Rival {
+                id: rival.id,
+                held_bytes: rival.held_bytes(),
+                growth_bytes: rival.growth_bytes(),
+            });
+        }
         channel.tell(Notice::Struck);
     }
 

@@ -36,6 +36,9 @@ pub struct Intervention {
     /// Who else could have been chosen.
     #[serde(default)]
     pub rivals: Vec<Rival>,
+    /// Which cgroups else could have been ended, where a whole one is.
+    #[serde(default)]
+    pub rival_cgroups: Vec<RivalCgroup>,
     /// The target's memory when the rule was met.
     pub memory_before_bytes: Option<u64>,
     /// The target's memory when the victim's had come back, or the run was over.
@@ -63,6 +66,7 @@ impl Intervention {
             ground: None,
             scope: None,
             rivals: Vec::new(),
+            rival_cgroups: Vec::new(),
             memory_before_bytes: None,
             memory_after_bytes: None,
             recovery_us: None,
@@ -248,6 +252,17 @@ pub struct Rival {
     pub process: Process,
     /// Why not it.
     pub why_not: Text,
+}
+
+/// A cgroup that was not chosen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RivalCgroup {
+    /// Its directory.
+    pub cgroup_path: Text,
+    /// What it held, as the rule counts: without what can be reclaimed, with swap.
+    pub memory_bytes: u64,
+    /// By how much it had grown lately.
+    pub growth_bytes: u64,
 }
 
 /// A process that was ended.

@@ -39,7 +39,7 @@ pub use headline::{Headline, Named};
 pub use human::{bytes, count, duration, percent};
 pub use intervention::{
     BlamedTest, BlockedTask, Culprit, HungTask, Intervention, KernelOomVictim, KilledBy, NearMiss,
-    Process, Quantity, Rival, Rule, RungTaken, TestPhase, Unit, Victim,
+    Process, Quantity, Rival, RivalCgroup, Rule, RungTaken, TestPhase, Unit, Victim,
 };
 pub use live::{LiveStatus, live_line};
 pub use machine::{ArcState, KernelLine, Machine, ServiceLine, SwapState};

@@ -109,6 +109,7 @@ pub(crate) fn killed() -> Record {
             process: worker(4251, 206, 1),
             why_not: "grew 1.0 MiB, the victim 800 MiB".into(),
         }],
+        rival_cgroups: Vec::new(),
         memory_before_bytes: Some(2000 * MIB),
         memory_after_bytes: Some(566 * MIB),
         recovery_us: Some(24_100),
@@ -189,6 +190,11 @@ pub(crate) fn grave() -> Record {
     let mut second = record.interventions[0].clone();
     second.at_us = 60_000_000;
     second.rule = Rule::Stall;
+    second.rival_cgroups = vec![RivalCgroup {
+        cgroup_path: "/sys/fs/cgroup/user.slice/b.scope".into(),
+        memory_bytes: 300 * MIB,
+        growth_bytes: 2 * MIB,
+    }];
     second.observed = Quantity {
         value: 412,
         unit: Unit::Permille,

@@ -246,6 +246,7 @@ fn a_record_that_was_written_before_is_read() {
     known.losses.kernel_lines = 0;
     for it in &mut known.interventions {
         it.victim.iter_mut().for_each(forget_what_is_new);
+        it.rival_cgroups.clear();
         let rivals = it.rivals.iter_mut();
         rivals.for_each(|rival| forget_what_is_new(&mut rival.process));
     }

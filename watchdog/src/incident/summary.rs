@@ -138,6 +138,18 @@ fn tell_intervention(page: &mut Paragraph, it: &Intervention) {
     if let Some(more @ 1..) = it.rivals.len().checked_sub(TOLD) {
         page.row("", &format!("and {more} more, further behind"));
     }
+    for (n, rival) in it.rival_cgroups.iter().enumerate() {
+        let label = if n == 0 && it.rivals.is_empty() {
+            "rivals"
+        } else {
+            ""
+        };
+        let [held, grew] = [rival.memory_bytes, rival.growth_bytes].map(human::bytes);
+        page.row(
+            label,
+            &format!("{}: {held}, grew {grew}", rival.cgroup_path),
+        );
+    }
     if !it.rungs.is_empty() {
         let rungs: Vec<_> = it
             .rungs

@@ -421,6 +421,24 @@ fn patience(health: Health) -> Duration {
     }
 }
 
+/// The most that are told of.
+const RIVALS: usize = 3;
+
+/// Who else could be ended, the largest first: a few.
+pub fn rivals(candidates: &[Candidate], chosen: usize) -> impl Iterator<Item = &Candidate> {
+    let mut picked = [chosen; RIVALS + 1];
+    let mut count = 1;
+    std::iter::from_fn(move || {
+        let known = picked.get(..count).filter(|known| known.len() <= RIVALS)?;
+        let others = candidates.iter().enumerate();
+        let others = others.filter(|(at, it)| !known.contains(at) && is_eligible(it));
+        let (at, rival) = others.max_by_key(|(_, it)| it.held_bytes())?;
+        picked[count] = at;
+        count += 1;
+        Some(rival)
+    })
+}
+
 fn is_eligible(candidate: &Candidate) -> bool {
     let preference = candidate.strongest_preference();
     preference.is_some_and(|it| it != Preference::Omit)

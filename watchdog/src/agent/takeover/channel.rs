@@ -97,6 +97,15 @@ pub(super) enum Notice {
         /// What became of it.
         outcome: Outcome,
     },
+    /// A cgroup that could have been ended, and is not.
+    Rival {
+        /// Its id.
+        id: u64,
+        /// What it holds.
+        held_bytes: u64,
+        /// By how much it had grown over the last seconds.
+        growth_bytes: u64,
+    },
     /// All of them were.
     Struck,
     /// Its memory has come back, as far as it will.

@@ -5,7 +5,7 @@ use super::channel::Notice;
 use crate::act::Outcome;
 use crate::incident::{
     self, Comm, Fault, Intervention, KilledBy, Kind, MemoryLayout, Process, Quantity, Record,
-    RungTaken, Signal, Target, Text, Unit, Verdict, Victim,
+    RivalCgroup, RungTaken, Signal, Target, Text, Unit, Verdict, Victim,
 };
 use crate::watch::Rung;
 use crate::watch::peer::Health;
@@ -150,6 +150,19 @@ impl Story {
             } => {
                 if let Some(ending) = &mut self.ending {
                     ending.hit(pid, named, outcome);
+                }
+            }
+            Notice::Rival {
+                id,
+                held_bytes,
+                growth_bytes,
+            } => {
+                if let (Some(ending), Some(dir)) = (&mut self.ending, dir_of(id)) {
+                    ending.intervention.rival_cgroups.push(RivalCgroup {
+                        cgroup_path: Text::of_name(dir.as_os_str().as_bytes()),
+                        memory_bytes: held_bytes,
+                        growth_bytes,
+                    });
                 }
             }
             Notice::Struck => {

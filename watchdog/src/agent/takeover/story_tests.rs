@@ -9,6 +9,9 @@ fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
+/// A cgroup that is not there any more.
+const GONE: u64 = 12345;
+
 struct Teller {
     story: Story,
     dry_run: bool,
@@ -31,7 +34,8 @@ impl Teller {
         };
         let units = [(7, "test.slice")].into_iter();
         let dir = Path::new("/sys/fs/cgroup/test.slice/h\nog.service");
-        self.story.hear(&moment, &notice, units, |_| Some(dir))
+        self.story
+            .hear(&moment, &notice, units, |id| (id != GONE).then_some(dir))
     }
 
     fn take_over(&mut self, at: u64) -> Told {
@@ -66,6 +70,13 @@ impl Teller {
         };
         self.tell(at, hit(41, outcome));
         self.tell(at, hit(42, Outcome::Gone));
+        let rival = |id| Notice::Rival {
+            id,
+            held_bytes: 300 << 20,
+            growth_bytes: 0,
+        };
+        self.tell(at, rival(99));
+        self.tell(at, rival(GONE));
         let struck = self.tell(at, Notice::Struck);
         assert_eq!(struck.struck.map(|(id, _)| id), Some(99));
         let recovered = Notice::Recovered {
@@ -126,6 +137,10 @@ fn a_takeover_a_kill_and_the_hand_back_are_told_with_whom_and_why() {
     assert_eq!(record.victims.len(), 1);
     assert_eq!(record.victims[0].process.pid, 41);
     assert_eq!(record.victims[0].process.comm.to_string(), "hog");
+    let [rival] = &record.interventions[0].rival_cgroups[..] else {
+        panic!("one that is gone has no name")
+    };
+    assert_eq!(rival.memory_bytes, 300 << 20);
 
     let transition = Transition::HandedBack { after: secs(70) };
     let told = teller.tell(

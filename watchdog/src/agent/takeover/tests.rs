@@ -318,6 +318,11 @@ fn a_hog_that_fills_the_machine_is_ended_with_oomd_well_and_only_said_in_a_dry_r
         );
         assert!(lab.available_bytes > 48 * MIB, "before the low mark");
         assert!(!lab.stage.policy.stage().is_ours());
+        let rivals = notices.iter().filter_map(|it| match it {
+            Notice::Rival { id, .. } => Some(*id),
+            _ => None,
+        });
+        assert_eq!(rivals.collect::<Vec<_>>(), [1]);
         assert_eq!(lab.lives(hog), mode == Mode::DryRun);
         assert!(lab.lives(calm));
         let outcome = notices.iter().find_map(|it| match it {

@@ -99,6 +99,19 @@ fn candidates(it: &Intervention) -> Markup {
                 }
             }))
         }
+        @if !it.rival_cgroups.is_empty() {
+            h4 { "Other cgroups" }
+            (scroll("Other cgroups", html! {
+                table {
+                    thead { tr { th { "Cgroup" } th.n { "Holds" } th.n { "Grew" } } }
+                    tbody { @for rival in &it.rival_cgroups { tr {
+                        td.name { (rival.cgroup_path) }
+                        td.n { (human::bytes(rival.memory_bytes)) }
+                        td.n { (human::bytes(rival.growth_bytes)) }
+                    } } }
+                }
+            }))
+        }
     }
 }
 

@@ -78,6 +78,7 @@ memwatch:   rule     25% or more; it held for 3.0s
 memwatch:   test     tests/test_b.py::test_index (gw1), running for 4.2s, grew 12 MiB
 memwatch:   culprit  tests/test_b.py::test_load grew 900 MiB, 97% of what its process grew in its tests
 memwatch:   rivals   python3 (pid 4251): grew 1.0 MiB, the victim 800 MiB
+memwatch:            /sys/fs/cgroup/user.slice/b.scope: 300 MiB, grew 2.0 MiB
 memwatch:   rungs    warning after 100us (dry run), freeze after 100us (refused: Operation not permitted)
 memwatch:
 memwatch:   near     exhaustion at 3.2s: limit full in 90ms (120 MiB left, filling at 1.3 GiB/s); memwatch steps in at 50ms or less
