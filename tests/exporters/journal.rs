@@ -11,6 +11,10 @@ use std::{
 
 use memwatch::{
     export::journal::{Journal, message_id},
+    host::{
+        clock,
+        journal::{Ending, ending},
+    },
     incident::{
         BlamedTest, Comm, Culprit, Intervention, KilledBy, Kind, Process, Quantity, Record, Rule,
         Signal, TestPhase, Unit, Verdict, Victim,
@@ -18,7 +22,7 @@ use memwatch::{
 };
 use serde_json::{Value, json};
 
-use super::lab::wait_until;
+use super::lab::{python, wait_until};
 use super::receiver::{Running, succeed};
 use super::users::block_on;
 
@@ -77,6 +81,27 @@ impl Journald {
         let said = succeed(command.args(["--output=json", field]));
         let entry = |line| serde_json::from_str(line).expect("JSON");
         said.lines().map(entry).collect()
+    }
+
+    /// Where its files are.
+    fn files(&self) -> PathBuf {
+        let journals = fs::read_dir("/run/log/journal").expect("made");
+        let mut journals = journals.flatten().map(|entry| entry.path());
+        let ours = |path: &PathBuf| path.extension().is_some_and(|it| *it == *self.namespace);
+        journals.find(ours).expect("its directory")
+    }
+
+    /// What a process of that number says, as the kernel attests for it: root may name another.
+    fn say_as(&self, pid: u32, fields: &[&str]) {
+        let script = "import socket, struct, sys\n\
+            said = '\\n'.join(sys.argv[3:]) + '\\n'\n\
+            who = struct.pack('3i', int(sys.argv[2]), 0, 0)\n\
+            out = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n\
+            out.connect(sys.argv[1])\n\
+            out.sendmsg([said.encode()], [(socket.SOL_SOCKET, socket.SCM_CREDENTIALS, who)])\n";
+        let mut python = Command::new(python());
+        python.args(["-c", script]).arg(self.socket());
+        succeed(python.arg(pid.to_string()).args(fields));
     }
 
     /// The one entry of that record.
@@ -289,4 +314,63 @@ fn journalctl_explains_what_it_finds() {
     ] {
         assert!(said.contains(line), "{line} in\n{said}");
     }
+}
+
+#[test]
+fn a_shutdown_is_told_from_an_end_without_one_by_what_systemd_said() {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("a boot");
+    let boot = boot.trim().parse().expect("an id");
+    let journald = Journald::start();
+    let ended = |after_us: u64| ending(boot, after_us, Some(&journald.files()));
+    let now_us = || clock::now().as_micros() as u64;
+    // journald itself has spoken, and whoever may not read what systemd says sees no more than that.
+    assert_eq!(ended(0).expect("read"), Ending::Unknown);
+    let begin = now_us();
+    let started = ["MESSAGE_ID=39f53479d3a045ac8e11786248231fbf", "PRIORITY=6"];
+    let reached = |unit: &str, what: &str| {
+        let fields = [
+            format!("UNIT={unit}"),
+            format!("MESSAGE=Reached target {unit} - {what}."),
+        ];
+        [&started[..], &fields.each_ref().map(String::as_str)]
+            .concat()
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+    };
+    let say = |pid: u32, fields: &[String]| {
+        let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
+        let before = journald.entries("PRIORITY=6").len();
+        journald.say_as(pid, &fields);
+        wait_until("the entry", || {
+            journald.entries("PRIORITY=6").len() > before
+        });
+    };
+    say(1, &reached("graphical.target", "Graphical Interface"));
+    assert_eq!(ended(begin).expect("read"), Ending::Abrupt);
+    // Of another process the same words are none of systemd's.
+    say(
+        std::process::id(),
+        &reached("shutdown.target", "System Shutdown"),
+    );
+    assert_eq!(ended(begin).expect("read"), Ending::Abrupt);
+
+    say(1, &reached("shutdown.target", "System Shutdown"));
+    assert_eq!(ended(begin).expect("read"), Ending::InOrder);
+    let after = now_us();
+    assert_eq!(
+        ended(after).expect("read"),
+        Ending::Abrupt,
+        "not the end of what came later"
+    );
+    let logind = [
+        "MESSAGE_ID=98268866d1d54a499c4e98921d93bc40",
+        "PRIORITY=6",
+        "MESSAGE=System is rebooting.",
+    ];
+    say(std::process::id(), &logind.map(str::to_owned));
+    assert_eq!(ended(after).expect("read"), Ending::InOrder);
+    let other = uuid::Uuid::from_u128(7);
+    let of_other = ending(other, 0, Some(&journald.files()));
+    assert_eq!(of_other.expect("read"), Ending::Unknown);
 }

@@ -1,6 +1,6 @@
-//! What systemd said of services that gave no sign of life, from its journal, by journalctl(1): the files have no
-//! other reader that every systemd brings. Bounded in time and in what is read, for the slow side alone. What is
-//! made of it is `incident::diagnosis`'s.
+//! What systemd said of services that gave no sign of life, and of how a boot ended, from its journal, by
+//! journalctl(1): the files have no other reader that every systemd brings. Bounded in time and in what is read, for
+//! the slow side alone. What is made of it is `incident::diagnosis`'s and the black box's.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Deserialize;
+use uuid::Uuid;
 
 /// The program, where systemd has it. No search path is asked: who reads is root.
 const PROGRAMS: [&str; 2] = ["/usr/bin/journalctl", "/bin/journalctl"];
@@ -24,6 +25,10 @@ const LINES: usize = 8;
 const UNITS: usize = 16;
 /// The part of systemd's line that names the limit (src/core/service.c).
 const RAN_OUT: &str = "Watchdog timeout (limit ";
+/// logind shuts the machine down (sd-messages.h, SD_MESSAGE_SHUTDOWN).
+const SHUTDOWN: &str = "MESSAGE_ID=98268866d1d54a499c4e98921d93bc40";
+/// systemd has started a unit, of a target: it is reached (SD_MESSAGE_UNIT_STARTED).
+const STARTED: &str = "MESSAGE_ID=39f53479d3a045ac8e11786248231fbf";
 
 /// Something that systemd said of a unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,31 +41,98 @@ pub struct Entry {
     pub message: Vec<u8>,
 }
 
+/// How a boot ended, as far as the journal has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The machine was shut down.
+    InOrder,
+    /// It was not: the boot's log has no shutdown.
+    Abrupt,
+    /// Nothing of that boot is there, or not for this user to read.
+    Unknown,
+}
+
+/// How the boot ended of which `after_us` was a moment, on its monotonic clock: a shutdown before that was not its
+/// end. Of the machine's journal, or of the one in a directory.
+///
+/// # Errors
+/// The journal cannot be read, or not in time.
+pub fn ending(boot: Uuid, after_us: u64, directory: Option<&Path>) -> io::Result<Ending> {
+    let of_boot = format!("_BOOT_ID={}", boot.simple());
+    let ask = |matches: &[&str]| {
+        let Some(mut command) = journalctl("MESSAGE_ID") else {
+            return Ok(Vec::new());
+        };
+        if let Some(directory) = directory {
+            command.arg("--directory").arg(directory);
+        }
+        // The newest.
+        command.args(["--lines=64", "--reverse"]).args(matches);
+        read(command.spawn()?)
+    };
+    // logind says so before services stop, systemd itself when all have: who reboots without logind has the second
+    // alone, and where the journal's disk goes before that, the first. What others write in their names says nothing.
+    let shutdowns = ask(&[
+        &of_boot,
+        "_UID=0",
+        SHUTDOWN,
+        "+",
+        &of_boot,
+        "_PID=1",
+        STARTED,
+        "UNIT=shutdown.target",
+    ])?;
+    if monotonic(&shutdowns).any(|at_us| at_us > after_us) {
+        return Ok(Ending::InOrder);
+    }
+    // Somebody who sees what systemd itself said in that boot would see this, too.
+    let any = ask(&[&of_boot, "_PID=1"])?;
+    Ok(match monotonic(&any).next() {
+        Some(_) => Ending::Abrupt,
+        None => Ending::Unknown,
+    })
+}
+
+/// When the lines that `journalctl --output=json` prints were written, on the clock of their boot.
+fn monotonic(bytes: &[u8]) -> impl Iterator<Item = u64> {
+    #[derive(Deserialize)]
+    struct Line {
+        #[serde(rename = "__MONOTONIC_TIMESTAMP")]
+        at: String,
+    }
+    let lines = bytes.split(|&byte| byte == b'\n');
+    lines.filter_map(|line| serde_json::from_slice::<Line>(line).ok()?.at.parse().ok())
+}
+
+/// The program with what it prints of each line; `None` where there is none.
+fn journalctl(fields: &str) -> Option<Command> {
+    let program = PROGRAMS.into_iter().find(|path| Path::new(path).exists())?;
+    let mut command = Command::new(program);
+    command
+        .args(["--no-pager", "--quiet", "--output=json"])
+        .arg(format!("--output-fields={fields}"))
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    Some(command)
+}
+
 /// What systemd said between two times of services whose watchdog ran out, from when it did. Empty where there is
 /// no journal.
 ///
 /// # Errors
 /// The journal cannot be read, or not in time; the times are then not known to be empty.
 pub fn watchdogs(from_unix_us: i64, to_unix_us: i64) -> io::Result<Vec<Entry>> {
-    let Some(program) = PROGRAMS.into_iter().find(|path| Path::new(path).exists()) else {
+    let Some(mut command) = journalctl("UNIT,MESSAGE") else {
         return Ok(Vec::new());
     };
     let second = |unix_us: i64| format!("@{}", unix_us.div_euclid(1_000_000).max(0));
-    let child = Command::new(program)
-        .args([
-            "--no-pager",
-            "--quiet",
-            "--output=json",
-            "--output-fields=UNIT,MESSAGE",
-        ])
+    let child = command
         .args(["--since", &second(from_unix_us)])
         .args(["--until", &second(to_unix_us.saturating_add(999_999))])
         // systemd's own word, of whichever boot.
         .arg("_PID=1")
-        .env_clear()
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
         .spawn()?;
     read(child).map(|bytes| parse(&bytes))
 }
