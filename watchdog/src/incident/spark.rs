@@ -45,6 +45,11 @@ pub fn sparklines(record: &Record, style: Style) -> String {
             human::percent((timeline::most(curve) * 1000.0).round() as u64, 1000)
                 .unwrap_or_default()
         };
+        // What no target was there to tell, the machine does.
+        let (some, full, whose) = match curves.target_some.is_empty() {
+            true => (&curves.machine_some, &curves.machine_full, ", machine"),
+            false => (&curves.target_some, &curves.target_full, ""),
+        };
         let bytes = |curve: &Curve| human::bytes(timeline::most(curve) as u64);
         let lines = [
             (
@@ -53,18 +58,8 @@ pub fn sparklines(record: &Record, style: Style) -> String {
                 top,
                 format!("up to {}{of}", human::bytes(held as u64)),
             ),
-            (
-                "some",
-                &curves.target_some,
-                1.0,
-                format!("up to {}", share(&curves.target_some)),
-            ),
-            (
-                "full",
-                &curves.target_full,
-                1.0,
-                format!("up to {}", share(&curves.target_full)),
-            ),
+            ("some", some, 1.0, format!("up to {}{whose}", share(some))),
+            ("full", full, 1.0, format!("up to {}{whose}", share(full))),
             (
                 "avail",
                 &curves.available_bytes,

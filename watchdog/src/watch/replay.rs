@@ -25,6 +25,26 @@ pub struct RecordedLook {
     pub victim_gone: bool,
 }
 
+impl RecordedLook {
+    /// One at the machine alone, when nobody looked at a target.
+    #[must_use]
+    pub fn of_machine(at_us: u64, machine: MachineFacts) -> Self {
+        Self {
+            at_us,
+            target: TargetFacts::default(),
+            machine: Some(machine),
+            members: None,
+            victim_gone: false,
+        }
+    }
+
+    /// Whether nothing in it is about a target: its zeros are none that were read.
+    #[must_use]
+    pub fn is_of_machine_alone(&self) -> bool {
+        self.target == TargetFacts::default() && self.members.is_none()
+    }
+}
+
 /// Drives a fresh policy through the recording at the times that the policy itself asks for, each
 /// moved by what `jitter_us` gives (a delay, as a busy machine makes them), and returns its orders with
 /// the times. Without a delay a look that was recorded just after the time asked for is that look: a
@@ -32,7 +52,8 @@ pub struct RecordedLook {
 ///
 /// Between two recorded looks the counters are on their way from one to the other in a straight line, and so are
 /// the machine's between two looks that read those; the breakdown and the processes are those of the last look that
-/// read them. Where there are none for more than a minute, the policy looks again when there is one.
+/// read them. Where there are none for more than a minute, the policy looks again when there is one. Looks at the
+/// machine alone are passed over: no policy has seen them.
 pub fn replay(
     looks: &[RecordedLook],
     settings: Settings,
@@ -40,6 +61,8 @@ pub fn replay(
 ) -> Vec<(u64, Order)> {
     let mut policy = Policy::new(settings, Response::Kill);
     let mut orders = Vec::new();
+    let of_target = looks.iter().filter(|look| !look.is_of_machine_alone());
+    let looks: &[RecordedLook] = &of_target.cloned().collect::<Vec<_>>();
     let Some((first, last)) = looks.first().zip(looks.last()) else {
         return orders;
     };

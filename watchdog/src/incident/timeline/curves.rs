@@ -69,6 +69,10 @@ impl Curves {
                 .map(|look| (at(look), read(&look.target)));
             known(values)
         };
+        let held = |facts: &TargetFacts| {
+            // Of a look at the machine alone: not zero, but not read.
+            (*facts != TargetFacts::default()).then_some(facts.current_bytes)
+        };
         let machine = |read: &dyn Fn(&MachineFacts) -> Option<u64>| {
             let values = flight
                 .looks
@@ -108,7 +112,7 @@ impl Curves {
             target_full: share(target(&|facts| stall(facts.psi, true))),
             machine_some: share(machine(&|it| stall(it.psi, false))),
             machine_full: share(machine(&|it| stall(it.psi, true))),
-            current_bytes: levels(target(&|facts| Some(facts.current_bytes))),
+            current_bytes: levels(target(&held)),
             limit_bytes: levels(target(&|facts| facts.limit_bytes)),
             high_bytes: levels(target(&|facts| facts.stat?.high_bytes)),
             anon_bytes: levels(stat(|it| it.anon_bytes)),
