@@ -206,3 +206,60 @@ fn without_anything_to_open_it_the_path_is_said() {
         format!("1\n{}", String::from_utf8_lossy(&output.stdout))
     );
 }
+
+/// The machine whose freezes memwatch was made for, as an operator meets it.
+#[test]
+fn the_third_freeze_is_shown_with_its_onset_its_cause_and_what_to_do() {
+    let home = Home::new();
+    let json = include_bytes!("../fixtures/incidents/third-freeze.json");
+    let record = Record::from_json(json).expect("a record");
+    home.keep(&record);
+    let (code, list, beside) = home.run(&["list"]);
+    assert_eq!((code, beside.as_str()), (Some(0), ""));
+    assert!(
+        list.contains("hard reset") && list.contains("pytest"),
+        "{list}"
+    );
+    let (code, shown, _) = home.run(&["show", &record.short_id()]);
+    assert_eq!(code, Some(0), "{shown}");
+    // Lines are broken where they end: words tell.
+    let told = shown.replace("memwatch:", "");
+    let told = told.split_whitespace().collect::<Vec<_>>().join(" ");
+    for words in [
+        "onset at or before 2026-03-01T09:09:16Z",
+        "sign systemd-oomd lost: it gave no sign of life since 2026-03-01T09:09:16Z or before; systemd's watchdog of \
+         3m 00s ended it at 2026-03-01T09:12:16Z",
+        "sign tasks blocked since about 2026-03-01T09:10:32Z: txg_sync, gnome-shell,",
+        "sign the machine ended without being shut down",
+        "cause pytest ran with no memory limit",
+        "risk the ZFS ARC may grow to 16 GiB (50% of memory);",
+        "so it is a risk, and not a cause that was seen",
+        "c_max 16687497216",
+    ] {
+        assert!(told.contains(words), "{words}: {shown}");
+    }
+    let heads = |word: &str| {
+        let head = |line: &&str| {
+            line.trim_start_matches("memwatch:")
+                .trim_start()
+                .starts_with(word)
+        };
+        shown.lines().filter(head).count()
+    };
+    assert_eq!((heads("cause"), heads("risk")), (1, 1), "{shown}");
+    // To be typed as they stand there: each is a line of its own.
+    let lines: Vec<&str> = shown
+        .lines()
+        .map(|line| line.trim_start_matches("memwatch:").trim())
+        .collect();
+    for command in [
+        "memwatch attach --safe -- pytest ...",
+        "memwatch attach --memory-max 16G -- pytest ...",
+        "sudo systemctl enable --now memwatch",
+        "echo 3221225472 | sudo tee /sys/module/zfs/parameters/zfs_arc_max",
+        "sudo sysctl kernel.sysrq=244",
+    ] {
+        assert!(lines.contains(&command), "{command}: {shown}");
+    }
+    assert_eq!(home.run(&["show", "last"]).1, shown);
+}
