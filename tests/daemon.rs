@@ -12,6 +12,8 @@ mod users;
 
 #[path = "daemon/attaching.rs"]
 mod attaching;
+#[path = "daemon/black_box.rs"]
+mod black_box;
 #[path = "daemon/configured.rs"]
 mod configured;
 #[path = "daemon/failing.rs"]

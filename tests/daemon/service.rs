@@ -10,9 +10,14 @@ use std::{
     },
     path::{Path, PathBuf},
     process::Command,
+    time::SystemTime,
 };
 
+use memwatch::blackbox::{BlackBox, Frame, TEXT_BYTES, TopOf};
 use memwatch::control::{Client, Status, status::Target};
+use memwatch::host::psi::Psi;
+use memwatch::incident::{Host, Machine};
+use memwatch::watch::{MachineFacts, TargetFacts, replay::RecordedLook};
 use serde_json::Value;
 
 use super::lab::{Lab, MEMWATCH, Ran, Started, wait_for};
@@ -140,6 +145,45 @@ impl Drop for Service {
             let _ = started.child.wait();
         }
     }
+}
+
+/// What a memwatch of another life of the machine has left below `state`, in the middle of pressure on a target of
+/// that user's.
+pub(crate) fn leave_black_box(state: &Path, uid: u32) {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let look = |at_us: u64| RecordedLook {
+        target: TargetFacts {
+            current_bytes: 60 << 20,
+            psi: Some(Psi {
+                some_us: at_us / 2,
+                full_us: at_us / 4,
+            }),
+            ..TargetFacts::default()
+        },
+        ..RecordedLook::of_machine(at_us, MachineFacts::default())
+    };
+    let frame = Frame {
+        host: Host {
+            boot_id: Some("0c5e1a1e-7d35-4d0e-9a43-6a8f3f0b5a11".into()),
+            ..Host::default()
+        },
+        memwatch_version: "0.1.0".into(),
+        wall_us: now.expect("after 1970").as_micros() as u64,
+        at_us: 60_000_000,
+        machine: Machine::default(),
+        facts: None,
+        targets: vec![TopOf {
+            id: 7431,
+            name: Some("/sys/fs/cgroup/user.slice/pytest.scope".into()),
+            uid: Some(uid),
+            looks: (50..60).map(|second| look(second * 1_000_000)).collect(),
+        }],
+        processes: Vec::new(),
+        lost: 0,
+    };
+    let black_box = BlackBox::open(state, "another").expect("made");
+    let text = frame.fitted(0, TEXT_BYTES);
+    black_box.expect("one").write(&text).expect("room");
 }
 
 /// Cgroups of that user's, and memwatch in them as that user.

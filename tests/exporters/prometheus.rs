@@ -25,7 +25,7 @@ use tokio::net::TcpListener;
 
 use super::lab::{Lab, wait_for, wait_until};
 use super::receiver::{Running, free_address, get, get_json, program, request, succeed};
-use super::service::Service;
+use super::service::{Service, leave_black_box};
 use super::users::block_on;
 
 /// By its labels, its name among them.
@@ -392,4 +392,19 @@ fn what_the_daemon_says_is_what_prometheus_knows() {
     wait_until("the daemon's end", || {
         one("memwatch_daemon_up") == Some(0.0)
     });
+}
+
+#[test]
+fn the_end_of_a_machine_is_counted_by_the_daemon_that_finds_it() {
+    let service = Service::start_on("", |state| leave_black_box(state, 1000));
+    let source = OfDaemon::new(&service.socket(), || (Vec::new(), None));
+    let page = || block_on(source.snapshot()).page();
+    let counted = |count: u32| {
+        let line = format!("memwatch_incidents_total{{kind=\"hard_reset\"}} {count}\n");
+        page().contains(&line)
+    };
+    wait_until("the count", || counted(1));
+    let kept = service.incidents();
+    assert_eq!((kept.len(), &kept[0]["kind"]), (1, &"hard_reset".into()));
+    service.stop();
 }

@@ -8,13 +8,18 @@ use super::flight::Flights;
 use super::identity;
 use super::service_log;
 use super::surroundings;
-use crate::blackbox::{self, BlackBox, Frame, Top, TopOf};
+use crate::blackbox::{self, BlackBox, Found, Frame, Recovered, Told, Top, TopOf};
+use crate::causes::with_causes;
+use crate::export::Kept;
 use crate::host::file_error::FileError;
+use crate::host::journal::{self, Ending};
 use crate::host::layout::Layout;
 use crate::host::meminfo::{self, MemInfo};
+use crate::host::psi::Psi;
 use crate::host::zfs::ArcStats;
 use crate::host::{clock, process, psi};
-use crate::incident::{ArcState, Host, Machine, Record, Text};
+use crate::incident::{ArcState, FeatureLost, Host, Machine, Record, Text};
+use crate::watch::{self, MachineFacts};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -46,11 +51,21 @@ const STACK_BYTES: usize = 256 << 10;
 /// What is done with the end of a machine that is found: whether it was kept.
 pub type Keep = Box<dyn FnMut(&Record) -> bool + Send>;
 
+/// What the thread has to tell the slow side.
+#[derive(Debug)]
+pub enum News {
+    /// The end of a machine was kept.
+    Kept(Box<Record>),
+    /// There is no black box, or nothing can be written to it.
+    Lost(FeatureLost),
+}
+
 /// The thread. Ended without [`Keeper::finish`] it leaves what it wrote as it is.
 #[derive(Debug)]
 pub struct Keeper {
     stop: Sender<()>,
     ended: Receiver<()>,
+    news: Receiver<News>,
     rests: Arc<AtomicBool>,
 }
 
@@ -58,22 +73,44 @@ impl Keeper {
     /// Starts it on the black box in `state`. First it has what is found there of a machine that ended kept.
     ///
     /// # Errors
-    /// No thread can be started.
-    pub fn start(state: PathBuf, flights: Arc<Flights>, keep: Keep) -> io::Result<Self> {
+    /// No thread can be started: it is said, and there is no black box.
+    pub fn start(state: PathBuf, flights: Arc<Flights>, keep: Keep) -> Result<Self, FeatureLost> {
         let (stop, stopped) = mpsc::channel();
         let (end, ended) = mpsc::channel();
+        let (tell, news) = mpsc::channel();
         let rests = Arc::new(AtomicBool::new(false));
         let is_resting = Arc::clone(&rests);
-        std::thread::Builder::new()
+        let started = std::thread::Builder::new()
             .name("memwatch-blackbox".into())
             .stack_size(STACK_BYTES)
             .spawn(move || {
-                if let Err(error) = run(&state, &flights, keep, &is_resting, &stopped) {
-                    tracing::info!("no black box is kept: {error}");
+                if let Err(error) = run(&state, &flights, keep, &tell, &is_resting, &stopped) {
+                    let _ = tell.send(News::Lost(missed(&with_causes(error.as_ref())))); // it may be too late
                 }
                 let _ = end.send(());
-            })?;
-        Ok(Self { stop, ended, rests })
+            });
+        match started {
+            Ok(_) => Ok(Self {
+                stop,
+                ended,
+                news,
+                rests,
+            }),
+            Err(error) => Err(missed(&with_causes(&error))),
+        }
+    }
+
+    /// What it has told since the last call.
+    pub fn news(&self) -> impl Iterator<Item = News> {
+        self.news.try_iter()
+    }
+
+    /// The same for who wants to know what is missing, and nothing else.
+    pub fn lost(&self) -> impl Iterator<Item = FeatureLost> {
+        self.news().filter_map(|news| match news {
+            News::Lost(lost) => Some(lost),
+            News::Kept(_) => None,
+        })
     }
 
     /// Whether somebody else looks at the targets, and keeps theirs.
@@ -90,30 +127,83 @@ impl Keeper {
 
 /// Has kept what the black boxes in `state` tell of a machine that ended before this boot, and marks it as told.
 /// Waits for the disk.
-///
-/// # Errors
-/// They cannot be read, or not be marked.
-pub fn recover(
-    state: &Path,
-    mut keep: impl FnMut(&Record) -> bool,
-) -> Result<Vec<Record>, FileError> {
+pub fn recover(state: &Path, mut keep: impl FnMut(&Record) -> bool) -> Recovered {
     let boot_id = identity::host().boot_id;
     let boot_id = boot_id.as_ref().map_or("", Text::as_str);
-    blackbox::recover(state, boot_id, |record| {
-        keep(&service_log::completed(record))
+    blackbox::recover(state, boot_id, |found| {
+        tell_of(found, ending_of(found), &mut keep)
     })
+}
+
+/// Says what went for a machine's end, or why it is not kept; whether it is.
+pub fn was_kept(kept: Result<Kept, FileError>, say: impl Fn(&str)) -> bool {
+    match &kept {
+        Ok(kept) => kept.lines().iter().for_each(|line| say(line)),
+        Err(error) => say(&format!("an incident is not kept yet: {error}")),
+    }
+    kept.is_ok()
+}
+
+/// How the life ended that `found` is of, as the journal has it.
+fn ending_of(found: &Found) -> io::Result<Ending> {
+    let boot = found.record.host.boot_id.as_ref();
+    match boot.map(|id| id.as_str().parse()) {
+        Some(Ok(boot)) => journal::ending(boot, found.last_us, None),
+        _ => Ok(Ending::Unknown),
+    }
+}
+
+/// Has it kept, unless the machine was shut down after it: then a memwatch was killed, or the disk was too slow for
+/// its end, and nothing is to be told.
+fn tell_of(
+    found: &Found,
+    ending: io::Result<Ending>,
+    keep: &mut impl FnMut(&Record) -> bool,
+) -> Told {
+    let why = match ending {
+        Ok(Ending::InOrder) => return Told::NoEnd,
+        Ok(Ending::Abrupt) => None,
+        Ok(Ending::Unknown) => Some("systemd's journal has nothing of that boot to read".into()),
+        Err(error) => Some(format!("systemd's journal could not be read: {error}")),
+    };
+    let mut record = found.record.clone();
+    let note = |why| format!("whether it was shut down after all could not be told: {why}").into();
+    record.notes.extend(why.map(note));
+    service_log::complete(&mut record);
+    if keep(&record) {
+        Told::Kept
+    } else {
+        Told::NotYet
+    }
+}
+
+/// Says that there is none.
+fn missed(why: &str) -> FeatureLost {
+    tracing::warn!("no black box is kept: {why}");
+    identity::no_black_box(why)
 }
 
 fn run(
     state: &Path,
     flights: &Flights,
-    keep: Keep,
+    mut keep: Keep,
+    tell: &Sender<News>,
     rests: &AtomicBool,
     stopped: &Receiver<()>,
 ) -> anyhow::Result<()> {
     let host = identity::host();
     let boot_id = host.boot_id.as_ref().map_or("", Text::as_str).to_owned();
-    for record in recover(state, keep)? {
+    let recovered = recover(state, |record| {
+        let is_kept = keep(record);
+        if is_kept {
+            let _ = tell.send(News::Kept(Box::new(record.clone()))); // it may be too late
+        }
+        is_kept
+    });
+    for error in &recovered.failed {
+        tracing::warn!("{error}");
+    }
+    for record in recovered.ends {
         let id = record.id;
         tracing::warn!(
             "this machine ended without being shut down: `memwatch incidents show {id}` tells of its last minutes"
@@ -123,7 +213,7 @@ fn run(
         anyhow::bail!("others have all that there are in {}", state.display());
     };
     put_first();
-    let mut keeper = Writer::new(black_box, host);
+    let mut keeper = Writer::new(black_box, host, tell.clone());
     loop {
         let pause = keeper.turn(clock::now(), flights, rests.load(Ordering::Relaxed));
         match stopped.recv_timeout(pause) {
@@ -158,11 +248,12 @@ struct Writer {
     v2_mount: PathBuf,
     /// What the ZFS ARC held when the pressure began.
     arc_before_bytes: Option<u64>,
+    tell: Sender<News>,
     failed: bool,
 }
 
 impl Writer {
-    fn new(black_box: BlackBox, host: Host) -> Self {
+    fn new(black_box: BlackBox, host: Host, tell: Sender<News>) -> Self {
         let layout = Layout::read(Path::new("/"));
         Self {
             black_box,
@@ -175,6 +266,7 @@ impl Writer {
             slow_at: None,
             v2_mount: layout.map_or_else(|_| PathBuf::new(), |layout| layout.v2_mount().to_owned()),
             arc_before_bytes: None,
+            tell,
             failed: false,
         }
     }
@@ -183,7 +275,7 @@ impl Writer {
     fn turn(&mut self, now: Duration, flights: &Flights, rests: bool) -> Duration {
         let glance = Glance::now();
         let lately_us = now.saturating_sub(LATELY).as_micros() as u64;
-        let is_pressed = self.stalls(now, glance.some_us)
+        let is_pressed = self.stalls(now, glance.psi.map(|psi| psi.some_us))
             || glance.is_short()
             || flights.stalled_since(lately_us, TARGET_PERMILLE);
         if is_pressed && !rests && self.pressed_at.replace(now).is_none() {
@@ -202,7 +294,8 @@ impl Writer {
             && !std::mem::replace(&mut self.failed, true)
         {
             let path = self.black_box.path().display();
-            tracing::warn!("the black box {path} cannot be written: {error}");
+            let lost = missed(&format!("cannot write {path}: {error}"));
+            let _ = self.tell.send(News::Lost(lost)); // it may be too late
         }
         PRESSED
     }
@@ -225,6 +318,7 @@ impl Writer {
         let targets = flights.tails(0).into_iter().map(|tail| TopOf {
             id: tail.id,
             name: tail.name.map(Text::from),
+            uid: tail.uid,
             looks: tail.looks,
         });
         let at_us = now.as_micros() as u64;
@@ -235,6 +329,7 @@ impl Writer {
             wall_us: wall.unwrap_or_default().as_micros() as u64,
             at_us,
             machine: glance.machine(&self.machine),
+            facts: glance.facts(),
             targets: targets.collect(),
             processes: self.processes.clone(),
             lost: flights.lost(),
@@ -251,7 +346,7 @@ impl Writer {
 struct Glance {
     memory: Option<MemInfo>,
     arc: Option<ArcStats>,
-    some_us: Option<u64>,
+    psi: Option<Psi>,
     some_permille: Option<u32>,
     full_permille: Option<u32>,
 }
@@ -264,7 +359,7 @@ impl Glance {
         Self {
             memory: meminfo::parse(&read("/proc/meminfo")),
             arc: surroundings::arc(),
-            some_us: psi::parse(&pressure).map(|psi| psi.some_us),
+            psi: psi::parse(&pressure),
             some_permille: permille(psi::some_avg10_permyriad(&pressure)),
             full_permille: permille(psi::full_avg10_permyriad(&pressure)),
         }
@@ -276,6 +371,18 @@ impl Glance {
             .map_or(0, |arc| arc.size_bytes.saturating_sub(arc.c_min_bytes));
         self.memory.is_some_and(|memory| {
             memory.available_bytes.saturating_add(in_arc) < memory.total_bytes / SHORT_PART
+        })
+    }
+
+    /// The same as a look of the policy's would have it.
+    fn facts(&self) -> Option<MachineFacts> {
+        Some(MachineFacts {
+            meminfo: self.memory?,
+            arc: self.arc.map(|arc| watch::facts::Arc {
+                size_bytes: arc.size_bytes,
+                c_min_bytes: arc.c_min_bytes,
+            }),
+            psi: self.psi,
         })
     }
 
@@ -333,103 +440,5 @@ fn biggest() -> Vec<Top> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::agent::recorder::Lane;
-    use crate::host::psi::Psi;
-    use crate::watch::{Facts, TargetFacts};
-
-    fn stalling(flights: &Flights, now: Duration) {
-        let mut recorder = flights.recorder(7, true);
-        for n in 0..10u32 {
-            let at = now.saturating_sub(Duration::from_millis(100) * (10 - n));
-            let facts = Facts {
-                target: TargetFacts {
-                    psi: Some(Psi {
-                        some_us: u64::from(n) * 50_000,
-                        full_us: 0,
-                    }),
-                    ..TargetFacts::default()
-                },
-                machine: None,
-                members: None,
-                victim_gone: false,
-            };
-            recorder.take(at, &facts, true, false);
-        }
-        flights.look_after(now);
-        flights.name(7, "/sys/fs/cgroup/seven".into());
-    }
-
-    #[test]
-    fn under_pressure_it_writes_and_a_crash_would_be_told() {
-        let state = tempfile::tempdir().expect("a directory");
-        let flights = Arc::new(Flights::new(Lane::new(64, 8), 1));
-        let keep: Keep = Box::new(|_| true);
-        let keeper = Keeper::start(state.path().to_owned(), Arc::clone(&flights), keep);
-        let keeper = keeper.expect("a thread");
-        let file = state.path().join("blackbox");
-        let told = || blackbox::found(&std::fs::read(&file).ok()?, "another-boot");
-        let found = loop {
-            stalling(&flights, clock::now());
-            if let Some(found) = told()
-                && found.record.flight.is_some()
-            {
-                break found.record;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        };
-        let path = found.target.cgroup_path.as_ref().map(Text::as_str);
-        assert_eq!(path, Some("/sys/fs/cgroup/seven"));
-        let machine = found.machine.as_ref().expect("the machine");
-        assert!(machine.memory_total_bytes.is_some_and(|bytes| bytes > 0));
-        assert!(
-            found
-                .notes
-                .iter()
-                .any(|note| note.as_str().contains("biggest"))
-        );
-        crate::incident::validate(&found);
-
-        keeper.finish();
-        assert!(told().is_none(), "an end as it should be");
-    }
-
-    #[test]
-    fn the_share_is_over_the_time_between_two_looks() {
-        let state = tempfile::tempdir().expect("a directory");
-        let black_box = BlackBox::open(state.path(), "now")
-            .expect("made")
-            .expect("one");
-        let mut writer = Writer::new(black_box, Host::default());
-        let at = Duration::from_secs;
-        assert!(
-            !writer.stalls(at(1), Some(1_000_000)),
-            "the first tells nothing"
-        );
-        assert!(writer.stalls(at(2), Some(1_020_000)));
-        assert!(!writer.stalls(at(3), Some(1_039_000)));
-        assert!(!writer.stalls(at(4), None));
-    }
-
-    #[test]
-    fn what_the_arc_gives_back_is_not_missing() {
-        let glance = |available_bytes, size_bytes| Glance {
-            memory: Some(MemInfo {
-                total_bytes: 2000,
-                available_bytes,
-                ..MemInfo::default()
-            }),
-            arc: Some(ArcStats {
-                size_bytes,
-                c_bytes: 0,
-                c_min_bytes: 10,
-                c_max_bytes: 0,
-            }),
-            ..Glance::default()
-        };
-        assert!(glance(90, 10).is_short());
-        assert!(!glance(90, 20).is_short());
-        assert!(!Glance::default().is_short(), "not known");
-    }
-}
+#[path = "blackbox_tests.rs"]
+mod tests;

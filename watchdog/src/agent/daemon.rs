@@ -14,7 +14,7 @@ mod targets;
 mod told;
 
 use super::awake::{self, Refused};
-use super::blackbox::Keeper;
+use super::blackbox::{Keeper, News};
 use super::channel::{Channel, Rehearsal};
 use super::deciding::{Decider, Feed, Inbox, Way};
 use super::eyes::Eyes;
@@ -181,7 +181,11 @@ impl Daemon {
         let mut targets = Targets::new(config.policy, archive);
         targets.lack(identity::refused(&refused));
         targets.lack(surroundings.missing());
-        let black_box = targets.keep_black_box(&state);
+        let (black_box, lost) = match targets.keep_black_box(&state) {
+            Ok(keeper) => (Some(keeper), None),
+            Err(lost) => (None, Some(lost)),
+        };
+        targets.lack(lost.clone());
         Ok(Self {
             named,
             targets,
@@ -207,7 +211,7 @@ impl Daemon {
             blocked: blocked::Watch::start(blocked::LONG).ok(),
             black_box,
             refused,
-            features_lost: Vec::new(),
+            features_lost: lost.into_iter().collect(),
         })
     }
 
@@ -325,6 +329,7 @@ impl Daemon {
             let at = (now, SystemTime::now());
             self.hangs.see(at, hung.tid, &hung.comm);
         }
+        self.hear_black_box();
         if let Some(mut record) = self.hangs.due((now, SystemTime::now())) {
             record.host = identity::host();
             self.means.surroundings.tell_of_machine(&mut record);
@@ -335,6 +340,18 @@ impl Daemon {
         self.look_after_oomd();
         if self.scan.is_due(now) {
             self.look_for_targets();
+        }
+    }
+
+    fn hear_black_box(&mut self) {
+        for news in self.black_box.iter().flat_map(Keeper::news) {
+            match news {
+                News::Kept(record) => self.targets.count(&record),
+                News::Lost(lost) => {
+                    self.targets.lack([lost.clone()]);
+                    self.features_lost.push(lost);
+                }
+            }
         }
     }
 

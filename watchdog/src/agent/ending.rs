@@ -2,6 +2,7 @@
 //! and written, and the exit code is answered.
 
 use super::adopt;
+use super::blackbox::Keeper;
 use super::blocked;
 use super::identity;
 use super::keeping;
@@ -165,6 +166,8 @@ impl Run {
         if !by_daemon {
             let lost = identity::refused(&self.refused);
             record.features_lost.extend(lost);
+            let no_black_box = self.black_box.iter().flat_map(Keeper::lost);
+            self.features_lost.extend(no_black_box);
             record.features_lost.append(&mut self.features_lost);
         }
         record

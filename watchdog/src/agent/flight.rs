@@ -52,6 +52,7 @@ struct Hangar {
 #[derive(Debug)]
 struct Ring {
     name: Option<String>,
+    uid: Option<u32>,
     looks: Vec<Place>,
     /// What was lost before its first.
     lost_before: u64,
@@ -70,6 +71,8 @@ pub struct Tail {
     pub id: TargetId,
     /// Its cgroup, once somebody has said.
     pub name: Option<String>,
+    /// The user who had it guarded, if one did.
+    pub uid: Option<u32>,
     /// All that is kept of it.
     pub looks: Vec<RecordedLook>,
 }
@@ -128,10 +131,11 @@ impl Flights {
         unnamed.map(|(id, _)| *id).collect()
     }
 
-    /// Says how one is called.
-    pub fn name(&self, id: TargetId, name: String) {
+    /// Says how one is called, and which user had it guarded.
+    pub fn name(&self, id: TargetId, name: String, uid: Option<u32>) {
         if let Some(ring) = self.open().rings.get_mut(&id) {
             ring.name = Some(name);
+            ring.uid = uid;
         }
     }
 
@@ -161,6 +165,7 @@ impl Flights {
         let tails = hangar.rings.iter().map(|(&id, ring)| Tail {
             id,
             name: ring.name.clone(),
+            uid: ring.uid,
             looks: ring
                 .since(since_us)
                 .map(|place| place.look.clone())
@@ -241,6 +246,7 @@ impl Ring {
     fn new(lost_before: u64) -> Self {
         Self {
             name: None,
+            uid: None,
             looks: Vec::with_capacity(LOOKS + 1),
             lost_before,
         }
@@ -402,14 +408,18 @@ mod tests {
         assert!(flights.of(2, at(0)).is_none());
         assert!(flights.of(1, at(0)).is_some() && flights.of(3, at(0)).is_some());
         assert_eq!(flights.unnamed(), [1, 3]);
-        flights.name(3, "three".into());
+        flights.name(3, "three".into(), Some(1000));
         assert_eq!(flights.unnamed(), [1]);
         flights.look_after(OLDEST + at(35));
         assert!(
             flights.of(1, at(0)).is_none(),
             "nothing new for five minutes"
         );
-        assert_eq!(flights.tails(0)[0].name.as_deref(), Some("three"));
+        let tail = &flights.tails(0)[0];
+        assert_eq!(
+            (tail.name.as_deref(), tail.uid),
+            (Some("three"), Some(1000))
+        );
         flights.forget(3);
         assert!(flights.tails(0).is_empty());
     }

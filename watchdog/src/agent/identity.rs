@@ -76,6 +76,15 @@ pub fn no_shelter(why: &NoShelter) -> FeatureLost {
     }
 }
 
+/// What happens before a machine's end is not written down.
+pub fn no_black_box(why: &str) -> FeatureLost {
+    FeatureLost {
+        feature: format!("the black box ({why})").as_str().into(),
+        fallback: "the journal".into(),
+        cost: "if the machine ends without being shut down, nothing of memwatch's tells of its last seconds".into(),
+    }
+}
+
 /// The kill was not rehearsed, or the rehearsal failed.
 pub fn not_rehearsed(why: &RehearsalError) -> FeatureLost {
     let (fallback, cost) = if why.is_refusal() {

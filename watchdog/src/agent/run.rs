@@ -6,7 +6,7 @@
 
 use super::adopt::Adopted;
 use super::awake::{self, Refused};
-use super::blackbox::Keeper;
+use super::blackbox::{self, Keeper};
 use super::blocked;
 use super::channel::Channel;
 use super::deciding::{Arrival, Decider, Inbox, Way};
@@ -193,7 +193,7 @@ impl Run {
         // After the command, which must not wait for it, nor find itself in it.
         let shelter = Shelter::enter(layout);
         let features_lost = shelter.as_ref().err().map(identity::no_shelter);
-        let features_lost = features_lost
+        let mut features_lost: Vec<FeatureLost> = features_lost
             .into_iter()
             .chain(surroundings.missing())
             .collect();
@@ -230,7 +230,9 @@ impl Run {
         for note in &watched.notes {
             terminal.warn(note);
         }
-        let black_box = start_black_box(&watched, &orders.incidents);
+        let black_box = start_black_box(&watched, &orders.incidents)
+            .map_err(|lost| features_lost.push(lost))
+            .unwrap_or_default();
         let drafting = Drafting::start(&orders.incidents);
         let mut run = Self {
             orders,
@@ -374,18 +376,20 @@ fn give_plugin(orders: &mut Orders, mode: Mode) -> Result<Option<Testing>, HomeE
 }
 
 /// The black box of whoever runs memwatch, unless nothing is to be kept of runs.
-fn start_black_box(watched: &Watched, incidents: &Incidents) -> Option<Keeper> {
+fn start_black_box(
+    watched: &Watched,
+    incidents: &Incidents,
+) -> Result<Option<Keeper>, FeatureLost> {
     if !incidents.of_runs {
-        return None;
+        return Ok(None);
     }
-    let state = place::of_a_run().ok()?;
+    let state = place::of_a_run().map_err(|error| identity::no_black_box(&error.to_string()))?;
     let (place, incidents) = (state.clone(), incidents.clone());
     let keep = Box::new(move |record: &Record| {
         let kept = Spool::open(&place, &incidents).and_then(|spool| spool.keep(record));
-        kept.inspect_err(|error| tracing::warn!("an incident is not kept yet: {error}"))
-            .is_ok()
+        blackbox::was_kept(kept, |line| tracing::warn!("{line}"))
     });
-    Keeper::start(state, watched.flights(), keep).ok()
+    Keeper::start(state, watched.flights(), keep).map(Some)
 }
 
 /// The user who runs memwatch, if it is not root: `cgroup.kill` would end those of others, too, whom this user

@@ -9,13 +9,6 @@ const BEFORE_US: i64 = 600_000_000;
 /// So long after a record's end systemd may say it.
 const AFTER_US: i64 = 600_000_000;
 
-/// The same record with it, before it is kept.
-pub(super) fn completed(record: &Record) -> Record {
-    let mut record = record.clone();
-    complete(&mut record);
-    record
-}
-
 /// Fills it into a record of a machine that stood still, or of systemd-oomd that looks after its units again. What
 /// cannot be read is missing, and said in a note.
 pub(super) fn complete(record: &mut Record) {

@@ -346,7 +346,7 @@ impl Watched {
     pub(super) fn look_after_flight(&self) {
         self.flights.look_after(clock::now());
         for id in self.flights.unnamed() {
-            self.flights.name(id, self.place().to_string());
+            self.flights.name(id, self.place().to_string(), None);
         }
     }
 

@@ -43,29 +43,38 @@ pub(super) fn names(dir: &Path) -> impl Iterator<Item = PathBuf> {
 
 impl BlackBox {
     /// Opens the first one in `dir` that nobody else has, made if need be. One that still has a crash to tell is
-    /// left alone. `None` if there is none to be had.
+    /// left alone, and so is one that cannot be had. `None` if others have all.
     ///
     /// # Errors
-    /// The directory or the file cannot be made, or is somebody else's.
+    /// The directory cannot be made, or none of the files; why not the first.
     pub fn open(dir: &Path, boot_id: &str) -> Result<Option<Self>, FileError> {
         let mut builder = DirBuilder::new();
         let made = builder.recursive(true).mode(0o700).create(dir);
         made.map_err(FileError::at("make", dir))?;
+        let mut failed = None;
         for path in names(dir) {
-            let Some(lock) = lock(&path, true).map_err(FileError::at("open", &path))? else {
-                continue;
-            };
-            let bytes = contents(&lock).map_err(FileError::at("read", &path))?;
-            if is_of_a_crash(&bytes, boot_id) {
-                continue;
+            match Self::take(&path, boot_id) {
+                Ok(None) => {}
+                Ok(opened) => return Ok(opened),
+                Err(error) => failed = failed.or(Some(error)),
             }
-            let mut opened =
-                Self::over(path.clone(), lock, &bytes).map_err(FileError::at("prepare", &path))?;
-            // What a memwatch that was killed has left here would be taken for the end of the machine.
-            opened.settle().map_err(FileError::at("write", &path))?;
-            return Ok(Some(opened));
         }
-        Ok(None)
+        failed.map_or(Ok(None), Err)
+    }
+
+    fn take(path: &Path, boot_id: &str) -> Result<Option<Self>, FileError> {
+        let Some(lock) = lock(path, true).map_err(FileError::at("open", path))? else {
+            return Ok(None);
+        };
+        let bytes = contents(&lock).map_err(FileError::at("read", path))?;
+        if is_of_a_crash(&bytes, boot_id) {
+            return Ok(None);
+        }
+        let opened = Self::over(path.to_owned(), lock, &bytes);
+        let mut opened = opened.map_err(FileError::at("prepare", path))?;
+        // What a memwatch that was killed has left here would be taken for the end of the machine.
+        opened.settle().map_err(FileError::at("write", path))?;
+        Ok(Some(opened))
     }
 
     /// The one at `path`, with what is in it.
@@ -73,8 +82,12 @@ impl BlackBox {
         if bytes.len() != FILE_BYTES {
             lock.set_len(0)?;
             // Written and not only promised: what was never written to takes more than a write to the disk at first.
-            lock.write_all_at(&vec![0; FILE_BYTES], 0)?;
-            lock.sync_all()?;
+            let made = lock.write_all_at(&vec![0; FILE_BYTES], 0);
+            if let Err(error) = made.and_then(|()| lock.sync_all()) {
+                // What there is of it would take the room from others.
+                let _ = lock.set_len(0);
+                return Err(error);
+            }
         }
         let (whole, _) = slots::read(bytes);
         let newest = whole.last();

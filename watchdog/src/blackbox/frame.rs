@@ -3,6 +3,7 @@
 
 use crate::host::process::{Comm, comm_text};
 use crate::incident::{Host, Machine, Text};
+use crate::watch::MachineFacts;
 use crate::watch::replay::RecordedLook;
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +17,8 @@ pub enum Page {
     Frame(Box<Frame>),
 }
 
-/// A moment under pressure.
+/// A moment under pressure. Within the version of the slots fields are only added: what an older memwatch did not
+/// write is missing, and what a newer one did is passed over.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Frame {
     /// Which machine, and which of its lives.
@@ -29,6 +31,9 @@ pub struct Frame {
     pub at_us: u64,
     /// The machine.
     pub machine: Machine,
+    /// What a look at it saw then, counters among it.
+    #[serde(default)]
+    pub facts: Option<MachineFacts>,
     /// The targets that stirred, the one that stalls the most first.
     pub targets: Vec<TopOf>,
     /// The biggest processes of the machine.
@@ -44,6 +49,9 @@ pub struct TopOf {
     pub id: u64,
     /// Its cgroup.
     pub name: Option<Text>,
+    /// The user who had the daemon guard it, if one did.
+    #[serde(default)]
+    pub uid: Option<u32>,
     /// The looks, in the order of time.
     pub looks: Vec<RecordedLook>,
 }
@@ -64,6 +72,8 @@ pub struct Top {
 const TARGETS: usize = 8;
 /// The most processes of the machine.
 const PROCESSES: usize = 10;
+/// Who stalled so lately stalls.
+const LATELY_US: u64 = 10_000_000;
 /// A look this much of its age later than the one before it is worth the room.
 const SPACED: u64 = 8;
 
@@ -72,8 +82,9 @@ impl Frame {
     /// first, then what was before, ever further apart.
     #[must_use]
     pub fn fitted(mut self, last_us: u64, room: usize) -> Vec<u8> {
+        let at_us = self.at_us;
         self.targets
-            .sort_by_key(|target| std::cmp::Reverse(stalled(target)));
+            .sort_by_key(|target| std::cmp::Reverse(target.stalled(at_us)));
         self.targets.truncate(TARGETS);
         self.processes
             .sort_by_key(|process| std::cmp::Reverse(process.rss_bytes));
@@ -109,6 +120,26 @@ impl Frame {
         }
         text_of(&self)
     }
+
+    /// The target that stalled the most when it was written.
+    pub(super) fn foremost(&self) -> Option<&TopOf> {
+        // Of equals the first.
+        let targets = self.targets.iter().rev();
+        targets.max_by_key(|target| target.stalled(self.at_us))
+    }
+}
+
+impl TopOf {
+    /// µs of `some` between its looks: those of the last seconds before, and all.
+    fn stalled(&self, at_us: u64) -> (u64, u64) {
+        let since = |line_us| {
+            let looks = self.looks.iter().filter(|look| look.at_us >= line_us);
+            let mut stalls = looks.filter_map(|look| Some(look.target.psi?.some_us));
+            let first = stalls.next().unwrap_or(0);
+            stalls.next_back().unwrap_or(first).saturating_sub(first)
+        };
+        (since(at_us.saturating_sub(LATELY_US)), since(0))
+    }
 }
 
 /// With a comma.
@@ -118,14 +149,6 @@ fn length(look: &RecordedLook) -> usize {
 
 fn text_of(frame: &Frame) -> Vec<u8> {
     serde_json::to_vec(&Page::Frame(Box::new(frame.clone()))).unwrap_or_default()
-}
-
-/// µs of `some` between the first and the last look.
-fn stalled(target: &TopOf) -> u64 {
-    let stall = |look: &RecordedLook| look.target.psi.map(|psi| psi.some_us);
-    let mut stalls = target.looks.iter().filter_map(stall);
-    let first = stalls.next().unwrap_or(0);
-    stalls.next_back().unwrap_or(first).saturating_sub(first)
 }
 
 /// The looks in the order in which they are worth the room; only the newest that has processes keeps them.
@@ -180,6 +203,7 @@ pub(super) mod tests {
         let target = |id, looks| TopOf {
             id,
             name: Some(format!("/sys/fs/cgroup/{id}").into()),
+            uid: Some(1000 + id as u32),
             looks,
         };
         let still = vec![look(1, 0), look(at_us, 0)];
@@ -195,6 +219,13 @@ pub(super) mod tests {
                 memory_available_bytes: Some(7),
                 ..Machine::default()
             },
+            facts: Some(MachineFacts {
+                psi: Some(Psi {
+                    some_us: at_us / 2,
+                    full_us: 0,
+                }),
+                ..MachineFacts::default()
+            }),
             targets: vec![target(1, still), target(2, looks)],
             processes: (1..50)
                 .map(|pid| Top {
@@ -233,6 +264,22 @@ pub(super) mod tests {
             crowds.map(|look| look.at_us).collect::<Vec<_>>(),
             [239_000_000]
         );
+    }
+
+    #[test]
+    fn the_foremost_is_who_stalls_now() {
+        let mut frame = frame(100_000_000, Vec::new());
+        let stalls = |from_us, to_us| vec![look(from_us, 0), look(to_us, to_us - from_us)];
+        frame.targets[0].looks = stalls(10_000_000, 70_000_000);
+        frame.targets[1].looks = stalls(95_000_000, 100_000_000);
+        assert_eq!(frame.foremost().map(|target| target.id), Some(2));
+        let read = read(&frame.clone().fitted(0, 16_000));
+        assert_eq!(read.targets[0].id, 2, "and has the most room");
+        // Nobody does any more.
+        frame.at_us = 200_000_000;
+        assert_eq!(frame.foremost().map(|target| target.id), Some(1));
+        frame.targets.clear();
+        assert_eq!(frame.foremost(), None);
     }
 
     #[test]

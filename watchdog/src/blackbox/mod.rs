@@ -14,5 +14,5 @@ mod slots;
 
 pub use file::BlackBox;
 pub use frame::{Frame, Page, Top, TopOf};
-pub use recover::{Found, found, recover};
+pub use recover::{Found, Recovered, Told, found, recover};
 pub use slots::{FILE_BYTES, SLOT_BYTES, TEXT_BYTES};

@@ -2,44 +2,54 @@
 //! down. Making the record is pure; reading and marking as told is at the edge.
 
 use super::file::{self, BlackBox};
-use super::frame::{Frame, Page};
+use super::frame::{Frame, Page, TopOf};
 use super::slots::{self, Slot};
 use crate::host::file_error::FileError;
 use crate::incident::{self, Flight, Kind, Record, Target, Verdict};
 use crate::watch::replay::RecordedLook;
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
-use uuid::Uuid;
+use uuid::{Builder, Uuid};
 
-/// Tells `keep` of each machine's end that is found in `dir`, where memwatch keeps its state, and marks as told what
-/// it has kept; the records. Called again before that it tells the same, by the same id. A black box that a living
-/// memwatch has is none of a dead machine.
-///
-/// # Errors
-/// A black box cannot be read, or not be marked. What the others told is kept all the same; the first error.
-pub fn recover(
-    dir: &Path,
-    boot_id: &str,
-    mut keep: impl FnMut(&Record) -> bool,
-) -> Result<Vec<Record>, FileError> {
-    let mut told = Vec::new();
-    let mut failed = None;
+/// What has become of a machine's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// It is kept, and need not be told again.
+    Kept,
+    /// Not yet.
+    NotYet,
+    /// It was none: the machine was shut down later.
+    NoEnd,
+}
+
+/// What was found in all black boxes of a directory.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// The ends of machines, kept or not yet.
+    pub ends: Vec<Record>,
+    /// Black boxes that cannot be read or not be marked as told. The others are not held up by them.
+    pub failed: Vec<FileError>,
+}
+
+/// Asks `tell` what becomes of each machine's end that is found in `dir`, where memwatch keeps its state, and marks
+/// as told what need not be told again. Called again before that it tells the same, by the same id. A black box that
+/// a living memwatch has is none of a dead machine, and one of this life of the machine whose memwatch is gone tells
+/// of that one's end alone: it is marked, too, lest a later life take it for the machine's.
+pub fn recover(dir: &Path, boot_id: &str, mut tell: impl FnMut(&Found) -> Told) -> Recovered {
+    let mut recovered = Recovered::default();
     for path in file::names(dir) {
-        match recover_one(&path, boot_id, &mut keep) {
-            Ok(record) => told.extend(record),
-            Err(error) => failed = failed.or(Some(error)),
+        match recover_one(&path, boot_id, &mut tell) {
+            Ok(record) => recovered.ends.extend(record),
+            Err(error) => recovered.failed.push(error),
         }
     }
-    match failed {
-        Some(error) if told.is_empty() => Err(error),
-        _ => Ok(told),
-    }
+    recovered
 }
 
 fn recover_one(
     path: &Path,
     boot_id: &str,
-    keep: &mut impl FnMut(&Record) -> bool,
+    tell: &mut impl FnMut(&Found) -> Told,
 ) -> Result<Option<Record>, FileError> {
     let read = || {
         let Some(lock) = file::lock(path, false)? else {
@@ -51,15 +61,19 @@ fn recover_one(
     let Some((lock, bytes)) = read().map_err(FileError::at("read", path))? else {
         return Ok(None);
     };
-    let Some(Found { record, .. }) = found(&bytes, boot_id) else {
-        return Ok(None);
+    let found = found(&bytes, boot_id);
+    let told = match &found {
+        Some(found) => tell(found),
+        None if is_of_this_life(&bytes, boot_id) => Told::NoEnd,
+        None => return Ok(None),
     };
-    if keep(&record) {
+    if told != Told::NotYet {
         let mut told = BlackBox::over(path.to_owned(), lock, &bytes)
             .map_err(FileError::at("prepare", path))?;
         told.settle().map_err(FileError::at("mark as told", path))?;
     }
-    Ok(Some(record))
+    let is_end = told != Told::NoEnd;
+    Ok(found.filter(|_| is_end).map(|found| found.record))
 }
 
 /// What was found in a black box.
@@ -67,6 +81,8 @@ fn recover_one(
 pub struct Found {
     /// The machine's last minutes.
     pub record: Record,
+    /// When the last of it was written, on the monotonic clock of that life.
+    pub last_us: u64,
     /// Slots that were torn, and are not believed.
     pub torn: usize,
 }
@@ -74,6 +90,35 @@ pub struct Found {
 /// The end of a machine that `file` tells of; `None` if it tells of none, or of the life that is this one. Pure.
 #[must_use]
 pub fn found(file: &[u8], boot_id: &str) -> Option<Found> {
+    let words = last_words(file)?;
+    let last = words.frames.last()?;
+    let boot = last.host.boot_id.as_ref()?;
+    if boot.as_str() == boot_id {
+        return None;
+    }
+    Some(Found {
+        record: record(words.session, &words.frames, words.torn)?,
+        last_us: last.at_us,
+        torn: words.torn,
+    })
+}
+
+/// Whether a memwatch of this life has written it and not said that it was over.
+fn is_of_this_life(file: &[u8], boot_id: &str) -> bool {
+    let words = last_words(file);
+    let last = words.as_ref().and_then(|words| words.frames.last());
+    let boot = last.and_then(|last| last.host.boot_id.as_ref());
+    boot.is_some_and(|id| id.as_str() == boot_id)
+}
+
+/// What a memwatch has written last, and not said that it was over.
+struct LastWords {
+    session: Uuid,
+    frames: Vec<Frame>,
+    torn: usize,
+}
+
+fn last_words(file: &[u8]) -> Option<LastWords> {
     let (whole, torn) = slots::read(file);
     let newest = whole.last()?;
     let session = newest.session;
@@ -81,19 +126,12 @@ pub fn found(file: &[u8], boot_id: &str) -> Option<Found> {
         return None;
     }
     let of_session = whole.iter().filter(|slot| slot.session == session);
-    let frames: Vec<Frame> = of_session.filter_map(frame_of).collect();
-    let last = frames.last()?;
-    let is_this_life = |id: &str| id == boot_id;
-    if last
-        .host
-        .boot_id
-        .as_ref()
-        .is_none_or(|id| is_this_life(id.as_str()))
-    {
-        return None;
-    }
-    let record = record(session, &frames, torn)?;
-    Some(Found { record, torn })
+    let frames = of_session.filter_map(frame_of).collect();
+    Some(LastWords {
+        session,
+        frames,
+        torn,
+    })
 }
 
 /// Whether it tells of a machine's end that is still to be told.
@@ -110,8 +148,12 @@ fn frame_of(slot: &Slot<'_>) -> Option<Frame> {
 
 fn record(session: Uuid, frames: &[Frame], torn: usize) -> Option<Record> {
     let last = frames.last()?;
-    let target = last.targets.first();
-    let looks = target.map_or_else(Vec::new, |target| looks_of(target.id, frames));
+    let target = last.foremost();
+    let of_target = target.map_or_else(Vec::new, |target| looks_of(target.id, frames));
+    let mut newest_first = of_target.iter().rev();
+    let limit = newest_first.find_map(|look| look.target.limit_bytes);
+    let peak = of_target.iter().map(|look| look.target.current_bytes).max();
+    let looks = with_machine(of_target, frames);
     let began_us = looks
         .first()
         .map_or(frames.first()?.at_us, |look| look.at_us);
@@ -120,7 +162,7 @@ fn record(session: Uuid, frames: &[Frame], torn: usize) -> Option<Record> {
     let started = ended.checked_sub(lasted).unwrap_or(UNIX_EPOCH);
     let duration_us = lasted.as_micros() as u64;
     let mut record = Record::new(started, ended, duration_us, Verdict::Ongoing);
-    record.id = session;
+    record.id = id(last, session);
     record.kind = Kind::HardReset;
     record.host = last.host.clone();
     record.memwatch_version.clone_from(&last.memwatch_version);
@@ -129,13 +171,13 @@ fn record(session: Uuid, frames: &[Frame], torn: usize) -> Option<Record> {
         record.target = Target {
             cgroup_path: target.name.clone(),
             cgroup_id: Some(target.id),
+            uid: target.uid,
+            memory_max_bytes: limit,
             ..Target::default()
         };
-        let limit = looks.iter().rev().find_map(|look| look.target.limit_bytes);
-        record.target.memory_max_bytes = limit;
-        record.peak_bytes = looks.iter().map(|look| look.target.current_bytes).max();
+        record.peak_bytes = peak;
     }
-    record.notes = notes(frames, last, torn);
+    record.notes = notes(frames, last, target, torn);
     if !looks.is_empty() {
         record.flight = Some(Flight {
             began_us,
@@ -144,6 +186,23 @@ fn record(session: Uuid, frames: &[Frame], torn: usize) -> Option<Record> {
         });
     }
     Some(record)
+}
+
+/// Of the time that the last of it was written, as ids sort; the rest is of the session, so that it is the same
+/// however often it is told.
+fn id(last: &Frame, session: Uuid) -> Uuid {
+    let mut random = [0; 10];
+    random.copy_from_slice(&session.as_bytes()[6..]);
+    Builder::from_unix_timestamp_millis(last.wall_us / 1000, &random).into_uuid()
+}
+
+/// The same looks and, between them, those at the machine.
+fn with_machine(mut looks: Vec<RecordedLook>, frames: &[Frame]) -> Vec<RecordedLook> {
+    let of_machine = |frame: &Frame| Some(RecordedLook::of_machine(frame.at_us, frame.facts?));
+    looks.extend(frames.iter().filter_map(of_machine));
+    looks.sort_by_key(|look| (look.at_us, look.is_of_machine_alone()));
+    looks.dedup_by_key(|look| look.at_us);
+    looks
 }
 
 /// Every look at a target that one of the frames has.
@@ -157,7 +216,12 @@ fn looks_of(id: u64, frames: &[Frame]) -> Vec<RecordedLook> {
     looks
 }
 
-fn notes(frames: &[Frame], last: &Frame, torn: usize) -> Vec<incident::Text> {
+fn notes(
+    frames: &[Frame],
+    last: &Frame,
+    target: Option<&TopOf>,
+    torn: usize,
+) -> Vec<incident::Text> {
     let mut notes = vec![format!(
         "the machine ended without being shut down; this is what memwatch wrote down before, {} times in {}",
         frames.len(),
@@ -168,7 +232,8 @@ fn notes(frames: &[Frame], last: &Frame, torn: usize) -> Vec<incident::Text> {
             "{torn} of its pages were torn and are not believed"
         ));
     }
-    for other in last.targets.iter().skip(1) {
+    let is_other = |other: &&TopOf| target.is_none_or(|target| target.id != other.id);
+    for other in last.targets.iter().filter(is_other) {
         let held = other.looks.last().map(|look| look.target.current_bytes);
         let name = other.name.as_ref().map_or("?", |name| name.as_str());
         let held = held.map_or_else(String::new, |held| {

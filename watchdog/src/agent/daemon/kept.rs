@@ -272,7 +272,8 @@ impl Kept {
         self.listeners.iter().chain(may.map(|(_, events)| events))
     }
 
-    fn user(&self) -> Option<u32> {
+    /// The user who handed it over, if one did.
+    pub(super) fn user(&self) -> Option<u32> {
         match self.order.owner {
             Owner::Configuration => None,
             Owner::User(uid) => Some(uid),

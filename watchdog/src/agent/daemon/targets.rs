@@ -6,7 +6,7 @@ use super::archive::Archive;
 use super::kept::{Detached, Kept, Order, Owner};
 use super::scan::Found;
 use crate::act::{Mode, Outcome};
-use crate::agent::blackbox::Keeper;
+use crate::agent::blackbox::{self, Keeper};
 use crate::agent::channel::{Notice, TargetId};
 use crate::agent::deciding::Arrival;
 use crate::agent::flight::Flights;
@@ -84,14 +84,17 @@ impl Targets {
     }
 
     /// Starts the black box, and keeps what is found there of a machine that ended.
-    pub(super) fn keep_black_box(&self, state: &Path) -> Option<Keeper> {
+    pub(super) fn keep_black_box(&self, state: &Path) -> Result<Keeper, FeatureLost> {
         let spool = self.archive.spool().clone();
         let keep = Box::new(move |record: &Record| {
-            let kept = spool.keep(record);
-            kept.inspect_err(|error| tracing::error!("an incident is not kept yet: {error}"))
-                .is_ok()
+            blackbox::was_kept(spool.keep(record), |line| tracing::warn!("{line}"))
         });
-        Keeper::start(state.to_owned(), Arc::clone(&self.flights), keep).ok()
+        Keeper::start(state.to_owned(), Arc::clone(&self.flights), keep)
+    }
+
+    /// An incident was kept without passing here.
+    pub(super) fn count(&mut self, record: &Record) {
+        self.counts.add(record);
     }
 
     /// From now on every record says that the daemon has to do without this.
@@ -367,7 +370,8 @@ impl Targets {
         for id in self.flights.unnamed() {
             let kept = self.kept.get(&id);
             let name = kept.map(|kept| kept.watched.guarded.target.place.to_string());
-            self.flights.name(id, name.unwrap_or_default());
+            let uid = kept.and_then(|kept| kept.user());
+            self.flights.name(id, name.unwrap_or_default(), uid);
         }
         let (mut due, mut over) = (Vec::new(), Vec::new());
         for (id, kept) in &mut self.kept {

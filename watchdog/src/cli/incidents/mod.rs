@@ -124,9 +124,9 @@ fn recover() {
     };
     let keep = |record: &Record| {
         let kept = Spool::open(&state, &all).and_then(|spool| spool.keep(record));
-        kept.map_err(|error| warn(&error.to_string())).is_ok()
+        blackbox::was_kept(kept, warn)
     };
-    if let Err(error) = blackbox::recover(&state, keep) {
+    for error in blackbox::recover(&state, keep).failed {
         warn(&error.to_string());
     }
 }
