@@ -8,6 +8,8 @@ use std::{
     process::Command,
 };
 
+use memwatch::blackbox::BlackBox;
+
 use super::desk::Desk;
 use super::lab::{Lab, wait_for, wait_until, workload};
 use super::receiver::{Receiver, TAKE};
@@ -193,4 +195,15 @@ fn a_disk_that_is_broken_is_said_and_what_is_not_on_it_is_told_to_nobody() {
     assert!(receiver.requests().is_empty());
     let left = fs::read_dir(lab.file("state/incidents")).expect("made");
     assert_eq!(left.count(), 0, "nothing is left of it");
+}
+
+#[test]
+fn a_black_box_that_finds_no_room_takes_none_from_incidents() {
+    let desk = Desk::new("");
+    let _disk = Disk::mount(desk.state(), "size=256k");
+    let error = BlackBox::open(desk.state(), "this boot").expect_err("no room");
+    let error = error.to_string();
+    assert!(error.contains("No space left on device"), "{error}");
+    let kept = desk.spool().keep(&super::desk::incident());
+    assert!(kept.is_ok(), "{kept:?}");
 }

@@ -57,7 +57,11 @@ expect_last_seconds() {
         python3 /payload/scenarios/power-cut/tear.py state/blackbox
         torn=true
     fi
-    "$memwatch" attach -- sleep 5 >recovered."$life".txt 2>&1
+    # It asks the journal first, which takes long on an emulated machine.
+    "$memwatch" attach -- sh -c "for second in \$(seq 30); do
+        sleep 1
+        [ \$(ls state/incidents 2>/dev/null | wc -l) -ge $life ] && exec sleep 2
+    done; exit 0" >recovered."$life".txt 2>&1
     incident=$(ls -t state/incidents/*.json | head -n 1)
     expect "life $life: incidents" "$(ls state/incidents | wc -l)" "$life"
     cp "$incident" hard_reset.json

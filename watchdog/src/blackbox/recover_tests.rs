@@ -164,6 +164,8 @@ fn where_no_target_stalled_the_machine_is_told_over_time() {
         "{lines}"
     );
     assert!(!lines.contains("memory "), "no target's was read: {lines}");
+    let page = incident::picture::page(&told);
+    assert!(!page.contains("NaN"), "{page}");
 }
 
 #[test]

@@ -26,9 +26,9 @@ const UNITS: usize = 16;
 /// The part of systemd's line that names the limit (src/core/service.c).
 const RAN_OUT: &str = "Watchdog timeout (limit ";
 /// logind shuts the machine down (sd-messages.h, SD_MESSAGE_SHUTDOWN).
-const SHUTDOWN: &str = "MESSAGE_ID=98268866d1d54a499c4e98921d93bc40";
+const SHUTDOWN: &str = "98268866d1d54a499c4e98921d93bc40";
 /// systemd has started a unit, of a target: it is reached (SD_MESSAGE_UNIT_STARTED).
-const STARTED: &str = "MESSAGE_ID=39f53479d3a045ac8e11786248231fbf";
+const STARTED: &str = "39f53479d3a045ac8e11786248231fbf";
 
 /// Something that systemd said of a unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,50 +58,68 @@ pub enum Ending {
 /// # Errors
 /// The journal cannot be read, or not in time.
 pub fn ending(boot: Uuid, after_us: u64, directory: Option<&Path>) -> io::Result<Ending> {
-    let of_boot = format!("_BOOT_ID={}", boot.simple());
-    let ask = |matches: &[&str]| {
-        let Some(mut command) = journalctl("MESSAGE_ID") else {
-            return Ok(Vec::new());
-        };
-        if let Some(directory) = directory {
-            command.arg("--directory").arg(directory);
-        }
-        // The newest.
-        command.args(["--lines=64", "--reverse"]).args(matches);
-        read(command.spawn()?)
+    let Some(mut command) = journalctl("MESSAGE_ID,UNIT,_PID,_UID") else {
+        return Ok(Ending::Unknown);
     };
-    // logind says so before services stop, systemd itself when all have: who reboots without logind has the second
-    // alone, and where the journal's disk goes before that, the first. What others write in their names says nothing.
-    let shutdowns = ask(&[
-        &of_boot,
-        "_UID=0",
-        SHUTDOWN,
-        "+",
-        &of_boot,
-        "_PID=1",
-        STARTED,
-        "UNIT=shutdown.target",
-    ])?;
-    if monotonic(&shutdowns).any(|at_us| at_us > after_us) {
-        return Ok(Ending::InOrder);
+    if let Some(directory) = directory {
+        command.arg("--directory").arg(directory);
     }
-    // Somebody who sees what systemd itself said in that boot would see this, too.
-    let any = ask(&[&of_boot, "_PID=1"])?;
-    Ok(match monotonic(&any).next() {
-        Some(_) => Ending::Abrupt,
-        None => Ending::Unknown,
-    })
+    let of_boot = format!("_BOOT_ID={}", boot.simple());
+    let logind = format!("MESSAGE_ID={SHUTDOWN}");
+    let child = command
+        // The newest: of a shutdown hardly more.
+        .args(["--lines=2000", "--reverse"])
+        .args([&of_boot, "_UID=0", &logind, "+", &of_boot, "_PID=1"])
+        .spawn()?;
+    read(child).map(|bytes| parse_ending(&bytes, after_us))
 }
 
-/// When the lines that `journalctl --output=json` prints were written, on the clock of their boot.
-fn monotonic(bytes: &[u8]) -> impl Iterator<Item = u64> {
+/// Reads what `journalctl --output=json` prints of systemd itself and of shutdowns.
+fn parse_ending(bytes: &[u8], after_us: u64) -> Ending {
     #[derive(Deserialize)]
     struct Line {
         #[serde(rename = "__MONOTONIC_TIMESTAMP")]
         at: String,
+        #[serde(rename = "MESSAGE_ID")]
+        message: Option<String>,
+        #[serde(rename = "UNIT")]
+        unit: Option<String>,
+        #[serde(rename = "_PID")]
+        pid: Option<String>,
+        #[serde(rename = "_UID")]
+        uid: Option<String>,
     }
-    let lines = bytes.split(|&byte| byte == b'\n');
-    lines.filter_map(|line| serde_json::from_slice::<Line>(line).ok()?.at.parse().ok())
+    impl Line {
+        /// logind says so before services stop, systemd itself when all have: who reboots without logind has the
+        /// second alone, and where the journal's disk goes before that, the first. What others write in their names
+        /// says nothing.
+        fn is_shutdown(&self) -> bool {
+            let says = |message| self.message.as_deref() == Some(message);
+            says(SHUTDOWN) && self.uid.as_deref() == Some("0")
+                || says(STARTED)
+                    && self.unit.as_deref() == Some("shutdown.target")
+                    && self.is_systemd()
+        }
+
+        fn is_systemd(&self) -> bool {
+            self.pid.as_deref() == Some("1")
+        }
+    }
+    let mut ending = Ending::Unknown;
+    for line in bytes.split(|&byte| byte == b'\n') {
+        let Ok(line) = serde_json::from_slice::<Line>(line) else {
+            continue;
+        };
+        let is_later = line.at.parse().is_ok_and(|at_us: u64| at_us > after_us);
+        if line.is_shutdown() && is_later {
+            return Ending::InOrder;
+        }
+        // Who sees what systemd itself said in that boot would see that, too.
+        if line.is_systemd() {
+            ending = Ending::Abrupt;
+        }
+    }
+    ending
 }
 
 /// The program with what it prints of each line; `None` where there is none.
@@ -301,6 +319,7 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let _ = parse(&bytes);
+            let _ = parse_ending(&bytes, 0);
         }
     }
 }
