@@ -178,7 +178,7 @@ fn tell_of(
 }
 
 /// Says that there is none.
-fn missed(why: &str) -> FeatureLost {
+pub(super) fn missed(why: &str) -> FeatureLost {
     tracing::warn!("no black box is kept: {why}");
     identity::no_black_box(why)
 }

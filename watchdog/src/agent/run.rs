@@ -383,7 +383,7 @@ fn start_black_box(
     if !incidents.of_runs {
         return Ok(None);
     }
-    let state = place::of_a_run().map_err(|error| identity::no_black_box(&error.to_string()))?;
+    let state = place::of_a_run().map_err(|error| blackbox::missed(&error.to_string()))?;
     let (place, incidents) = (state.clone(), incidents.clone());
     let keep = Box::new(move |record: &Record| {
         let kept = Spool::open(&place, &incidents).and_then(|spool| spool.keep(record));

@@ -155,7 +155,7 @@ impl Desktop {
     }
 }
 
-/// By when the record was made, which its id tells: the machine may have been off for long.
+/// By when the record was made, or the machine ended, which its id tells: the machine may have been off for long.
 fn is_stale(record: &Record, now: SystemTime) -> bool {
     let Some(made) = record.id.get_timestamp() else {
         return false;
