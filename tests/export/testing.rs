@@ -1,6 +1,9 @@
 //! `memwatch export test`: a marked incident, and what came back.
 
+use memwatch::export::standing::{self, Report};
+
 use super::desk::Desk;
+use super::lab::wait_until;
 use super::receiver::{Receiver, Reply, TAKE, nobodys_port};
 
 #[test]
@@ -83,4 +86,54 @@ fn headers_go_along_and_their_secrets_are_shown_nowhere() {
     let head = &receiver.requests()[0].0.head;
     assert!(head.contains("authorization: bearer s3cret"), "{head}");
     assert!(head.contains("x-scope-orgid: 7"), "{head}");
+}
+
+#[test]
+fn what_stands_behind_the_host_is_told_to_nobody() {
+    // Nobody is there; somebody is, and repeats it.
+    let gone = format!("http://127.0.0.1:{}", nobodys_port());
+    let says = "Cannot POST /T0/S3CRET?key=s3cret";
+    let chatty = Receiver::new(move |_| Reply::Status(503, "", says));
+    let strict = Receiver::new(move |_| Reply::Status(404, "", says));
+    let desk = Desk::new("");
+    let mut config = String::new();
+    for (name, url) in [
+        ("gone", gone),
+        ("chatty", chatty.url()),
+        ("strict", strict.url()),
+    ] {
+        config += &format!(
+            "[export.{name}]\ntype = 'webhook'\nurl = '{url}/T0/S3CRET?key=s3cret'\nretry_least = '1ms'\n"
+        );
+        desk.queue(name);
+    }
+    desk.configure(&config);
+    desk.keep();
+    let delivering = desk.deliver();
+    let said = |name| Report::of(desk.state(), name).line();
+    wait_until("failures", || {
+        said("gone").contains("Connection refused")
+            && said("chatty").contains("503 Service Unavailable: Cannot POST ***")
+            && said("strict").contains("404 Not Found: Cannot POST ***")
+    });
+    delivering.kill();
+    let (_, tested) = desk.exported(&["test", "-vv"]);
+    assert!(tested.contains("gone: FAILED after "), "{tested}");
+    assert!(tested.contains("Connection refused"), "{tested}");
+    let (_, list) = desk.exported(&["list"]);
+    assert!(
+        list.contains("gone (webhook to http://127.0.0.1:"),
+        "{list}"
+    );
+    let (_, once) = desk.exported(&["run", "--once"]);
+    assert!(once.contains("Connection refused"), "{once}");
+    // What the daemon answers to everybody is the same lines.
+    let status: Vec<String> = standing::all(desk.state())
+        .iter()
+        .map(Report::line)
+        .collect();
+    for text in [desk.log(), tested, list, once, status.concat()] {
+        let text = text.to_ascii_lowercase();
+        assert!(!text.contains("s3cret"), "{text}");
+    }
 }

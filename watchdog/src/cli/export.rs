@@ -183,7 +183,7 @@ fn list(state: &Path, exporters: &Exporters) -> io::Result<()> {
         let url = config
             .url
             .as_ref()
-            .map_or_else(String::new, |url| format!(" to {url}"));
+            .map_or_else(String::new, |url| format!(" to {}", url.place()));
         writeln!(
             out,
             "{name} ({}{url}): {}",

@@ -185,15 +185,15 @@ pub(super) fn is_name(name: &str) -> bool {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receiver(reqwest::Url);
 
-/// Why a text names no receiver.
+/// Why a text names no receiver. The text itself is not shown: what stands behind a host may be a secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReceiverError {
     /// It is none.
-    #[error("{0} is no address ({1}); write for example https://collector.example:4318")]
-    NoUrl(Quoted, String),
+    #[error("this is no address ({0}); write for example https://collector.example:4318")]
+    NoUrl(String),
     /// It is of another kind.
-    #[error("{0} is not an address of HTTP; write one that begins with https:// or http://")]
-    NotHttp(Quoted),
+    #[error("this is not an address of HTTP; write one that begins with https:// or http://")]
+    NotHttp,
     /// It has a user's name or password in it.
     #[error(
         "an address is no place for a user's name or password, which would be shown; put an Authorization into headers_file"
@@ -207,16 +207,24 @@ impl Receiver {
     pub fn url(&self) -> &reqwest::Url {
         &self.0
     }
+
+    /// Where it is, without what may be nobody else's business: what stands behind the host.
+    #[must_use]
+    pub fn place(&self) -> String {
+        let place = self.0.origin().ascii_serialization();
+        let is_all = self.0.path() == "/" && self.0.query().is_none();
+        place + if is_all { "" } else { "/..." }
+    }
 }
 
 impl FromStr for Receiver {
     type Err = ReceiverError;
 
     fn from_str(text: &str) -> Result<Self, ReceiverError> {
-        let url = reqwest::Url::parse(text)
-            .map_err(|error| ReceiverError::NoUrl(Quoted::new(text), error.to_string()))?;
+        let url =
+            reqwest::Url::parse(text).map_err(|error| ReceiverError::NoUrl(error.to_string()))?;
         if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
-            return Err(ReceiverError::NotHttp(Quoted::new(text)));
+            return Err(ReceiverError::NotHttp);
         }
         if !url.username().is_empty() || url.password().is_some() {
             return Err(ReceiverError::Secret);

@@ -2,6 +2,7 @@
 //! end to every wait, headers with their secrets, and what an answer means. Who says what to whom is each
 //! exporter's own.
 
+use super::discreet::Discreet;
 use super::refusal::Refusal;
 use crate::causes::with_causes;
 use crate::config::{self, HeaderError, Headers};
@@ -19,10 +20,8 @@ use std::time::{Duration, SystemTime};
 
 /// Of an answer; what follows is not read.
 const ANSWER_BYTES: usize = 64 << 10;
-/// Of an answer, as much as is told to a person.
-const EXCERPT_CHARS: usize = 200;
 /// No receiver is believed that wants to be left alone for longer.
-const LONGEST_AFTER: Duration = Duration::from_secs(24 * 3600);
+pub(super) const LONGEST_AFTER: Duration = Duration::from_secs(24 * 3600);
 /// Until a connection stands, within the whole time.
 const CONNECTING: Duration = Duration::from_secs(5);
 
@@ -99,6 +98,7 @@ impl From<&config::Exporter> for Certificates {
 #[derive(Debug)]
 pub(super) struct Http {
     client: Client,
+    discreet: Discreet,
 }
 
 /// What came back with a success.
@@ -144,7 +144,8 @@ impl Http {
             client = client.identity(Identity::from_pem(&pem).map_err(of_file(path))?);
         }
         let client = client.build().map_err(SetupError::Client)?;
-        Ok(Self { client })
+        let discreet = Discreet::of(urls, headers);
+        Ok(Self { client, discreet })
     }
 
     /// Sends, and waits for the whole answer.
@@ -167,7 +168,7 @@ impl Http {
         } else {
             body
         };
-        let mut answer = request.body(body).send().await.map_err(|e| later(&e))?;
+        let mut answer = request.body(body).send().await.map_err(|e| self.later(e))?;
         let status = answer.status();
         let after = after(answer.headers(), SystemTime::now());
         let content_type = text(answer.headers(), CONTENT_TYPE);
@@ -183,7 +184,7 @@ impl Http {
         if status.is_success() {
             // Who breaks off may not have kept it.
             return match cut {
-                Some(error) => Err(later(&error)),
+                Some(error) => Err(self.later(error)),
                 None => Ok(Answer {
                     status,
                     content_type,
@@ -191,7 +192,7 @@ impl Http {
                 }),
             };
         }
-        let why = said(status, &body);
+        let why = self.said(status, &body);
         let passes = matches!(
             status,
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS
@@ -202,19 +203,32 @@ impl Http {
             Refusal::Never { why }
         })
     }
-}
 
-/// A status, and what was said with it.
-pub(super) fn said(status: StatusCode, body: &[u8]) -> String {
-    let excerpt: String = String::from_utf8_lossy(body)
-        .trim()
-        .chars()
-        .take(EXCERPT_CHARS)
-        .collect();
-    if excerpt.is_empty() {
-        status.to_string()
-    } else {
-        format!("{status}: {}", Text::from(excerpt))
+    /// A status, and what was said with it.
+    pub(super) fn said(&self, status: StatusCode, body: &[u8]) -> String {
+        let excerpt = self.excerpt(&String::from_utf8_lossy(body));
+        if excerpt.as_str().is_empty() {
+            status.to_string()
+        } else {
+            format!("{status}: {excerpt}")
+        }
+    }
+
+    /// As much of it as is told to a person.
+    pub(super) fn excerpt(&self, text: &str) -> Text {
+        self.discreet.excerpt(text)
+    }
+
+    /// Nobody answered, or not to the end.
+    fn later(&self, error: reqwest::Error) -> Refusal {
+        let why = if error.is_timeout() {
+            "no answer in time".to_owned()
+        } else {
+            self.discreet.tell(&with_causes(&error.without_url()))
+        };
+        let after = None;
+        let why = Text::from(why).to_string();
+        Refusal::Later { why, after }
     }
 }
 
@@ -224,24 +238,29 @@ pub(super) fn headers(config: &config::Exporter) -> Result<Headers, SetupError> 
     let Some(path) = &config.headers_file else {
         return Ok(headers);
     };
-    let text = String::from_utf8_lossy(&read(path)?).into_owned();
-    for (line, text) in (1..).zip(text.lines()) {
+    add_lines(&mut headers, path, &read(path)?)?;
+    Ok(headers)
+}
+
+/// What a file of headers says: one a line, as in HTTP.
+pub(super) fn add_lines(headers: &mut Headers, path: &Path, text: &[u8]) -> Result<(), SetupError> {
+    for (line, text) in (1..).zip(String::from_utf8_lossy(text).lines()) {
         let text = text.trim();
         if text.is_empty() || text.starts_with('#') {
             continue;
         }
+        let path = path.to_owned();
         let Some((name, value)) = text.split_once(':') else {
-            let path = path.clone();
             return Err(SetupError::NoHeader { path, line });
         };
         let added = headers.add(name.trim(), value.trim());
-        added.map_err(|source| SetupError::Header {
-            path: path.clone(),
-            line,
-            source,
+        added.map_err(|source| match source {
+            // What stands before a colon may be a secret, too.
+            HeaderError::Name(_) => SetupError::NoHeader { path, line },
+            HeaderError::Value(_) => SetupError::Header { path, line, source },
         })?;
     }
-    Ok(headers)
+    Ok(())
 }
 
 fn map(headers: &Headers) -> HeaderMap {
@@ -269,26 +288,17 @@ fn gzip(body: &[u8]) -> Vec<u8> {
     packed.finish().unwrap_or_default()
 }
 
-/// Nobody answered, or not to the end.
-fn later(error: &reqwest::Error) -> Refusal {
-    let why = if error.is_timeout() {
-        "no answer in time".to_owned()
-    } else {
-        with_causes(error)
-    };
-    let after = None;
-    let why = Text::from(why).to_string();
-    Refusal::Later { why, after }
-}
-
 fn text(headers: &HeaderMap, name: HeaderName) -> String {
     let value = headers.get(name).and_then(|value| value.to_str().ok());
     value.unwrap_or_default().to_owned()
 }
 
-/// `Retry-After`: seconds, or a date.
 fn after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let value = text(headers, RETRY_AFTER);
+    retry_after(&text(headers, RETRY_AFTER), now)
+}
+
+/// `Retry-After`: seconds, or a date.
+pub(super) fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     let after = match value.trim().parse() {
         Ok(seconds) => Duration::from_secs(seconds),
         Err(_) => httpdate::parse_http_date(value.trim())
@@ -324,9 +334,32 @@ mod tests {
     #[test]
     fn what_is_said_is_short_and_harmless() {
         let body = format!("\x1b[2J no\n{}", "x".repeat(1000));
-        let said = said(StatusCode::BAD_REQUEST, body.as_bytes());
+        let said = to("http://a/").said(StatusCode::BAD_REQUEST, body.as_bytes());
         assert!(said.starts_with("400 Bad Request: "), "{said}");
         assert!(!said.contains(['\x1b', '\n']) && said.len() < 300, "{said}");
+    }
+
+    fn to(url: &str) -> Http {
+        let url = Url::parse(url).expect("one");
+        let (headers, certificates) = (Headers::default(), Certificates::default());
+        Http::new(&[&url], &headers, &certificates, CONNECTING).expect("a client")
+    }
+
+    #[test]
+    fn who_cannot_be_reached_is_not_told_by_what_stands_behind_the_host() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("bound").port();
+        drop(listener);
+        let text = format!("http://127.0.0.1:{port}/T0/S3CRET?key=s3cret");
+        let url = Url::parse(&text).expect("one");
+        let runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = { runtime }.enable_all().build().expect("a loop");
+        let http = to(&text);
+        let refused = http.post(&url, "text/plain", &[], false, Vec::new());
+        let refusal = runtime.block_on(refused).expect_err("nobody is there");
+        let said = format!("{refusal} {refusal:?}");
+        assert!(said.contains("Connection refused"), "{said}");
+        assert!(!said.to_ascii_lowercase().contains("s3cret"), "{said}");
     }
 
     #[test]
@@ -346,5 +379,8 @@ mod tests {
         fs::write(file.path(), "X-B: 1\nX-C: secret\x01\n").expect("room");
         let said = headers(&config).expect_err("wrong").to_string();
         assert!(said.contains(":2: ") && !said.contains("secret"), "{said}");
+        fs::write(file.path(), "Bearer secret: x\n").expect("room");
+        let said = headers(&config).expect_err("wrong").to_string();
+        assert!(said.contains(":1: ") && !said.contains("secret"), "{said}");
     }
 }

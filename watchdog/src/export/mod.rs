@@ -7,6 +7,7 @@
 pub mod backoff;
 pub mod ctrf;
 pub mod desktop;
+mod discreet;
 pub mod draft;
 pub mod exporter;
 pub mod github;
@@ -15,6 +16,7 @@ pub mod journal;
 pub mod junit;
 mod node;
 pub mod otlp;
+mod percent;
 pub mod place;
 pub mod prometheus;
 pub mod queue;

@@ -1,7 +1,7 @@
 //! CloudEvents over HTTP, in structured mode: the whole record as `data` of one JSON object.
 
 use super::exporter::Delivered;
-use super::http::{Certificates, Http, SetupError, headers, said};
+use super::http::{Certificates, Http, SetupError, headers};
 use super::refusal::Refusal;
 use super::words::word;
 use crate::config;
@@ -33,7 +33,7 @@ impl Webhook {
         let kind = "application/cloudevents+json; charset=UTF-8";
         let answer = self.http.post(&self.url, kind, &once, false, body).await?;
         Ok(Delivered {
-            note: Some(said(answer.status, &answer.body)),
+            note: Some(self.http.said(answer.status, &answer.body)),
         })
     }
 }

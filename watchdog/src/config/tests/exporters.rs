@@ -38,8 +38,12 @@ fn what_is_wrong_is_said_with_what_to_write() {
             "metrics is for exporters of type \"otlp\"",
         ),
         ("[export.x]\ntype = 'smoke'", "is not one of otlp, webhook"),
-        ("[export.x]\nurl = 'a:b'", "is not an address of HTTP"),
-        ("[export.x]\nurl = 'collector'", "is no address"),
+        ("[export.x]\nurl = 'a:secret'", "is not an address of HTTP"),
+        ("[export.x]\nurl = 'collector/secret'", "is no address"),
+        (
+            "[export.x]\nurl = 'htps://a/secret'",
+            "is not an address of HTTP",
+        ),
         (
             "[export.x]\nurl = 'https://me:secret@a'",
             "no place for a user's name or password",

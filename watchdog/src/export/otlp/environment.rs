@@ -2,8 +2,9 @@
 //! is silent; those of one signal before those of both. None of them makes an exporter: that takes a table in the
 //! configuration, since a project may bring an environment along.
 
-use crate::config::{Compression, Exporter, Headers};
+use crate::config::{Compression, Exporter, HeaderError, Headers};
 use crate::export::http::{self, Certificates, SetupError};
+use crate::export::percent;
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use reqwest::Url;
 use std::path::PathBuf;
@@ -80,7 +81,11 @@ impl Environment {
             let added = headers.add(&key, &value);
             added.map_err(|error| SetupError::Environment {
                 name,
-                why: error.to_string(),
+                why: match error {
+                    // What stands there may be a whole header, with its secret.
+                    HeaderError::Name(_) => "it is not NAME=VALUE,NAME=VALUE".to_owned(),
+                    HeaderError::Value(_) => error.to_string(),
+                },
             })?;
         }
         Ok(headers)
@@ -194,27 +199,9 @@ fn below(base: &Url, signal: Signal) -> Url {
 /// `key=value,key=value`, percent-encoded, as in the specification's Baggage.
 fn pairs(list: &str) -> Vec<(String, String)> {
     let pairs = list.split(',').filter_map(|pair| pair.split_once('='));
-    let pairs = pairs.map(|(key, value)| (decode(key.trim()), decode(value.trim())));
+    let pairs =
+        pairs.map(|(key, value)| (percent::decode(key.trim()), percent::decode(value.trim())));
     pairs.filter(|(key, _)| !key.is_empty()).collect()
-}
-
-fn decode(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        let hex = |digits: &[u8]| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok();
-        match after.get(..2).and_then(hex).filter(|_| byte == b'%') {
-            Some(decoded) => {
-                bytes.push(decoded);
-                rest = &after[2..];
-            }
-            None => {
-                bytes.push(byte);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[cfg(test)]

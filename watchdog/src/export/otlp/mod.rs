@@ -8,10 +8,10 @@ pub mod metrics;
 mod resource;
 
 use super::exporter::Delivered;
-use super::http::{Answer, Http, SetupError, said};
+use super::http::{Answer, Http, SetupError};
 use super::refusal::Refusal;
 use crate::config::{self, Compression};
-use crate::incident::{Record, Text};
+use crate::incident::Record;
 use environment::{Environment, Signal};
 use metrics::Measure;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
@@ -72,12 +72,7 @@ impl Otlp {
         let now = SystemTime::now();
         let request = logs::request(record, &self.resource, self.record_most_bytes, now);
         let answer = self.logs.send(request.encode_to_vec()).await?;
-        let partial = decoded::<ExportLogsServiceResponse>(&answer);
-        let partial = partial.and_then(|response| response.partial_success);
-        let (refused, why) = partial.map_or((0, String::new()), |partial| {
-            (partial.rejected_log_records, partial.error_message)
-        });
-        verdict(&answer, refused, &why)
+        self.logs.verdict(&answer, of_logs)
     }
 
     /// Tells how things are. Nobody tries again: there will be newer figures.
@@ -91,12 +86,7 @@ impl Otlp {
     ) -> Result<Delivered, Refusal> {
         let request = metrics::request(measures, &self.resource, since, SystemTime::now());
         let answer = self.metrics.send(request.encode_to_vec()).await?;
-        let partial = decoded::<ExportMetricsServiceResponse>(&answer);
-        let partial = partial.and_then(|response| response.partial_success);
-        let (refused, why) = partial.map_or((0, String::new()), |partial| {
-            (partial.rejected_data_points, partial.error_message)
-        });
-        verdict(&answer, refused, &why)
+        self.metrics.verdict(&answer, of_metrics)
     }
 }
 
@@ -105,31 +95,46 @@ impl Way {
         let post = self.http.post(&self.url, PROTOBUF, &[], self.packed, body);
         post.await
     }
+
+    /// A request that was taken in part is not to be sent again, says the specification.
+    fn verdict(
+        &self,
+        answer: &Answer,
+        read: fn(&[u8]) -> Option<Partial>,
+    ) -> Result<Delivered, Refusal> {
+        let is_message = answer.content_type.starts_with(PROTOBUF);
+        let body = answer.body.as_slice();
+        let partial = is_message.then(|| read(body)).flatten();
+        let (refused, why) = partial.unwrap_or_default();
+        let why = self.http.excerpt(&why);
+        if refused > 0 {
+            let why = format!("{}, but not taken: {why}", answer.status);
+            return Err(Refusal::Never { why });
+        }
+        let note = match why.as_str() {
+            "" => self
+                .http
+                .said(answer.status, if is_message { &[] } else { body }),
+            warning => format!("{}, with a warning: {warning}", answer.status),
+        };
+        Ok(Delivered { note: Some(note) })
+    }
 }
+
+/// How much of a request was not taken, and why; or nothing of it and a warning.
+pub(super) type Partial = (i64, String);
 
 /// What the receiver says to a request that it took, if it says it as it should.
-fn decoded<M: Message + Default>(answer: &Answer) -> Option<M> {
-    answer
-        .content_type
-        .starts_with(PROTOBUF)
-        .then(|| M::decode(answer.body.as_slice()).ok())?
+pub(super) fn of_logs(body: &[u8]) -> Option<Partial> {
+    let partial = ExportLogsServiceResponse::decode(body)
+        .ok()?
+        .partial_success?;
+    Some((partial.rejected_log_records, partial.error_message))
 }
 
-/// A request that was taken in part is not to be sent again, says the specification.
-fn verdict(answer: &Answer, refused: i64, why: &str) -> Result<Delivered, Refusal> {
-    let why = Text::from(why.chars().take(200).collect::<String>());
-    if refused > 0 {
-        let why = format!("{}, but not taken: {why}", answer.status);
-        return Err(Refusal::Never { why });
-    }
-    let body: &[u8] = if answer.content_type.starts_with(PROTOBUF) {
-        &[]
-    } else {
-        &answer.body
-    };
-    let note = match why.as_str() {
-        "" => said(answer.status, body),
-        warning => format!("{}, with a warning: {warning}", answer.status),
-    };
-    Ok(Delivered { note: Some(note) })
+pub(super) fn of_metrics(body: &[u8]) -> Option<Partial> {
+    let partial = ExportMetricsServiceResponse::decode(body)
+        .ok()?
+        .partial_success?;
+    Some((partial.rejected_data_points, partial.error_message))
 }
