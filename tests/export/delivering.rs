@@ -12,6 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use memwatch::export::standing::Standing;
+
 use super::desk::{Desk, incident};
 use super::lab::wait_until;
 use super::receiver::{Receiver, Reply, TAKE, nobodys_port};
@@ -146,6 +148,39 @@ fn what_is_refused_for_good_is_put_aside_and_said_and_can_be_sent_again() {
     wait_until("a delivery", || queue.waiting().is_empty());
     assert!(receiver.taken().contains_key(&record.id.to_string()));
     assert_eq!(desk.exported(&["retry", "other"]).0, Some(125));
+}
+
+#[test]
+fn what_is_refused_is_no_delivery() {
+    // Down at first, then it refuses everything, and in the end it takes one.
+    let replies = [
+        Reply::Status(503, "", ""),
+        Reply::Status(401, "", ""),
+        Reply::Status(400, "", ""),
+    ];
+    let replies = Mutex::new(replies.into_iter());
+    let receiver = Receiver::new(move |_| replies.lock().expect("whole").next().unwrap_or(TAKE));
+    let desk = Desk::new(&hook("hook", &receiver.url()));
+    let queue = desk.queue("hook");
+    let standing = || Standing::read(desk.state(), "hook");
+    desk.keep();
+    desk.keep();
+    let delivering = desk.deliver();
+    wait_until("two refusals", || queue.refused() == 2);
+    wait_until("a word of it", || standing().refusal.is_some());
+    assert_eq!(delivering.end(), Some(0));
+    assert_eq!(standing().delivered_at, None, "nothing was taken");
+    assert!(standing().failed_at.is_some(), "it has taken nothing since");
+    let (_, list) = desk.exported(&["list"]);
+    assert!(!list.contains("delivered last"), "{list}");
+    assert!(!desk.log().contains("gets through again"), "{}", desk.log());
+    desk.keep();
+    let _delivering = desk.deliver();
+    wait_until("a delivery", || standing().delivered_at.is_some());
+    assert!(desk.log().contains("gets through again"), "{}", desk.log());
+    let (_, list) = desk.exported(&["list"]);
+    assert!(list.contains("up to date, 2 refused"), "{list}");
+    assert!(list.contains("delivered last"), "{list}");
 }
 
 #[test]

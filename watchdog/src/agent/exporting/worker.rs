@@ -132,8 +132,8 @@ impl Worker {
                 }
                 Ok(())
             }
+            // An answer, but no delivery: whether anything gets through is not known by it.
             Err(Refusal::Never { why }) => {
-                self.succeed();
                 self.put_aside(id, &why);
                 Ok(())
             }
@@ -141,7 +141,7 @@ impl Worker {
         }
     }
 
-    /// The receiver has answered.
+    /// The receiver has taken something.
     fn succeed(&mut self) {
         if self.standing.failure.is_some() {
             tracing::warn!("the exporter {} gets through again", self.name);
