@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use memwatch::export::Queue;
 use serde_json::Value;
 
 use super::lab::{Lab, MEMWATCH, Ran};
@@ -90,6 +91,22 @@ fn where_nothing_can_be_kept_that_is_said_and_the_run_is_as_ever() {
         "{}",
         ran.err
     );
+}
+
+#[test]
+fn what_an_exporter_cannot_have_is_kept_and_told_to_the_others() {
+    let lab = Lab::new();
+    let [receiver, well] = [(), ()].map(|()| Receiver::new(|_| TAKE));
+    fs::create_dir_all(lab.file("state/queue")).expect("room");
+    fs::write(lab.file("state/queue/hook"), "a file").expect("room");
+    let other = hook(&well).replace("hook", "well");
+    let config = hook(&receiver) + &other.replace("type = 'webwell'", "type = 'webhook'");
+    let ran = timed_out(&lab, &config).expect_verdict("timeout", 124);
+    assert_eq!(kept(&lab), std::slice::from_ref(&ran.report));
+    let said = "memwatch: an incident is kept, but lost to the exporter hook: cannot ";
+    assert!(ran.err.contains(said), "{}", ran.err);
+    assert_eq!(well.taken().len(), 1);
+    assert_eq!(Queue::of(&lab.file("state"), "hook").lost(), 1);
 }
 
 #[test]

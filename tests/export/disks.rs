@@ -127,6 +127,28 @@ fn a_daemon_whose_disk_cannot_be_written_guards_and_says_which_incidents_are_los
 }
 
 #[test]
+fn what_the_dead_left_is_counted_as_lost_to_who_cannot_have_it() {
+    let receiver = Receiver::new(|_| TAKE);
+    let desk = Desk::new(&hook(&receiver));
+    let queue = desk.queue("hook");
+    let spool = desk.spool();
+    // No file has a second name on another disk.
+    let dir = queue.dir();
+    let _disk = Disk::mount(&dir, "size=256k");
+    let record = super::desk::incident();
+    let passing = spool.dir().join(format!(".{}.new", record.id));
+    fs::write(&passing, record.to_json()).expect("room");
+    let (code, text) = desk.exported(&["run", "--once"]);
+    assert_eq!(code, Some(0), "{text}");
+    let said = "an incident is kept, but lost to the exporter hook: cannot make ";
+    assert!(text.contains(said), "{text}");
+    assert!(text.contains("cross-device"), "{text}");
+    assert_eq!((spool.ids(), queue.lost()), (vec![record.id], 1));
+    let (_, list) = desk.exported(&["list"]);
+    assert!(list.contains("up to date, 1 lost"), "{list}");
+}
+
+#[test]
 fn what_is_no_incident_is_put_aside_and_said_and_the_others_are_delivered() {
     let receiver = Receiver::new(|_| TAKE);
     let desk = Desk::new(&hook(&receiver));

@@ -144,7 +144,8 @@ impl Daemon {
     ) -> anyhow::Result<Self> {
         let server = Server::bind(socket)?;
         let state = place::of_a_service()?;
-        let spool = Spool::at(&state, &config.incidents);
+        let mut spool = Spool::at(&state, &config.incidents);
+        spool.tell(config.exporters.keys());
         let archive = Archive::start(spool, config.incidents.clone(), config.exporters.clone())
             .context("cannot start the thread that keeps incidents")?;
         let way = Way {

@@ -110,13 +110,15 @@ pub fn run(orders: &Orders) -> anyhow::Result<bool> {
     done
 }
 
-/// Makes the queues of these exporters, so that what is kept from now on comes into them.
-///
-/// # Errors
-/// One cannot be made.
-pub fn prepare(state: &Path, exporters: &Exporters) -> Result<(), FileError> {
-    let mut names = exporters.keys();
-    names.try_for_each(|name| Queue::of(state, name).make())
+/// Makes the queues of these exporters, so that what is kept from now on comes into them; what is to be said about
+/// those that cannot be made.
+#[must_use]
+pub fn prepare(state: &Path, exporters: &Exporters) -> Vec<String> {
+    let unmade = exporters.keys().filter_map(|name| {
+        let made = Queue::of(state, name).make();
+        made.err().map(|error| cannot(name, &error))
+    });
+    unmade.collect()
 }
 
 /// Delivers what waits, as far as that is quick and nobody else is at it; what is to be said about what is left.

@@ -79,8 +79,8 @@ fn on_disk(
     if let Some(draft) = &mut draft {
         draft.rewrite(record)?;
     }
-    let spool = Spool::open(state, incidents)?;
-    exporting::prepare(state, exporters)?;
+    let mut spool = Spool::open(state, incidents)?;
+    spool.tell(exporters.keys());
     let kept = spool.keep(record)?;
     draft.map_or(Ok(()), Draft::remove)?;
     Ok(kept)

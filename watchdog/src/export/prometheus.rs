@@ -45,7 +45,7 @@ pub struct Queue {
     pub waiting: u64,
     /// Incidents that its receiver will never take.
     pub refused: u64,
-    /// Incidents that were removed for newer ones before it could deliver them.
+    /// Incidents that it will not deliver: removed for newer ones, or not in its queue.
     pub lost: u64,
     /// Whether the last try failed.
     pub failing: bool,

@@ -7,20 +7,25 @@
 //! incidents/UUID.json        kept
 //! queue/NAME/UUID.json       to be told of
 //! refused/NAME/UUID.json     will never be taken as it is
-//! lost/NAME                  how many were evicted before they could be told of
+//! lost/NAME                  how many were evicted before they were told of, or never came into the queue
 //! ```
 
-use super::spool::{file_name, ids, make_private};
+use super::spool::{file_name, ids, make_private, replace, sync};
 use crate::host::file_error::FileError;
 use crate::incident::{ReadError, Record};
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 use uuid::Uuid;
 
 /// A record has some hundred kilobytes at most; more than this is something else.
 const MAX_BYTES: u64 = 64 << 20;
+/// For somebody else who counts: it takes a moment.
+const LOCK_TRIES: u32 = 200;
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// One exporter's.
 #[derive(Clone, Debug)]
@@ -150,11 +155,33 @@ impl Queue {
         ids(&self.refused_dir()).len()
     }
 
-    /// How many were evicted before they could be told of.
+    /// How many it will not tell of: they were evicted, or did not get into it.
     #[must_use]
     pub fn lost(&self) -> u64 {
-        let text = fs::read_to_string(self.lost_file()).unwrap_or_default();
-        text.trim().parse().unwrap_or(0)
+        self.read_lost().unwrap_or(0)
+    }
+
+    fn read_lost(&self) -> io::Result<u64> {
+        match fs::read(self.lost_file()) {
+            Ok(text) => Ok(count(&text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// It is to tell of what lies whole at `path`.
+    ///
+    /// # Errors
+    /// It will not.
+    pub(super) fn add(&self, path: &Path, id: Uuid) -> Result<(), FileError> {
+        let dir = self.dir();
+        let link = dir.join(file_name(id));
+        match fs::hard_link(path, &link) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            linked => linked
+                .and_then(|()| sync(&dir))
+                .map_err(FileError::at("make", &link)),
+        }
     }
 
     /// What one of them says.
@@ -216,19 +243,57 @@ impl Queue {
         Ok(ids.len())
     }
 
-    /// It is evicted; whether it was still to be told of.
-    pub(super) fn lose(&self, id: Uuid) -> bool {
+    /// It is evicted; if it was still to be told of, whether that could be counted.
+    pub(super) fn lose(&self, id: Uuid) -> Option<Result<(), FileError>> {
         let name = file_name(id);
-        let _ = fs::remove_file(self.refused_dir().join(&name));
-        if fs::remove_file(self.dir().join(name)).is_err() {
-            return false;
+        let places = [self.dir(), self.refused_dir()].map(|dir| dir.join(&name));
+        let is_there = |path: &PathBuf| fs::symlink_metadata(path).is_ok();
+        if !places.iter().any(is_there) {
+            return None;
         }
-        let path = self.lost_file();
-        let lost = (self.lost() + 1).to_string();
-        // A count that is not right is better than none that is kept.
-        let _ = make_private(&self.state.join("lost")).map(|()| fs::write(path, lost));
-        true
+        // First, so that no crash hides a loss.
+        let counted = self.count_lost();
+        for path in places {
+            let _ = fs::remove_file(path);
+        }
+        Some(counted)
     }
+
+    /// One more is lost to it.
+    ///
+    /// # Errors
+    /// The count is what it was.
+    pub(super) fn count_lost(&self) -> Result<(), FileError> {
+        let dir = self.state.join("lost");
+        make_private(&dir)?;
+        let path = self.lost_file();
+        let error = FileError::at("count in", &path);
+        // Two at a time would count as one.
+        let counted = locked(&dir).and_then(|_lock| {
+            let lost = self.read_lost()?.saturating_add(1);
+            replace(&dir, &path, lost.to_string().as_bytes())
+        });
+        counted.map_err(error)
+    }
+}
+
+/// What the file of losses says.
+pub(super) fn count(text: &[u8]) -> u64 {
+    let text = String::from_utf8_lossy(text);
+    text.trim().parse().unwrap_or(0)
+}
+
+/// Locks a directory, but does not wait for somebody who has it and stands still.
+fn locked(dir: &Path) -> io::Result<File> {
+    let file = File::open(dir)?;
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+    Err(io::Error::from(io::ErrorKind::WouldBlock))
 }
 
 fn is_harmless(error: &io::Error) -> bool {
@@ -303,6 +368,45 @@ mod tests {
         assert_eq!((queue.waiting().len(), queue.refused()), (0, 1));
         assert_eq!(queue.retry().expect("room"), 1);
         assert_eq!((queue.waiting(), queue.refused()), (ids, 0));
+    }
+
+    #[test]
+    fn what_is_lost_is_counted_wherever_it_lay_and_once() {
+        let (state, queue, ids) = kept(3);
+        queue.fill().expect("room");
+        queue.refuse(ids[1]).expect("room");
+        queue.delivered(ids[2]).expect("there");
+        for id in &ids[..2] {
+            queue.lose(*id).expect("it was there").expect("room");
+        }
+        assert!(queue.lose(ids[0]).is_none(), "it is gone");
+        assert!(queue.lose(ids[2]).is_none(), "it was told of");
+        assert_eq!((queue.lost(), queue.refused()), (2, 0));
+        assert!(queue.waiting().is_empty());
+        // The old count stands until the new one is whole: who has it open sees it to the end.
+        let mut old = File::open(queue.lost_file()).expect("there");
+        queue.count_lost().expect("room");
+        let mut text = String::new();
+        old.read_to_string(&mut text).expect("there");
+        assert_eq!((text.as_str(), queue.lost()), ("2", 3));
+        // Where there is no room for a new one, that is said.
+        fs::remove_file(queue.lost_file()).expect("there");
+        fs::create_dir(queue.lost_file()).expect("room");
+        let error = queue.count_lost().expect_err("a directory").to_string();
+        assert!(error.contains("lost/x"), "{error}");
+        let left = fs::read_dir(state.path().join("lost")).expect("there");
+        assert_eq!(left.count(), 1, "nothing is left of the try");
+    }
+
+    #[test]
+    fn who_count_at_the_same_time_all_count() {
+        let (_state, queue, _) = kept(0);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..25).for_each(|_| queue.count_lost().expect("room")));
+            }
+        });
+        assert_eq!(queue.lost(), 100);
     }
 
     #[test]

@@ -26,6 +26,8 @@ use uuid::Uuid;
 pub struct Spool {
     state: PathBuf,
     bounds: Incidents,
+    /// Who is to be told, also where there is no queue yet.
+    told: Vec<String>,
 }
 
 /// What went for an incident that was kept.
@@ -37,6 +39,8 @@ pub struct Kept {
     pub undelivered: BTreeMap<String, usize>,
     /// Exporters that will not tell of the new one, and why.
     pub unqueued: Vec<String>,
+    /// What could not be counted of all that.
+    pub uncounted: Vec<String>,
 }
 
 impl Spool {
@@ -46,6 +50,7 @@ impl Spool {
         Self {
             state: state.to_owned(),
             bounds: bounds.clone(),
+            told: Vec::new(),
         }
     }
 
@@ -86,6 +91,11 @@ impl Spool {
         self.bounds = bounds.clone();
     }
 
+    /// Tells these exporters from now on, beside those that have a queue already.
+    pub fn tell<'a>(&mut self, names: impl IntoIterator<Item = &'a String>) {
+        self.told = names.into_iter().cloned().collect();
+    }
+
     /// Keeps an incident, and gives it to each exporter that has a queue. Returns when the disk has it.
     ///
     /// # Errors
@@ -107,31 +117,57 @@ impl Spool {
         });
         written.map_err(error)?;
         let mut kept = Kept::default();
-        self.hand_out(record.id, &mut kept)?;
+        let missed = self.hand_out(record.id)?;
         self.evict(&mut kept);
+        self.try_again(record.id, missed, &mut kept);
         Ok(kept)
     }
 
     /// Gives what is whole under its passing name to each queue, and then its name. The name comes last: what has
-    /// one has been handed out, and a queue may be rid of it again before that.
-    fn hand_out(&self, id: Uuid, kept: &mut Kept) -> Result<(), FileError> {
+    /// one has been handed out, and a queue may be rid of it again before that. Which queues could not have it.
+    fn hand_out(&self, id: Uuid) -> Result<Vec<String>, FileError> {
         let dir = self.dir();
         let (path, passing) = (dir.join(file_name(id)), dir.join(passing_name(id)));
-        for queue in queue::names(&self.state) {
-            let place = Queue::of(&self.state, &queue).dir();
-            let linked = fs::hard_link(&passing, place.join(file_name(id)));
-            let linked = match linked {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-                linked => linked.and_then(|()| sync(&place)),
-            };
-            if let Err(error) = linked {
-                kept.unqueued.push(format!("{queue}: {error}"));
-            }
-        }
+        let mut names = queue::names(&self.state);
+        names.extend(self.told.iter().cloned());
+        names.sort_unstable();
+        names.dedup();
+        names.retain(|name| self.give(name, &passing, id).is_err());
         match fs::rename(&passing, &path).and_then(|()| sync(&dir)) {
             // Somebody took it for a dead one's, and was as far.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && path.exists() => Ok(()),
-            named => named.map_err(FileError::at("keep", &path)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && path.exists() => {
+                return Ok(Vec::new());
+            }
+            named => named.map_err(FileError::at("keep", &path))?,
+        }
+        Ok(names)
+    }
+
+    /// Gives it to a queue. One that was ended meanwhile wants it no more.
+    fn give(&self, name: &str, path: &Path, id: Uuid) -> Result<(), FileError> {
+        let queue = Queue::of(&self.state, name);
+        if !self.told.iter().any(|told| told == name) {
+            return queue.add(path, id).or_else(|error| {
+                if queue.dir().exists() {
+                    Err(error)
+                } else {
+                    Ok(())
+                }
+            });
+        }
+        let made = queue.make();
+        queue.add(path, id).or_else(|error| made.and(Err(error)))
+    }
+
+    /// Gives it once more to those who could not have it, since there may be room by now. Who still cannot has lost
+    /// it.
+    fn try_again(&self, id: Uuid, missed: Vec<String>, kept: &mut Kept) {
+        let path = self.dir().join(file_name(id));
+        for name in missed {
+            if let Err(error) = self.give(&name, &path, id) {
+                kept.unqueued.push(format!("{name}: {error}"));
+                kept.count(&Queue::of(&self.state, &name));
+            }
         }
     }
 
@@ -145,9 +181,14 @@ impl Spool {
             Uuid::parse_str(name).ok()
         });
         for id in ids {
-            if let Err(error) = self.hand_out(id, &mut Kept::default()) {
-                tracing::warn!("{error}");
+            let mut kept = Kept::default();
+            match self.hand_out(id) {
+                Ok(missed) => self.try_again(id, missed, &mut kept),
+                Err(error) => tracing::warn!("{error}"),
             }
+            kept.lines()
+                .iter()
+                .for_each(|line| tracing::warn!("{line}"));
         }
     }
 
@@ -182,14 +223,22 @@ impl Spool {
             if !is_too_much || left == 1 {
                 break;
             }
-            for queue in queue::names(&self.state) {
-                if Queue::of(&self.state, &queue).lose(*id) {
-                    *kept.undelivered.entry(queue).or_default() += 1;
+            let mut uncounted = Vec::new();
+            for name in queue::names(&self.state) {
+                let queue = Queue::of(&self.state, &name);
+                let Some(counted) = queue.lose(*id) else {
+                    continue;
+                };
+                *kept.undelivered.entry(name).or_default() += 1;
+                if counted.is_err() {
+                    uncounted.push(queue);
                 }
             }
             if fs::remove_file(dir.join(file_name(*id))).is_ok() {
                 kept.evicted += 1;
             }
+            // A full disk has room again.
+            uncounted.iter().for_each(|queue| kept.count(queue));
             left -= 1;
             bytes -= size;
         }
@@ -197,6 +246,13 @@ impl Spool {
 }
 
 impl Kept {
+    /// One more is lost to an exporter.
+    fn count(&mut self, queue: &Queue) {
+        if let Err(error) = queue.count_lost() {
+            self.uncounted.push(error.to_string());
+        }
+    }
+
     /// What is to be said about it, a line each.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
@@ -214,8 +270,12 @@ impl Kept {
         }
         for lost in &self.unqueued {
             lines.push(format!(
-                "an incident is kept, but lost to the exporter {lost}"
+                "an incident is kept, but lost to the exporter {lost}; when that is mended, all that is kept is sent \
+                 by: memwatch export run --once --all"
             ));
+        }
+        for error in &self.uncounted {
+            lines.push(format!("more is lost than is counted: {error}"));
         }
         lines
     }
@@ -261,6 +321,14 @@ pub(super) fn make_private(dir: &Path) -> Result<(), FileError> {
     Ok(())
 }
 
+/// Puts a new file in the place of an old one, or leaves that.
+pub(super) fn replace(dir: &Path, path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = tempfile::NamedTempFile::new_in(dir)?;
+    file.write_all(content)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map(drop).map_err(|error| error.error)
+}
+
 /// The names in a directory are on the disk, too.
 pub(super) fn sync(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
@@ -273,10 +341,7 @@ fn write_whole(dir: &Path, passing: &Path, content: &[u8]) -> io::Result<()> {
     let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
     match openat(AT_FDCWD, dir, flags | OFlag::O_TMPFILE, mode) {
         Err(Errno::EOPNOTSUPP) => {
-            let mut file = tempfile::NamedTempFile::new_in(dir)?;
-            file.write_all(content)?;
-            file.as_file().sync_all()?;
-            file.persist(passing).map_err(|error| error.error)?;
+            replace(dir, passing, content)?;
         }
         file => {
             let mut file = File::from(file?);
@@ -385,7 +450,49 @@ mod tests {
         );
         assert!(!passing.exists());
         // Whose work it was finds it done.
-        assert!(spool.hand_out(record.id, &mut Kept::default()).is_ok());
+        assert_eq!(spool.hand_out(record.id).ok(), Some(Vec::new()));
+    }
+
+    #[test]
+    fn a_queue_that_cannot_be_had_loses_the_incident_which_is_kept_and_counted() {
+        let (_root, mut spool) = spool(9, 1 << 30);
+        let [well, bad] = ["well", "bad"].map(|name| Queue::of(&spool.state, name));
+        spool.tell(&["well".to_owned(), "bad".to_owned()]);
+        fs::create_dir(spool.state.join("queue")).expect("room");
+        fs::write(bad.dir(), "a file").expect("room");
+        let record = record();
+        let kept = spool.keep(&record).expect("room");
+        assert_eq!(
+            (spool.ids(), well.waiting()),
+            (vec![record.id], vec![record.id])
+        );
+        assert_eq!((bad.lost(), well.lost()), (1, 0));
+        let [line] = &kept.lines()[..] else {
+            panic!("{:?}", kept.lines());
+        };
+        assert!(
+            line.starts_with("an incident is kept, but lost to the exporter bad: cannot "),
+            "{line}"
+        );
+        // Mended, it has what comes.
+        fs::remove_file(bad.dir()).expect("there");
+        let next = super::tests::record();
+        assert_eq!(spool.keep(&next).expect("room"), Kept::default());
+        assert_eq!((bad.waiting(), bad.lost()), (vec![next.id], 1));
+        assert_eq!(bad.fill().expect("room"), 1, "the one that was lost to it");
+    }
+
+    #[test]
+    fn what_was_refused_is_counted_too_when_it_goes() {
+        let (_root, spool) = spool(1, 1 << 30);
+        let queue = Queue::of(&spool.state, "x");
+        queue.make().expect("made");
+        let refused = record();
+        spool.keep(&refused).expect("room");
+        queue.refuse(refused.id).expect("there");
+        let kept = spool.keep(&record()).expect("room");
+        assert_eq!(kept.undelivered, BTreeMap::from([("x".into(), 1)]));
+        assert_eq!((queue.lost(), queue.refused()), (1, 0));
     }
 
     #[test]

@@ -119,13 +119,13 @@ fn run_errands(mut spool: Spool, waiting: &Receiver<Errand>, lost: &AtomicU64) {
         match errand {
             Errand::Bound(incidents, exporters) => {
                 spool.bound(&incidents);
-                let made = spool.make();
-                let made = made.and_then(|()| exporting::prepare(spool.state(), &exporters));
-                if let Err(error) = made {
+                spool.tell(exporters.keys());
+                if let Err(error) = spool.make() {
                     let error = with_causes(&error);
-                    tracing::error!(
-                        "incidents cannot be kept, nor told of, as things are: {error}"
-                    );
+                    tracing::error!("incidents cannot be kept as things are: {error}");
+                }
+                for line in exporting::prepare(spool.state(), &exporters) {
+                    tracing::error!("{line}");
                 }
                 drafting::adopt(&spool);
             }

@@ -75,7 +75,7 @@ fn of_exporters(exporters: &[Report]) -> [Measure; 3] {
         ),
         measure(
             "memwatch.exporter.lost",
-            "Incidents that were removed before they could be delivered",
+            "Incidents that will not be delivered: removed for newer ones, or not in the queue",
             true,
             |report| report.lost,
         ),

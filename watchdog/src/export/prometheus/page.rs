@@ -364,7 +364,7 @@ fn exporters(text: &mut Text, all: &[Queue]) {
         (
             "memwatch_exporter_lost_total",
             Type::Counter,
-            "Incidents that were removed for newer ones before an exporter could deliver them.",
+            "Incidents that an exporter will not deliver: removed for newer ones, or not in its queue.",
             |queue| Some(queue.lost.into()),
         ),
         (
