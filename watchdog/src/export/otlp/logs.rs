@@ -1,6 +1,7 @@
 //! An incident as a log record. What there is a name for in the semantic conventions stands under it; everything
 //! else stands as the record has it, under `memwatch.` and its path: `memwatch.faults.major`. Of lists the first
-//! intervention and the first victim are told; how long each list is stands under its name. Pure.
+//! intervention and the first victim are told; how long each list is stands under its name. The tests, the flight and
+//! the settings are in the record alone, which goes along as JSON if it is not too large. Pure.
 
 use super::resource::{SCHEMA_URL, pair, resource, scope, text, texts};
 use crate::export::words::{body, word};
@@ -61,18 +62,11 @@ fn severity(kind: Kind) -> (SeverityNumber, &'static str) {
     }
 }
 
+/// What stands elsewhere: under `memwatch.incident`, and of the host in the resource.
+const ELSEWHERE: [&str; 3] = ["id", "kind", "host"];
+
 /// Parts that say too much to be attributes; in the JSON they are all.
-const LEFT_OUT: [&str; 9] = [
-    "id",
-    "kind",
-    "host",
-    "suite",
-    "flight",
-    "machine",
-    "kernel_log",
-    "settings",
-    "memwatch_version",
-];
+const BULKY: [&str; 3] = ["suite", "flight", "settings"];
 
 fn attributes(record: &Record, record_most_bytes: u64) -> Vec<KeyValue> {
     let mut all = vec![
@@ -80,9 +74,13 @@ fn attributes(record: &Record, record_most_bytes: u64) -> Vec<KeyValue> {
         text("memwatch.incident.kind", &word(&record.kind)),
     ];
     conventional(record, &mut all);
+    if let Some(boot) = &record.host.boot_id {
+        all.push(text("memwatch.host.boot_id", boot.as_str()));
+    }
     let json = serde_json::to_value(record).unwrap_or_default();
     let fields = json.as_object().into_iter().flatten();
-    for (name, value) in fields.filter(|(name, _)| !LEFT_OUT.contains(&name.as_str())) {
+    let is_told = |name: &str| !ELSEWHERE.contains(&name) && !BULKY.contains(&name);
+    for (name, value) in fields.filter(|(name, _)| is_told(name)) {
         flatten(&format!("memwatch.{name}"), value, &mut all);
     }
     for (list, name) in [("interventions", "intervention"), ("victims", "victim")] {
@@ -208,6 +206,44 @@ mod tests {
         let record = sample::grave();
         let (_, values) = log_of(&record, 100);
         assert!(!values.contains_key("memwatch.record"));
-        assert!(values.keys().all(|name| !name.contains("settings")));
+        for part in ["settings", "flight", "suite"] {
+            let of_part = format!("memwatch.{part}");
+            assert!(values.keys().all(|name| !name.starts_with(&of_part)));
+        }
+    }
+
+    #[test]
+    fn the_machine_and_its_boot_can_be_filtered_by() {
+        let (_, values) = log_of(&sample::grave(), 100);
+        for (name, number) in [
+            ("memory_available_bytes", 700 << 20),
+            ("swap_total_bytes", 8192 << 20),
+            ("swap_free_bytes", 12 << 20),
+            ("swaps", 1),
+            ("some_permille", 820),
+            ("full_permille", 611),
+            ("arc.size_bytes", 1_323_119_696),
+            ("arc.c_bytes", 1_402_630_144),
+            ("arc.c_min_bytes", 1_042_968_576),
+            ("arc.c_max_bytes", 16_687_497_216),
+        ] {
+            let name = format!("memwatch.machine.{name}");
+            assert_eq!(values[&name], Value::IntValue(number), "{name}");
+        }
+        assert_eq!(
+            values["memwatch.machine.arc.shrank"],
+            Value::BoolValue(false)
+        );
+        let said = |name: &str| match &values[name] {
+            Value::StringValue(text) => text.clone(),
+            other => panic!("{name}: {other:?}"),
+        };
+        assert_eq!(
+            said("memwatch.machine.oomd"),
+            "stopped by a signal or a debugger"
+        );
+        let boot = sample::quiet().host.boot_id.expect("one");
+        assert_eq!(said("memwatch.host.boot_id"), boot.as_str());
+        assert_eq!(values["memwatch.kernel_log"], Value::IntValue(3));
     }
 }
