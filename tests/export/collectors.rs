@@ -4,15 +4,23 @@
 use std::{
     collections::BTreeMap,
     env, fs,
+    path::PathBuf,
     process::{Child, Command, Stdio},
+    thread,
+    time::SystemTime,
 };
 
+use memwatch::control::{
+    Call, Server, Status,
+    status::{Counts, GuardedBy, Losses, Machine, Oomd, SCHEMA_VERSION, Target},
+};
 use serde_json::Value;
 
-use super::desk::{Desk, incident};
+use super::desk::{Desk, grave};
 use super::lab::{Lab, Pair, wait_for, wait_until};
 use super::receiver::{get, nobodys_port};
 use super::service::Service;
+use super::users::block_on;
 
 fn program(name: &str) -> Command {
     let home = env::var("MEMWATCH_TEST_COLLECTORS");
@@ -42,6 +50,68 @@ fn attributes(printed: &str) -> BTreeMap<String, String> {
         .collect()
 }
 
+/// Each value of it under its path, as rotel prints it; of a list its length.
+fn expect(path: &str, value: &Value, all: &mut BTreeMap<String, String>) {
+    let shown = match value {
+        Value::Null => return,
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                expect(&format!("{path}.{name}"), value, all);
+            }
+            return;
+        }
+        Value::Number(number) => format!("Int({number})"),
+        Value::Bool(value) => format!("Bool({value})"),
+        Value::String(value) => format!("Str({value})"),
+        Value::Array(list) => format!("Int({})", list.len()),
+    };
+    all.insert(path.to_owned(), shown);
+}
+
+/// The attributes that [`grave`] must have beside the record itself: what others have names for, and the rest by its
+/// path, but for what stands elsewhere and what is too bulky.
+fn expected(kept: &Value) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::new();
+    let elsewhere = ["id", "kind", "host", "suite", "flight", "settings"];
+    for (name, value) in kept.as_object().expect("an object") {
+        if !elsewhere.contains(&name.as_str()) {
+            expect(&format!("memwatch.{name}"), value, &mut all);
+        }
+    }
+    for (name, value) in [
+        ("incident.id", &kept["id"]),
+        ("incident.kind", &kept["kind"]),
+        ("host.boot_id", &kept["host"]["boot_id"]),
+        ("intervention", &kept["interventions"][0]),
+        ("victim", &kept["victims"][0]),
+    ] {
+        expect(&format!("memwatch.{name}"), value, &mut all);
+    }
+    let conventional = [
+        (
+            "process.linux.cgroup",
+            "Str(/sys/fs/cgroup/memwatch-0123abcd)",
+        ),
+        ("process.exit.code", "Int(137)"),
+        (
+            "process.command_args",
+            "Slice(Str(tests/), Str(-n), Str(4))",
+        ),
+        ("process.pid", "Int(4250)"),
+        ("process.executable.name", "Str(python3)"),
+        ("process.parent_pid", "Int(4242)"),
+        ("process.group_leader.pid", "Int(4242)"),
+        ("error.type", "Str(exhaustion)"),
+        ("test.case.name", "Str(tests/test_b.py::test_index)"),
+        (
+            "exception.stacktrace",
+            "Str(  File \"t.py\", line 3 in test_index)",
+        ),
+    ];
+    all.extend(conventional.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    all
+}
+
 #[test]
 fn rotel_has_every_field_of_an_incident() {
     let [http, grpc] = [(), ()].map(|()| nobodys_port());
@@ -66,53 +136,52 @@ fn rotel_has_every_field_of_an_incident() {
     let read = || fs::read_to_string(&printed).unwrap_or_default();
     wait_until("rotel", || read().contains("Starting Rotel"));
     let queue = desk.queue("otlp");
-    let record = incident();
+    let record = grave();
     desk.spool().keep(&record).expect("room");
     let _delivering = desk.deliver();
     wait_until("a delivery", || queue.waiting().is_empty());
-    wait_until("its print", || read().contains("memwatch.record"));
+    wait_until("its print", || read().contains("memwatch.record: "));
     let text = read();
+    let (head, text) = text.split_once("Attributes:\n").expect("attributes");
     for line in [
         "EventName: memwatch.incident.kill",
         "SeverityText: ERROR",
+        "SeverityNumber: SEVERITY_NUMBER_ERROR(17)",
         "InstrumentationScope memwatch 0.1.0",
-        "service.name: Str(memwatch)",
-        "os.type: Str(linux)",
     ] {
-        assert!(text.contains(line), "no `{line}` in: {text}");
+        assert!(head.contains(line), "no `{line}` in: {head}");
+    }
+    let resource = attributes(head);
+    for (name, value) in [
+        ("service.name", "Str(memwatch)"),
+        ("service.version", "Str(0.1.0)"),
+        ("os.type", "Str(linux)"),
+        ("os.version", "Str(6.8.0-52-generic)"),
+        ("host.name", "Str(workstation)"),
+    ] {
+        assert_eq!(resource[name], value, "{name}");
     }
     let us = record.ended_at.unix_us().expect("a time");
-    assert!(text.contains(&format!("Timestamp: {}000\n", us)), "{text}");
-    let attributes = attributes(&text);
-    let whole = &attributes["memwatch.record"];
+    assert!(head.contains(&format!("Timestamp: {us}000\n")), "{head}");
+    let mut attributes = attributes(text);
+    let whole = attributes.remove("memwatch.record").expect("the record");
     let whole = whole
         .strip_prefix("Str(")
         .and_then(|text| text.strip_suffix(')'));
     let whole: Value = serde_json::from_str(whole.expect("a string")).expect("JSON");
     let kept = serde_json::to_value(&record).expect("JSON");
     assert_eq!(whole, kept, "the record, as it is on the disk");
-    assert_eq!(
-        attributes["memwatch.incident.id"],
-        format!("Str({})", record.id)
-    );
-    assert_eq!(attributes["process.exit.code"], "Int(1)");
-    // Every field that is no part of a list stands under its path.
-    let mut fields = 0;
-    for (name, value) in kept.as_object().expect("an object") {
-        let shown = match value {
-            Value::Number(number) => format!("Int({number})"),
-            Value::Bool(value) => format!("Bool({value})"),
-            Value::String(value) => format!("Str({value})"),
-            Value::Array(list) => format!("Int({})", list.len()),
-            Value::Null | Value::Object(_) => continue,
-        };
-        if ["id", "kind", "memwatch_version", "kernel_log"].contains(&name.as_str()) {
-            continue;
-        }
-        assert_eq!(attributes[&format!("memwatch.{name}")], shown, "{name}");
-        fields += 1;
+    // By name and value, and no other.
+    let expected = expected(&kept);
+    for (name, value) in &expected {
+        assert_eq!(attributes.get(name), Some(value), "{name}");
     }
-    assert!(fields > 12, "{fields}");
+    let more: Vec<_> = attributes
+        .keys()
+        .filter(|name| !expected.contains_key(*name))
+        .collect();
+    assert!(more.is_empty(), "{more:?}");
+    assert!(expected.len() > 80, "{}", expected.len());
 }
 
 fn victoria(desk: &Desk, port: u16) -> Running {
@@ -129,24 +198,53 @@ fn victoria(desk: &Desk, port: u16) -> Running {
     running
 }
 
-/// Each metric's labels and last value, by name.
-fn figures(port: u16) -> BTreeMap<String, (Value, f64)> {
+/// A series: its name, and what it is of.
+type Series = (String, BTreeMap<String, String>);
+
+fn series(name: &str, of: &[(&str, &str)]) -> Series {
+    let of = of
+        .iter()
+        .map(|(label, value)| ((*label).to_owned(), (*value).to_owned()));
+    (format!("memwatch.{name}"), of.collect())
+}
+
+/// Each series' last value. What they all carry is held to be the same: the resource.
+fn figures(port: u16) -> BTreeMap<Series, f64> {
     let _ = get(port, "/internal/force_flush");
     let lines = get(
         port,
         "/api/v1/export?match[]=%7B__name__%3D~%22memwatch.*%22%7D",
     );
     let lines = lines.unwrap_or_default();
-    let series = lines
-        .lines()
-        .map(|line| -> Value { serde_json::from_str(line).expect("JSON") });
-    let series = series.filter_map(|series| {
-        let name = series["metric"]["__name__"].as_str()?.to_owned();
-        let last = series["values"].as_array()?.last()?.as_f64()?;
-        Some((name, (series["metric"].clone(), last)))
-    });
-    series.collect()
+    let mut found = BTreeMap::new();
+    for line in lines.lines() {
+        let line: Value = serde_json::from_str(line).expect("JSON");
+        let labels = line["metric"].as_object().expect("labels");
+        let text = |label: &str| labels[label].as_str().expect("text").to_owned();
+        assert_eq!(text("service.name"), "memwatch", "{line}");
+        let own = labels.keys().filter(|label| {
+            let label = label.as_str();
+            label != "__name__" && !RESOURCE.contains(&label)
+        });
+        let of = own.map(|label| (label.clone(), text(label))).collect();
+        let last = line["values"].as_array().and_then(|values| values.last());
+        let last = last.and_then(Value::as_f64).expect("a number");
+        let before = found.insert((text("__name__"), of), last);
+        assert_eq!(before, None, "two series with the same labels: {line}");
+    }
+    found
 }
+
+/// The labels that every series has.
+const RESOURCE: [&str; 7] = [
+    "service.name",
+    "service.version",
+    "os.type",
+    "os.version",
+    "host.name",
+    "scope.name",
+    "scope.version",
+];
 
 #[test]
 fn victoriametrics_has_every_figure() {
@@ -160,24 +258,149 @@ fn victoriametrics_has_every_figure() {
     desk.keep();
     desk.keep();
     let _delivering = desk.deliver();
-    let export = || figures(port);
-    let found = wait_for("figures", || {
-        let found = export();
-        found
-            .contains_key("memwatch.exporter.refused")
-            .then_some(found)
-    });
-    let kept = &found["memwatch.incidents.kept"];
-    assert_eq!(kept.1, 2.0);
-    assert_eq!(kept.0["service.name"], "memwatch");
-    assert_eq!(found["memwatch.daemon.up"].1, 0.0, "no daemon answers here");
-    assert_eq!(found["memwatch.exporter.waiting"].0["exporter"], "otlp");
-    assert!(found.contains_key("memwatch.exporter.lost"), "{found:?}");
+    let of = [("exporter", "otlp")];
     // VictoriaMetrics has no place for logs and says so.
     wait_until("a refusal", || queue.waiting().is_empty());
-    wait_until("its figure", || {
-        export()["memwatch.exporter.refused"].1 == 2.0
+    let found = wait_for("its figure", || {
+        let found = figures(port);
+        (found.get(&series("exporter.refused", &of)) == Some(&2.0)).then_some(found)
     });
+    let expected = BTreeMap::from([
+        // No daemon answers here.
+        (series("daemon.up", &[]), 0.0),
+        (series("incidents.kept", &[]), 2.0),
+        (series("exporter.waiting", &of), 0.0),
+        (series("exporter.refused", &of), 2.0),
+        (series("exporter.lost", &of), 0.0),
+    ]);
+    assert_eq!(found, expected);
+}
+
+/// A daemon that answers every question with this, through the real socket.
+fn answering(desk: &Desk, status: Status) -> PathBuf {
+    let socket = desk.file("control.sock");
+    let path = socket.clone();
+    // It ends with the tests.
+    thread::spawn(move || {
+        block_on(async {
+            let mut server = Server::bind(&path).expect("a socket");
+            loop {
+                if let Call::Status { answer, .. } = server.call().await {
+                    let _ = answer.send(Ok(Box::new(status.clone())));
+                }
+            }
+        });
+    });
+    wait_until("its socket", || socket.exists());
+    socket
+}
+
+/// In which no two numbers are the same.
+fn distinct() -> Status {
+    let now = SystemTime::now();
+    let target = |id: u64, cgroup: &str| Target {
+        id,
+        cgroup: cgroup.into(),
+        uid: None,
+        since: now.into(),
+        current_bytes: Some(1000 + id),
+        limit_bytes: Some(2000 + id),
+        some_permille: Some(300 + id as u32),
+        full_permille: Some(200 + id as u32),
+        processes: 30 + id,
+        interventions: 40 + id,
+        guarded_by: GuardedBy::Daemon,
+    };
+    Status {
+        schema_version: SCHEMA_VERSION,
+        memwatch: "0.0.0-test".into(),
+        pid: 1,
+        since: now.into(),
+        machine: Machine {
+            available_bytes: 700 << 20,
+            total_bytes: 32 << 30,
+            swap_total_bytes: Some(8 << 30),
+            swap_free_bytes: Some(12 << 20),
+            some_permille: Some(820),
+            full_permille: Some(611),
+        },
+        targets: vec![target(1, "/a"), target(2, "/b")],
+        oomd: Oomd {
+            state: "stopped".into(),
+            reason: None,
+            since: None,
+            managed_units: 3,
+            taken_over: true,
+            kills: 5,
+        },
+        counts: Counts::default(),
+        exporters: Vec::new(),
+        losses: Losses {
+            late_looks: 11,
+            longest_delay_us: 12,
+            dropped_notices: 13,
+            ring_drops: 14,
+            hung_helpers: 15,
+            untracked_processes: 16,
+            dropped_events: 17,
+        },
+        features_lost: Vec::new(),
+    }
+}
+
+#[test]
+fn victoriametrics_has_every_series_with_its_labels_and_its_value() {
+    let port = nobodys_port();
+    let desk = Desk::new(&format!(
+        "[export.otlp]\nurl = 'http://127.0.0.1:{port}/opentelemetry'\nmetrics_every = '200ms'\n"
+    ));
+    let _victoria = victoria(&desk, port);
+    let socket = answering(&desk, distinct());
+    let mut run = desk.export(&["run", "--socket"]);
+    let run = run.arg(socket).stderr(Stdio::null()).spawn();
+    let _run = Running(run.expect("it runs"));
+    let mut expected = BTreeMap::new();
+    let mut expect = |name: &str, of: &[(&str, &str)], value: f64| {
+        expected.insert(series(name, of), value);
+    };
+    expect("daemon.up", &[], 1.0);
+    expect("incidents.kept", &[], 0.0);
+    for name in ["waiting", "refused", "lost"] {
+        expect(&format!("exporter.{name}"), &[("exporter", "otlp")], 0.0);
+    }
+    expect("machine.memory.available", &[], f64::from(700 << 20));
+    expect("machine.memory.total", &[], (32_u64 << 30) as f64);
+    expect("machine.pressure", &[("kind", "some")], 0.820);
+    expect("machine.pressure", &[("kind", "full")], 0.611);
+    expect("oomd.taken_over", &[], 1.0);
+    expect("targets", &[], 2.0);
+    for (cgroup, id) in [("/a", 1.0), ("/b", 2.0)] {
+        let of = [("cgroup", cgroup)];
+        expect("target.memory.usage", &of, 1000.0 + id);
+        expect("target.memory.limit", &of, 2000.0 + id);
+        expect("target.processes", &of, 30.0 + id);
+        expect("target.interventions", &of, 40.0 + id);
+        for (kind, permille) in [("some", 300.0), ("full", 200.0)] {
+            let of = [("cgroup", cgroup), ("kind", kind)];
+            expect("target.pressure", &of, (permille + id) / 1000.0);
+        }
+    }
+    for (kind, count) in [
+        ("late_looks", 11.0),
+        ("dropped_notices", 13.0),
+        ("ring_drops", 14.0),
+        ("hung_helpers", 15.0),
+        ("untracked_processes", 16.0),
+        ("dropped_events", 17.0),
+    ] {
+        expect("losses", &[("kind", kind)], count);
+    }
+    let last = series("losses", &[("kind", "dropped_events")]);
+    let found = wait_for("figures", || {
+        let found = figures(port);
+        found.contains_key(&last).then_some(found)
+    });
+    assert_eq!(found, expected);
 }
 
 #[test]
@@ -195,31 +418,44 @@ fn victoriametrics_has_what_the_daemon_says() {
     let _run = Running(run.expect("it runs"));
     let found = wait_for("figures", || {
         let found = figures(port);
-        found.contains_key("memwatch.losses").then_some(found)
+        let last = series("losses", &[("kind", "dropped_events")]);
+        found.contains_key(&last).then_some(found)
     });
-    assert_eq!(found["memwatch.daemon.up"].1, 1.0);
+    let figure = |name: &str, of: &[(&str, &str)]| found.get(&series(name, of)).copied();
+    assert_eq!(figure("daemon.up", &[]), Some(1.0));
     let status = service.status();
     let machine = &status["machine"];
-    assert_eq!(
-        Some(found["memwatch.machine.memory.total"].1),
-        machine["total_bytes"].as_f64()
-    );
+    let total = machine["total_bytes"].as_f64().expect("a machine");
+    assert_eq!(figure("machine.memory.total", &[]), Some(total));
+    let available = figure("machine.memory.available", &[]).expect("sent");
+    assert!(available > 0.0 && available < total, "{available}");
+    for kind in ["some", "full"] {
+        let share = figure("machine.pressure", &[("kind", kind)]);
+        let is_share = share.is_some_and(|share| (0.0..=1.0).contains(&share));
+        // Where the kernel tells of none, none is sent.
+        let field = format!("{kind}_permille");
+        assert_eq!(is_share, machine[field].is_u64(), "{kind}: {share:?}");
+    }
+    assert_eq!(figure("oomd.taken_over", &[]), Some(0.0));
     let target = &status["targets"][0];
+    let of = [("cgroup", path.as_str())];
     for (name, field) in [
-        ("memwatch.target.memory.limit", "limit_bytes"),
-        ("memwatch.target.memory.usage", "current_bytes"),
-        ("memwatch.target.processes", "processes"),
-        ("memwatch.target.interventions", "interventions"),
+        ("memory.limit", "limit_bytes"),
+        ("memory.usage", "current_bytes"),
+        ("processes", "processes"),
+        ("interventions", "interventions"),
     ] {
         // A sleeper's do not change.
-        let Some(value) = target[field].as_f64() else {
-            continue;
-        };
-        let (labels, last) = &found[name];
-        assert_eq!(*last, value, "{name}");
-        assert_eq!(labels["cgroup"], path.as_str());
+        let sent = figure(&format!("target.{name}"), &of);
+        assert_eq!(sent, target[field].as_f64(), "{name}");
     }
-    assert_eq!(found["memwatch.targets"].1, 1.0);
+    for kind in ["some", "full"] {
+        let of = [("cgroup", path.as_str()), ("kind", kind)];
+        let said = target[format!("{kind}_permille")].as_f64();
+        let said = said.map(|permille| permille / 1000.0);
+        assert_eq!(figure("target.pressure", &of), said, "{kind}");
+    }
+    assert_eq!(figure("targets", &[]), Some(1.0));
     service.stop();
 }
 

@@ -156,3 +156,10 @@ pub(crate) fn incident() -> Record {
     record.notes = vec!["made by a test".into()];
     record
 }
+
+/// One in which everything happened, to processes with hostile names: of the library's own tests, which hold the file
+/// to be that.
+pub(crate) fn grave() -> Record {
+    let kept = include_bytes!("../fixtures/incidents/grave.json");
+    Record::from_json(kept).expect("a record")
+}

@@ -447,3 +447,21 @@ pub(crate) fn tested() -> Suite {
         lost: 0,
     }
 }
+
+/// What tests of the whole program read of it, who cannot come here.
+#[test]
+fn the_gravest_is_kept_for_other_tests() {
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../tests/fixtures/incidents/grave.json"
+    );
+    let kept = std::fs::read(path).unwrap_or_default();
+    // What is no record is not this one either.
+    let kept = Record::from_json(&kept).unwrap_or_else(|_| quiet());
+    let mut grave = grave();
+    // Each is another, and of its own time.
+    grave.id = kept.id;
+    grave.memwatch_version.clone_from(&kept.memwatch_version);
+    let file = String::from_utf8_lossy(&grave.to_json()).into_owned();
+    assert_eq!(kept, grave, "the file is to be:\n{file}");
+}
