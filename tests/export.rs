@@ -14,6 +14,8 @@ mod desk;
 mod disks;
 #[path = "support/lab.rs"]
 mod lab;
+#[path = "export/moods.rs"]
+mod moods;
 #[path = "export/receiver.rs"]
 mod receiver;
 #[path = "support/refuse.rs"]

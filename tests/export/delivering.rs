@@ -3,10 +3,10 @@
 
 use std::{
     collections::BTreeSet,
-    env,
+    env, fs,
     io::{BufRead, BufReader},
     process::{Command, Stdio},
-    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, Ordering},
     sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
@@ -19,7 +19,7 @@ use super::lab::wait_until;
 use super::receiver::{Receiver, Reply, TAKE, nobodys_port};
 
 /// A webhook that is tried again soon.
-fn hook(name: &str, url: &str) -> String {
+pub(crate) fn hook(name: &str, url: &str) -> String {
     format!(
         "[export.{name}]\ntype = 'webhook'\nurl = '{url}'\ntimeout = '300ms'\nretry_least = '1ms'\nretry_most = '20ms'\n"
     )
@@ -268,67 +268,6 @@ fn its_configuration_is_read_again_and_a_wrong_one_changes_nothing() {
     );
 }
 
-/// The collector's days: down, 503, 429, 400, hanging, closing half-way; and ours: killed at any moment.
-#[test]
-fn a_thousand_incidents_arrive_whatever_the_receiver_does_and_whenever_memwatch_is_killed() {
-    const INCIDENTS: usize = 1000;
-    let mood = Arc::new(AtomicU32::new(0));
-    let count = AtomicU64::new(0);
-    let now = Arc::clone(&mood);
-    let receiver = Receiver::new(move |_| {
-        // Bad to one in four in bad times, so that there is something to go wrong with.
-        let turn = count.fetch_add(1, Ordering::Relaxed);
-        if !turn.is_multiple_of(4) {
-            return TAKE;
-        }
-        match now.load(Ordering::Relaxed) {
-            1 => Reply::Status(503, "", ""),
-            2 => Reply::Status(429, "retry-after: 0\r\n", ""),
-            3 => Reply::Status(400, "", "no"),
-            4 => Reply::Hang,
-            5 => Reply::Half,
-            _ => TAKE,
-        }
-    });
-    let desk = Desk::new(&hook("hook", &receiver.url()));
-    let queue = desk.queue("hook");
-    let mut ids = BTreeSet::new();
-    let spool = desk.spool();
-    let mut seed = 0x2545_f491_4f6c_dd1d_u64;
-    let mut random = move |most: u64| {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        seed % most
-    };
-    let mut kills = 0;
-    while ids.len() < INCIDENTS {
-        mood.store(kills % 6, Ordering::Relaxed);
-        let delivering = desk.deliver();
-        let until = Instant::now() + Duration::from_millis(random(400));
-        while Instant::now() < until {
-            for _ in 0..random(20).min((INCIDENTS - ids.len()) as u64) {
-                let record = incident();
-                spool.keep(&record).expect("room");
-                ids.insert(record.id.to_string());
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-        delivering.kill();
-        kills += 1;
-    }
-    // A collector that was set right, and somebody who says so.
-    mood.store(0, Ordering::Relaxed);
-    desk.queue("hook").retry().expect("room");
-    let _delivering = desk.deliver();
-    wait_until("the rest", || queue.waiting().is_empty());
-    let taken = receiver.taken();
-    let arrived: BTreeSet<String> = taken.keys().cloned().collect();
-    assert_eq!(arrived, ids, "each, and no other");
-    let twice = taken.values().filter(|times| **times > 1).count();
-    println!("{INCIDENTS} incidents, {kills} kills, {twice} came more than once");
-}
-
 /// Keeps incidents until it is killed, and names each that it has kept: a process for the test below.
 #[test]
 #[ignore = "not a test by itself"]
@@ -395,7 +334,7 @@ fn who_keeps_may_be_killed_and_what_is_kept_is_whole_and_in_every_queue() {
             queue.read(id).expect("whole");
         }
     }
-    let strays = std::fs::read_dir(spool.dir()).expect("there").flatten();
+    let strays = fs::read_dir(spool.dir()).expect("there").flatten();
     let strays: Vec<_> = strays
         .map(|entry| entry.file_name().into_string().expect("text"))
         .filter(|name| !name.ends_with(".json"))

@@ -1,19 +1,21 @@
-//! A receiver of HTTP that does as it is told: takes what it is sent, refuses it, is silent, or breaks off. It
-//! speaks on a bare socket, since no server would break its own rules.
+//! A receiver of HTTP that does as it is told: takes what it is sent, refuses it, is silent, breaks off, or is down.
+//! It speaks on a bare socket, since no server would break its own rules.
 
 use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    thread,
-    time::Duration,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
+
+use super::lab::wait_for;
 
 /// What is done with a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +35,10 @@ pub(crate) const TAKE: Reply = Reply::Status(200, "", "thanks");
 pub(crate) struct Request {
     pub(crate) head: String,
     pub(crate) body: Vec<u8>,
+    /// When it was there.
+    pub(crate) at: Instant,
+    /// Those that came through one connection are one process'.
+    pub(crate) connection: usize,
 }
 
 impl Request {
@@ -51,32 +57,77 @@ type Answer = dyn Fn(&Request) -> Reply + Send + Sync;
 /// It listens until it is dropped.
 pub(crate) struct Receiver {
     address: SocketAddr,
+    answer: Arc<Answer>,
     requests: Arc<Mutex<Vec<(Request, Reply)>>>,
+    connections: Arc<Mutex<BTreeMap<usize, TcpStream>>>,
+    listening: Mutex<Option<Listening>>,
+}
+
+static NEXT: AtomicUsize = AtomicUsize::new(1);
+
+/// As long as it is up.
+struct Listening {
     is_over: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
 }
 
 impl Receiver {
     /// Does with each request as `answer` says.
     pub(crate) fn new(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = listener.local_addr().expect("bound");
-        let requests = Arc::default();
+        let receiver = Self {
+            address: listener.local_addr().expect("bound"),
+            answer: Arc::new(answer),
+            requests: Arc::default(),
+            connections: Arc::default(),
+            listening: Mutex::default(),
+        };
+        receiver.listen(listener);
+        receiver
+    }
+
+    fn listen(&self, listener: TcpListener) {
         let is_over = Arc::new(AtomicBool::new(false));
-        let answer: Arc<Answer> = Arc::new(answer);
-        let (heard, over) = (Arc::clone(&requests), Arc::clone(&is_over));
-        thread::spawn(move || {
+        let (over, answer) = (Arc::clone(&is_over), Arc::clone(&self.answer));
+        let (heard, connections) = (Arc::clone(&self.requests), Arc::clone(&self.connections));
+        let thread = thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 if over.load(Ordering::Relaxed) {
                     return;
                 }
                 let (heard, answer) = (Arc::clone(&heard), Arc::clone(&answer));
-                thread::spawn(move || serve(stream, &heard, &*answer));
+                let number = NEXT.fetch_add(1, Ordering::Relaxed);
+                let other = stream.try_clone().expect("descriptors");
+                lock(&connections).insert(number, other);
+                let open = Arc::clone(&connections);
+                thread::spawn(move || {
+                    serve(stream, number, &heard, &*answer);
+                    lock(&open).remove(&number);
+                });
             }
         });
-        Self {
-            address,
-            requests,
-            is_over,
+        *lock(&self.listening) = Some(Listening { is_over, thread });
+    }
+
+    /// Nobody listens there any more, and what was connected is broken off.
+    pub(crate) fn go_down(&self) {
+        let Some(listening) = lock(&self.listening).take() else {
+            return;
+        };
+        listening.is_over.store(true, Ordering::Relaxed);
+        // It waits for one more.
+        let _ = TcpStream::connect(self.address);
+        let _ = listening.thread.join();
+        for connection in lock(&self.connections).values() {
+            let _ = connection.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// At the same place.
+    pub(crate) fn come_back(&self) {
+        if lock(&self.listening).is_none() {
+            let listener = wait_for("its port", || TcpListener::bind(self.address).ok());
+            self.listen(listener);
         }
     }
 
@@ -86,8 +137,7 @@ impl Receiver {
 
     /// All requests, with what was answered.
     pub(crate) fn requests(&self) -> Vec<(Request, Reply)> {
-        let requests = self.requests.lock();
-        requests.unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.requests).clone()
     }
 
     /// How often each incident was taken, by id.
@@ -102,20 +152,29 @@ impl Receiver {
 
 impl Drop for Receiver {
     fn drop(&mut self) {
-        self.is_over.store(true, Ordering::Relaxed);
-        // It waits for one more.
-        let _ = TcpStream::connect(self.address);
+        self.go_down();
     }
 }
 
-fn serve(stream: TcpStream, heard: &Mutex<Vec<(Request, Reply)>>, answer: &Answer) {
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn serve(
+    stream: TcpStream,
+    connection: usize,
+    heard: &Mutex<Vec<(Request, Reply)>>,
+    answer: &Answer,
+) {
     let mut reader = BufReader::new(stream.try_clone().expect("descriptors"));
     let mut stream = stream;
     while let Some(request) = read_request(&mut reader) {
+        let request = Request {
+            connection,
+            ..request
+        };
         let reply = answer(&request);
-        let all = heard.lock();
-        all.unwrap_or_else(PoisonError::into_inner)
-            .push((request, reply.clone()));
+        lock(heard).push((request, reply.clone()));
         let said = match reply {
             Reply::Status(code, headers, body) => {
                 let length = body.len();
@@ -158,7 +217,12 @@ pub(crate) fn read_request(reader: &mut impl BufRead) -> Option<Request> {
         .find_map(|line| line.strip_prefix("content-length: "))?;
     let mut body = vec![0; length.trim().parse().ok()?];
     reader.read_exact(&mut body).ok()?;
-    Some(Request { head, body })
+    Some(Request {
+        head,
+        body,
+        at: Instant::now(),
+        connection: 0,
+    })
 }
 
 /// A port on which nobody listens.
