@@ -10,6 +10,8 @@ pub mod desktop;
 mod discreet;
 pub mod draft;
 pub mod exporter;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub mod github;
 mod http;
 pub mod journal;

@@ -52,9 +52,11 @@ impl Standing {
             .open(path(state, name));
         let mut text = Vec::new();
         let read = file.and_then(|file| file.take(MAX_BYTES).read_to_end(&mut text));
-        read.ok()
-            .and_then(|_| serde_json::from_slice(&text).ok())
-            .unwrap_or_default()
+        read.map(|_| Self::parse(&text)).unwrap_or_default()
+    }
+
+    pub(super) fn parse(text: &[u8]) -> Self {
+        serde_json::from_slice(text).unwrap_or_default()
     }
 
     /// Writes it, whole or not at all.

@@ -27,6 +27,7 @@ pub(crate) const TARGETS: &[Target] = &[
     ("config", crate::config::fuzzing::CHECKS),
     ("control", control::CHECKS),
     ("direct", direct::CHECKS),
+    ("export", crate::export::fuzzing::CHECKS),
     ("host", crate::host::fuzzing::CHECKS),
     ("kernel", crate::bpf::fuzzing::CHECKS),
     ("pytest", pytest::CHECKS),

@@ -197,7 +197,7 @@ fn below(base: &Url, signal: Signal) -> Url {
 }
 
 /// `key=value,key=value`, percent-encoded, as in the specification's Baggage.
-fn pairs(list: &str) -> Vec<(String, String)> {
+pub(in crate::export) fn pairs(list: &str) -> Vec<(String, String)> {
     let pairs = list.split(',').filter_map(|pair| pair.split_once('='));
     let pairs =
         pairs.map(|(key, value)| (percent::decode(key.trim()), percent::decode(value.trim())));

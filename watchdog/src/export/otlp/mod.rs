@@ -20,6 +20,9 @@ use opentelemetry_proto::tonic::common::v1::KeyValue;
 use prost::Message;
 use std::time::SystemTime;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) use environment::pairs;
+
 const PROTOBUF: &str = "application/x-protobuf";
 
 /// One receiver, or one for each of the two.

@@ -1,0 +1,2 @@
+#![no_main]
+memwatch_fuzz::target!(export);
