@@ -343,6 +343,8 @@ fn distinct() -> Status {
             hung_helpers: 15,
             untracked_processes: 16,
             dropped_events: 17,
+            dropped_jobs: 18,
+            lost_incidents: 19,
         },
         features_lost: Vec::new(),
     }

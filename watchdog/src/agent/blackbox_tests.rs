@@ -229,6 +229,7 @@ fn what_goes_for_an_end_and_what_keeps_it_is_said() {
         "{lines:?}"
     );
     std::fs::remove_dir_all(spool.dir()).expect("ours");
+    std::fs::write(spool.dir(), "no directory").expect("room");
     let (kept, lines) = said(spool.keep(&record()));
     assert!(
         !kept && lines[0].starts_with("an incident is not kept yet"),

@@ -2,7 +2,7 @@
 //! there for as long as it will. What a draft is, is [`crate::export::draft`]'s; at the end of the run it makes place
 //! for the whole ([`super::keeping`]).
 
-use crate::config::Incidents;
+use crate::config::{Exporters, Incidents};
 use crate::export::draft::{self, Draft};
 use crate::export::{Spool, place};
 use crate::host::clock;
@@ -29,12 +29,13 @@ pub(super) struct Drafting {
 
 impl Drafting {
     /// Starts the thread. First it keeps the drafts of the dead.
-    pub(super) fn start(incidents: &Incidents) -> Self {
+    pub(super) fn start(incidents: &Incidents, exporters: &Exporters) -> Self {
         let spool = incidents.of_runs.then(place::of_a_run);
         let Some(Ok(state)) = spool else {
             return Self::default();
         };
-        let spool = Spool::at(&state, incidents);
+        let mut spool = Spool::at(&state, incidents);
+        spool.tell(exporters.keys());
         let (records, written) = sync_channel(1);
         let thread = std::thread::Builder::new()
             .name("memwatch-draft".into())

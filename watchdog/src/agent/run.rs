@@ -233,7 +233,7 @@ impl Run {
         let black_box = start_black_box(&watched, &orders.incidents)
             .map_err(|lost| features_lost.push(lost))
             .unwrap_or_default();
-        let drafting = Drafting::start(&orders.incidents);
+        let drafting = Drafting::start(&orders.incidents, &orders.exporters);
         let mut run = Self {
             orders,
             watched,
