@@ -16,6 +16,7 @@ use crate::act::{self, Mode};
 use crate::export::draft::Draft;
 use crate::host::cgroup::{self, Orphan};
 use crate::host::clock;
+use crate::host::kmsg;
 use crate::host::layout::Layout;
 use crate::host::place::Place;
 use crate::incident::store::LAST;
@@ -158,10 +159,15 @@ impl Run {
         record.losses.hung_helpers += lost.stuck;
         record.losses.dropped_jobs = lost.dropped + self.terminal.dropped();
         record.losses.blocked_tasks = self.blocked.as_ref().map_or(0, blocked::Watch::missed);
-        record.suite = self
-            .testing
-            .as_ref()
-            .and_then(|testing| testing.suite(self.watched.began.0));
+        if let Some(testing) = &mut self.testing {
+            let lines = record.kernel_log.iter();
+            for (pid, bytes) in
+                lines.filter_map(|line| kmsg::victims_size(line.text.as_str().as_bytes()))
+            {
+                testing.held(pid, bytes);
+            }
+            record.suite = testing.suite(self.watched.began.0);
+        }
         record.rehearsal_us = self.rehearsal.map(|took| took.as_micros() as u64);
         if !by_daemon {
             let lost = identity::refused(&self.refused);

@@ -108,6 +108,7 @@ impl Run {
             self.terminal.warn(&note);
             self.watched.notes.push(note);
         }
+        let limit_bytes = self.watched.guarded.limit_bytes;
         for (name, kill) in self.kernel.guard_kills() {
             let settings = &self.watched.settings;
             self.watched.story.guard_kill(name, &kill, settings);
@@ -118,6 +119,7 @@ impl Run {
                     name.tgid,
                     at,
                     "memwatch's guard in the kernel killed its process",
+                    limit_bytes,
                 );
             }
         }
@@ -136,6 +138,7 @@ impl Run {
                     *pid,
                     clock::now(),
                     "the kernel's OOM killer took its process",
+                    self.watched.guarded.limit_bytes,
                 );
             }
         }

@@ -3,6 +3,7 @@
 //!
 //! The daemon reads nothing of a user's: it signals, and this side, as the user, says why to the process.
 
+use super::blame::Killed;
 use super::eye::Shared;
 use super::{Testing, words};
 use crate::agent::story::Story;
@@ -117,7 +118,8 @@ impl Testing {
         let test = self.blamed(&slot, own.then_some(hit.rss_bytes), &member, at);
         if own && matches!(hit.rung, Rung::Sigterm | Rung::Sigkill) {
             let why = format!("memwatch killed its process: {}", hit.why);
-            self.end(slot, at, hit.rss_bytes, &why);
+            let rss_bytes = hit.rss_bytes;
+            self.end(slot, at, Killed::ForMemory { rss_bytes }, &why);
         }
         lock(&self.shared.blamed).push((hit.pid, test.clone()));
         self.by_daemon.push(ByDaemon { pid: hit.pid, test });

@@ -70,6 +70,18 @@ pub(super) struct Seen {
     pub(super) stall_ns: Option<(u64, u64)>,
 }
 
+/// What a test's process holds, as of the last look at it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Size {
+    serial: u64,
+    /// The process itself.
+    pub(super) rss_bytes: u64,
+    /// The most of that while the test ran.
+    pub(super) peak_bytes: u64,
+    /// Those that it has started.
+    pub(super) children_bytes: u64,
+}
+
 /// What the thread and the others share.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -82,6 +94,8 @@ pub(super) struct Shared {
     pub(super) seen: Mutex<BTreeMap<(u32, u64), Seen>>,
     /// What the daemon signalled and has not been told the test of, by process.
     pub(super) blamed: Mutex<Vec<(u32, BlamedTest)>>,
+    /// What processes that run a test hold, by pid.
+    sizes: Mutex<BTreeMap<u32, Size>>,
     pub(super) stop: AtomicBool,
 }
 
@@ -94,6 +108,7 @@ impl Shared {
             long: Mutex::default(),
             seen: Mutex::default(),
             blamed: Mutex::default(),
+            sizes: Mutex::default(),
             stop: AtomicBool::new(false),
         }
     }
@@ -101,6 +116,25 @@ impl Shared {
     /// What a process runs now.
     pub(super) fn slot(&self, pid: u32) -> Option<Slot> {
         read(&self.home.open_slot(pid).ok()?)
+    }
+
+    /// What a process was seen to hold last, while it ran that test.
+    pub(super) fn size(&self, pid: u32, serial: u64) -> Option<Size> {
+        let sizes = self.sizes.lock().unwrap_or_else(PoisonError::into_inner);
+        sizes
+            .get(&pid)
+            .filter(|size| size.serial == serial)
+            .copied()
+    }
+
+    fn put_down_size(&self, pid: u32, now: Size) {
+        let mut sizes = self.sizes.lock().unwrap_or_else(PoisonError::into_inner);
+        let size = sizes.entry(pid).or_default();
+        let before = Some(size.peak_bytes).filter(|_| size.serial == now.serial);
+        *size = Size {
+            peak_bytes: before.unwrap_or(0).max(now.rss_bytes),
+            ..now
+        };
     }
 }
 
@@ -233,10 +267,21 @@ impl Eye {
                 seen.stall_ns = Some((seen.stall_ns.map_or(now, |(first, _)| first), now));
             }
         }
+        // Who dies while it is looked at holds nothing any more, and is known by what was seen before.
+        let rss_bytes = tree.rss_bytes(pid);
+        if rss_bytes > 0 {
+            let size = Size {
+                serial: slot.serial,
+                rss_bytes,
+                children_bytes,
+                ..Size::default()
+            };
+            self.shared.put_down_size(pid, size);
+        }
         if slot.memory_limit_bytes.is_none() && slot.timeout_us.is_none() {
             return;
         }
-        let own = tree.rss_bytes(pid).saturating_sub(slot.rss_bytes);
+        let own = rss_bytes.saturating_sub(slot.rss_bytes);
         let test = RunningTest {
             serial: slot.serial,
             elapsed: now.saturating_sub(Duration::from_nanos(slot.began_ns)),

@@ -1,6 +1,7 @@
 //! What the looking thread found by itself: tests that were over a limit of their own, and a run that does not go
 //! on. What the policy orders is [`super`]'s.
 
+use super::blame::Killed;
 use super::eye::Told;
 use super::{Asked, Testing, running, send, words};
 use crate::act::Outcome;
@@ -117,7 +118,7 @@ impl Testing {
             self.end(
                 slot.clone(),
                 told.at,
-                slot.rss_bytes,
+                Killed::OverItsLimit,
                 &format!("memwatch killed its process: {why}"),
             );
         } else if !told.kills {

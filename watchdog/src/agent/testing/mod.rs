@@ -26,7 +26,7 @@ use crate::pytest::home::Ended;
 use crate::pytest::results::Results;
 use crate::pytest::{Home, HomeError, Phase, Slot, Terms};
 use crate::watch::{Member, Rung};
-use blame::What;
+use blame::{Killed, What};
 pub use board::{Board, Notice as OnBoard};
 use eye::{Eye, News, Shared, stat_of};
 use stacks::stack_lines;
@@ -73,7 +73,8 @@ struct Asked {
 struct EndedTest {
     slot: Slot,
     at: Duration,
-    rss_bytes: u64,
+    /// The most that it was seen to hold, if it was seen at all.
+    peak_bytes: Option<u64>,
     why: String,
 }
 
@@ -148,15 +149,29 @@ impl Testing {
         story.blame(*number, self.blamed(&slot, rss_bytes, member, *at));
         if let (Rung::Sigterm | Rung::Sigkill, Some(rss_bytes)) = (rung, rss_bytes) {
             let why = format!("memwatch killed its process: {why}");
-            self.end(slot, *at, rss_bytes, &why);
+            self.end(slot, *at, Killed::ForMemory { rss_bytes }, &why);
         }
     }
 
-    /// The process was ended by somebody else: the kernel, or its guard.
-    pub(super) fn was_killed(&mut self, pid: u32, at: Duration, why: &str) {
+    /// The process was ended by somebody else, for memory: the kernel, or the guard in it. `limit_bytes` is the
+    /// target's.
+    pub(super) fn was_killed(
+        &mut self,
+        pid: u32,
+        at: Duration,
+        why: &str,
+        limit_bytes: Option<u64>,
+    ) {
         if let Some(slot) = self.shared.slot(pid) {
-            let rss_bytes = slot.rss_bytes;
-            self.end(slot, at, rss_bytes, why);
+            self.end(slot, at, Killed::Unseen { limit_bytes }, why);
+        }
+    }
+
+    /// What the kernel said that a process held when its OOM killer took it.
+    pub(super) fn held(&mut self, pid: u32, rss_bytes: u64) {
+        let of_it = self.ended.iter_mut().filter(|it| it.slot.pid == pid);
+        for ended in of_it {
+            ended.peak_bytes = ended.peak_bytes.max(Some(rss_bytes));
         }
     }
 
@@ -314,7 +329,7 @@ impl Testing {
 
     /// Puts down what the process ran, so that nobody tries it again, unless it was another test's memory that
     /// the process was killed for.
-    fn end(&mut self, slot: Slot, at: Duration, rss_bytes: u64, why: &str) {
+    fn end(&mut self, slot: Slot, at: Duration, killed: Killed, why: &str) {
         let known = self
             .ended
             .iter()
@@ -322,10 +337,17 @@ impl Testing {
         if known || !slot.runs() {
             return;
         }
-        let growth_bytes = rss_bytes.saturating_sub(slot.rss_bytes);
+        let size = self.shared.size(slot.pid, slot.serial);
+        let told = match killed {
+            Killed::ForMemory { rss_bytes } => Some(rss_bytes),
+            Killed::OverItsLimit | Killed::Unseen { .. } => None,
+        };
+        let held = told.or(size.map(|size| size.rss_bytes));
+        // A child's memory is the test's that started it.
+        let growth_bytes = held.map_or(0, |held| held.saturating_sub(slot.rss_bytes))
+            + size.map_or(0, |size| size.children_bytes);
         let culprit = self.culprit(&slot, growth_bytes);
-        let bystander = culprit
-            .filter(|blame| blame.what != What::Runs && blame.growth_bytes > 4 * growth_bytes);
+        let bystander = culprit.filter(|blame| blame::is_bystander(blame, growth_bytes, killed));
         let id = String::from_utf8_lossy(&slot.id).into_owned();
         let worker = String::from_utf8_lossy(&slot.worker).into_owned();
         let why = match &bystander {
@@ -349,10 +371,14 @@ impl Testing {
                 bystander: false,
             });
         }
+        // What nobody saw grow, and was killed for it, grew between two looks.
+        let is_seen =
+            |peak: &u64| !matches!(killed, Killed::Unseen { .. }) || *peak > slot.rss_bytes;
+        let peak_bytes = told.max(size.map(|size| size.peak_bytes)).filter(is_seen);
         self.ended.push(EndedTest {
             slot,
             at,
-            rss_bytes,
+            peak_bytes,
             why,
         });
     }

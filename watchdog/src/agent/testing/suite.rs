@@ -294,7 +294,7 @@ fn killed(ended: &EndedTest, worker: Option<Text>, began: Duration) -> Test {
             Duration::from_nanos(ended.slot.began_ns),
             ended.at.as_nanos() as u64,
         ),
-        peak_bytes: Some(ended.rss_bytes),
+        peak_bytes: ended.peak_bytes,
         ended_by_memwatch: Some(Text::of_name(ended.why.as_bytes())),
         ..unfinished(&ended.slot, worker, began)
     }

@@ -8,7 +8,7 @@ pub mod record;
 pub mod report;
 
 pub use record::Record;
-pub use report::{About, Extent, Line, Report, Reports};
+pub use report::{About, Extent, Line, Report, Reports, victims_size};
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};

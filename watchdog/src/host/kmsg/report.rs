@@ -309,6 +309,20 @@ fn killed(text: &[u8]) -> Option<(Extent, u32)> {
     Some((extent, u32::try_from(pid).ok()?))
 }
 
+/// Whom the OOM killer took, and what it held resident then: ... `(tail) total-vm:66924kB, anon-rss:65348kB,
+/// file-rss:1024kB, shmem-rss:0kB, UID:0 ...`.
+pub fn victims_size(text: &[u8]) -> Option<(u32, u64)> {
+    const NAME_ENDS: &[u8] = b") total-vm:";
+    let (_, pid) = killed(text)?;
+    let mut ends = text.windows(NAME_ENDS.len());
+    let figures = &text[ends.rposition(|at| at == NAME_ENDS)?..];
+    let kib = [&b"anon-rss:"[..], b"file-rss:", b"shmem-rss:"]
+        .map(|key| text::after(figures, key))
+        .into_iter()
+        .try_fold(0u64, |sum, kib| sum.checked_add(kib?))?;
+    Some((pid, kib.checked_mul(1024)?))
+}
+
 /// `Tasks in /a/b are going to be killed due to memory.oom.group set`.
 fn killed_with_its_group(text: &[u8]) -> Option<&[u8]> {
     text.strip_prefix(b"Tasks in ")?

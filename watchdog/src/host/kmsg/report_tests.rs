@@ -244,6 +244,24 @@ fn a_name_cannot_pass_for_a_path_nor_a_pid() {
 }
 
 #[test]
+fn what_a_victim_held_is_read_whatever_its_name_says() {
+    let line = |comm: &str| {
+        format!(
+            "Memory cgroup out of memory: Killed process 7 ({comm}) total-vm:90kB, anon-rss:60kB, file-rss:4kB, shmem-rss:1kB, UID:0 pgtables:60kB oom_score_adj:0"
+        )
+    };
+    for comm in ["tail", "a) total-vm:1kB", " anon-rss:1kB, "] {
+        let size = victims_size(line(comm).as_bytes());
+        assert_eq!(size, Some((7, 65 * 1024)), "{comm}");
+    }
+    assert_eq!(
+        victims_size(b"Out of memory: Killed process 7 (a) total-vm:9kB, anon-rss:5kB"),
+        None,
+        "it is cut"
+    );
+}
+
+#[test]
 fn several_lines_in_one_record_are_several() {
     let mut reports = Reports::default();
     reports.take(Duration::ZERO, &by(None, MACHINE[1]));
