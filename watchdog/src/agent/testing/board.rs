@@ -43,7 +43,10 @@ impl Board {
     /// Puts up these and no others.
     pub fn put_up(&self, notices: impl Iterator<Item = Notice>) {
         let mut places = self.0.iter();
-        for (place, notice) in places.by_ref().zip(notices) {
+        for notice in notices {
+            let Some(place) = places.next() else {
+                return;
+            };
             // A reader between the two takes the pid for somebody who started at another time: nobody.
             place
                 .start_ticks
@@ -135,8 +138,17 @@ mod tests {
         assert_eq!(board.stall_ns(&notice(8, 4)), Some(800));
         assert_eq!(board.stall_ns(&notice(8, 5)), None, "another test");
         board.put_up([notice(9, 1)].into_iter());
-        let mut members = [member(7, 5), member(9, 5)];
+        let mut members = [member(7, 5), member(8, 5), member(9, 5)];
         board.mark(&mut members);
-        assert_eq!(members.map(|m| m.test), [0, 1]);
+        assert_eq!(members.map(|m| m.test), [0, 0, 1]);
+        board.put_up(std::iter::empty());
+        let mut members = [member(8, 5), member(9, 5)];
+        board.mark(&mut members);
+        assert_eq!(members.map(|m| m.test), [0, 0], "none runs any more");
+        let more = (1..=PLACES as u32 + 1).map(|pid| notice(pid, 1));
+        board.put_up(more);
+        let mut members = [member(PLACES as u32, 5), member(PLACES as u32 + 1, 5)];
+        board.mark(&mut members);
+        assert_eq!(members.map(|m| m.test), [1, 0]);
     }
 }
