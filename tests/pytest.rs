@@ -263,6 +263,32 @@ def test_z(): pass
     );
 }
 
+#[test]
+fn who_has_failed_for_its_time_may_tear_down_and_a_teardown_that_hangs_ends() {
+    let lab = Lab::new();
+    let text = |teardown: &str| {
+        format!(
+            "
+import hashlib
+@pytest.fixture(scope='session')
+def server():
+    yield
+    {teardown}
+def test_slow(server): time.sleep(60)
+"
+        )
+    };
+    let options = ["--test-timeout", "4s"];
+    let ran = suite(&lab, &options, &text("time.sleep(3)"), &[]).expect_verdict("finished", 1);
+    expect_outcomes(&ran, &[("test_slow", "failed")]);
+    assert_eq!(ran.report["victims"], serde_json::json!([]));
+    let hangs = text("hashlib.pbkdf2_hmac('sha256', b'', b'', 1 << 28)");
+    let ran = suite(&lab, &options, &hangs, &[]).expect_verdict("killed_by_memwatch", 137);
+    let interventions = ran.report["interventions"].as_array().expect("a list");
+    let rungs: Vec<_> = interventions.iter().map(rungs).collect();
+    assert_eq!(rungs, [vec!["abort"], vec!["abort", "sigkill"]], "{ran:#?}");
+}
+
 /// Keeps some memory in the tests that come first in each worker, more than the one that dies will have taken.
 const KEEPERS: &str = "
 KEPT = []

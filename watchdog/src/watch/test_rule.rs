@@ -1,8 +1,9 @@
 //! The limits of one test: how much its process may grow and how long it may take. Pure.
 //!
 //! A test that is over a limit is asked to fail, and if it does not, its process is to end. How long that may
-//! take the slope decides: what has doubled its limit meanwhile is not waited for. Whom the pressure of the
-//! target hits is [`super::policy`]'s.
+//! take the slope decides: what has doubled its limit meanwhile is not waited for. A test that was asked and is
+//! in its teardown then has failed: that has the limits anew, as fixtures of a whole session may end in it. Whom
+//! the pressure of the target hits is [`super::policy`]'s.
 
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ pub struct RunningTest {
     pub serial: u64,
     /// For how long.
     pub elapsed: Duration,
+    /// For how long it has been in its teardown, if it is.
+    pub teardown: Option<Duration>,
     /// By how much its process and those that it started have grown.
     pub growth_bytes: u64,
     /// The most by which they may.
@@ -59,24 +62,38 @@ pub enum TestOrder {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TestRule {
     asked: Option<Asked>,
+    answered: Option<Answered>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Asked {
     serial: u64,
     at: Duration,
+    excess: Excess,
+    in_teardown: bool,
     was_killed: bool,
+}
+
+/// A test that has failed as it was asked to.
+#[derive(Clone, Copy, Debug)]
+struct Answered {
+    serial: u64,
+    /// What it had not given back, if memory was what it was asked for.
+    kept_bytes: u64,
 }
 
 impl TestRule {
     /// Takes in what runs, and decides.
     pub fn step(&mut self, now: Duration, test: &RunningTest) -> Option<TestOrder> {
-        let excess = excess(test)?;
+        self.take_answer(test);
+        let excess = excess(&self.judged(test))?;
         match self.asked.filter(|asked| asked.serial == test.serial) {
             None => {
                 self.asked = Some(Asked {
                     serial: test.serial,
                     at: now,
+                    excess,
+                    in_teardown: test.teardown.is_some(),
                     was_killed: !test.can_abort,
                 });
                 Some(if test.can_abort {
@@ -103,10 +120,33 @@ impl TestRule {
         }
     }
 
-    /// Whether this test was asked to fail, or its process told to end.
-    #[must_use]
-    pub fn has_asked(&self, serial: u64) -> bool {
-        self.asked.is_some_and(|asked| asked.serial == serial)
+    /// Sees whether the test has failed since it was asked to.
+    fn take_answer(&mut self, test: &RunningTest) {
+        let has_failed = |asked: &mut Asked| {
+            let is_asked = asked.serial == test.serial && !asked.was_killed;
+            is_asked && !asked.in_teardown && test.teardown.is_some()
+        };
+        if let Some(asked) = self.asked.take_if(has_failed) {
+            self.answered = Some(Answered {
+                serial: test.serial,
+                kept_bytes: match asked.excess {
+                    Excess::Memory { .. } => test.growth_bytes,
+                    Excess::Time { .. } => 0,
+                },
+            });
+        }
+    }
+
+    /// What counts against the limits: all of it, or of a test that has failed what its teardown takes.
+    fn judged(&self, test: &RunningTest) -> RunningTest {
+        match self.answered.filter(|it| it.serial == test.serial) {
+            None => *test,
+            Some(answered) => RunningTest {
+                elapsed: test.teardown.unwrap_or(test.elapsed),
+                growth_bytes: test.growth_bytes.saturating_sub(answered.kept_bytes),
+                ..*test
+            },
+        }
     }
 }
 
@@ -189,6 +229,64 @@ mod tests {
             rule.step(ms(60), &next),
             Some(TestOrder::Abort(_))
         ));
+    }
+
+    #[test]
+    fn who_has_failed_as_asked_has_the_limits_anew_for_the_teardown_and_no_longer() {
+        let mut rule = TestRule::default();
+        let slow = |elapsed: u64, teardown: Option<u64>| RunningTest {
+            serial: 1,
+            elapsed: ms(elapsed),
+            teardown: teardown.map(ms),
+            timeout: Some(ms(3000)),
+            can_abort: true,
+            ..RunningTest::default()
+        };
+        let asked = rule.step(ms(3050), &slow(3050, None));
+        assert!(matches!(asked, Some(TestOrder::Abort(_))));
+        for teardown in [0, 50, 2500, 3000] {
+            let at = 3100 + teardown;
+            let step = rule.step(ms(at), &slow(at, Some(teardown)));
+            assert_eq!(step, None, "{teardown}");
+        }
+        let asked = rule.step(ms(6150), &slow(6150, Some(3050)));
+        assert!(matches!(asked, Some(TestOrder::Abort(_))), "{asked:?}");
+        assert_eq!(rule.step(ms(8100), &slow(8100, Some(5000))), None);
+        let killed = rule.step(ms(8150), &slow(8150, Some(5050)));
+        assert!(matches!(killed, Some(TestOrder::Kill(_))), "{killed:?}");
+        assert_eq!(rule.step(ms(9000), &slow(9000, Some(5900))), None);
+    }
+
+    #[test]
+    fn what_a_failed_test_could_not_give_back_is_not_its_teardowns() {
+        let mut rule = TestRule::default();
+        rule.step(ms(0), &growing(120));
+        let teardown = |mib: u64| RunningTest {
+            teardown: Some(ms(10)),
+            ..growing(mib)
+        };
+        for mib in [150, 250] {
+            assert_eq!(rule.step(ms(5000), &teardown(mib)), None, "{mib}");
+        }
+        let asked = rule.step(ms(5050), &teardown(251));
+        assert!(matches!(asked, Some(TestOrder::Abort(_))), "{asked:?}");
+    }
+
+    #[test]
+    fn a_teardown_that_takes_too_long_by_itself_is_asked_and_killed_as_any_test() {
+        let mut rule = TestRule::default();
+        let slow = |elapsed: u64| RunningTest {
+            serial: 1,
+            elapsed: ms(elapsed),
+            teardown: Some(ms(elapsed - 100)),
+            timeout: Some(ms(3000)),
+            can_abort: true,
+            ..RunningTest::default()
+        };
+        let asked = rule.step(ms(3050), &slow(3050));
+        assert!(matches!(asked, Some(TestOrder::Abort(_))), "{asked:?}");
+        let killed = rule.step(ms(5050), &slow(5050));
+        assert!(matches!(killed, Some(TestOrder::Kill(_))), "{killed:?}");
     }
 
     #[test]

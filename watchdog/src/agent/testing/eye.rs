@@ -282,9 +282,11 @@ impl Eye {
             return;
         }
         let own = rss_bytes.saturating_sub(slot.rss_bytes);
+        let since = |ns: u64| now.saturating_sub(Duration::from_nanos(ns));
         let test = RunningTest {
             serial: slot.serial,
-            elapsed: now.saturating_sub(Duration::from_nanos(slot.began_ns)),
+            elapsed: since(slot.began_ns),
+            teardown: (slot.phase == Phase::Teardown).then(|| since(slot.phase_began_ns)),
             growth_bytes: own + children_bytes,
             memory_limit_bytes: slot.memory_limit_bytes,
             timeout: slot.timeout_us.map(Duration::from_micros),
