@@ -454,6 +454,75 @@ def pytest_testnodedown(node, error):
     );
 }
 
+/// A line for a shell: pytest with these arguments, in the lab's suite, which has these files.
+fn line(lab: &Lab, files: &[(&str, &str)], pytest: &str) -> String {
+    let dir = lab.file("suite");
+    fs::create_dir_all(&dir).expect("a directory");
+    for (name, text) in files {
+        fs::write(dir.join(name), text).expect("a file");
+    }
+    let (python, dir) = (python(), dir.display());
+    format!("{python} -m pytest -q -p no:cacheprovider {dir} {pytest}")
+}
+
+#[test]
+fn what_follows_a_pytest_that_has_died_goes_on() {
+    let lab = Lab::new();
+    let files = [(
+        "test_it.py",
+        "
+import os, time
+def test_a(): pass
+def test_dies():
+    time.sleep(0.5)  # until it is known of
+    os._exit(9)
+def test_z(): pass
+",
+    )];
+    let [alone, workers] = ["", "-n 2"].map(|pytest| line(&lab, &files, pytest));
+    // Longer than a session may stand still.
+    let command = format!("{workers}; {alone}; sleep 31; echo went on");
+    let ran = lab
+        .attach(&["--cmd", &command])
+        .expect_verdict("finished", 0);
+    assert!(ran.text().ends_with("went on\n"), "{ran:#?}");
+    let found = outcomes(&ran.report);
+    let died = found.iter().filter(|(_, how)| how == "unknown").count();
+    assert_eq!(died, 2, "{ran:#?}");
+    assert_eq!(ran.report["interventions"], serde_json::json!([]));
+}
+
+#[test]
+fn a_session_that_ignores_the_interrupt_is_ended_alone() {
+    let lab = Lab::new();
+    let interrupted = lab.file("interrupted");
+    let conftest = format!(
+        "
+import pytest, signal, time
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_testnodedown(node, error):
+    signal.signal(signal.SIGINT, lambda *_: open({interrupted:?}, 'w').close())
+    while error: time.sleep(60)
+"
+    );
+    let dies = "
+import os, time
+def test_a(): pass
+def test_dies():
+    time.sleep(1)
+    os.kill(os.getpid(), 9)
+";
+    let files = [("conftest.py", conftest.as_str()), ("test_it.py", dies)];
+    let command = format!("{}; echo went on", line(&lab, &files, "-n 2"));
+    let started = lab.start(lab.reporting(&["--cmd", &command]));
+    lab::wait_until("the interrupt", || interrupted.exists());
+    let ran = started.wait().expect_verdict("finished_with_kills", 0);
+    assert!(ran.text().ends_with("went on\n"), "{ran:#?}");
+    let it = &ran.report["interventions"][0];
+    assert_eq!(it["rule"], "no_progress", "{ran:#?}");
+    assert_eq!(&rungs(it)[..2], ["sigint", "sigkill"], "{ran:#?}");
+}
+
 /// The plugin as a project has it: installed, and no run of memwatch's.
 fn installed(lab: &Lab) -> std::path::PathBuf {
     let dir = lab.file("installed");

@@ -3,7 +3,6 @@
 
 use super::blocked;
 use super::run::{Ended, Run, Running};
-use super::story::NO_PROGRESS;
 use super::watched::Watched;
 use crate::bpf;
 use crate::host::clock;
@@ -34,11 +33,6 @@ impl Run {
         self.take_events();
         self.take_guard_kills();
         self.keep_up_with_tests();
-        let testing = self.testing.as_mut();
-        if testing.is_some_and(|testing| testing.has_ignored_interrupt(clock::now())) {
-            let leader = self.leader();
-            self.watched.end_stuck(NO_PROGRESS, leader, &self.helpers);
-        }
         self.watched.find_nested(&self.way);
         for found in self.blocked.iter().flat_map(blocked::Watch::news) {
             self.watched.story.blocked(&found);

@@ -45,10 +45,8 @@ pub(super) const TIMEOUT: u32 = u32::MAX;
 const FIRST_GUARD: u32 = 1 << 31;
 /// And the daemon's, from here on.
 const FIRST_DAEMON: u32 = 1 << 30;
-/// And those for the limits of single tests.
+/// And those for the limits of single tests, and for sessions in which nothing goes on any more.
 pub(super) const FIRST_TEST: u32 = 1 << 29;
-/// That for a run in which nothing goes on any more.
-pub(super) const NO_PROGRESS: u32 = u32::MAX - 1;
 
 impl Story {
     /// Begins now.

@@ -266,25 +266,6 @@ impl Watched {
         self.story.timeout(limit, rung, hit);
     }
 
-    /// The same where a run does not go on and was not to be interrupted.
-    pub(super) fn end_stuck(&mut self, number: u32, leader: Option<u32>, helpers: &Helpers) {
-        let hit = self.signal_all(libc::SIGKILL);
-        let outcome = if hit
-            .iter()
-            .any(|(_, outcome)| *outcome == Outcome::Delivered)
-        {
-            Outcome::Delivered
-        } else {
-            hit.last().map_or(Outcome::Gone, |(_, outcome)| *outcome)
-        };
-        self.beside(helpers, self.kill(), self.mode);
-        let leader = leader.map(|pid| incident::Process {
-            pid,
-            ..incident::Process::default()
-        });
-        self.story.end_all(number, leader, outcome);
-    }
-
     /// Everybody who is there now; waits for nothing.
     fn signal_all(&self, signal: i32) -> Vec<Hit> {
         let send = |pid| {

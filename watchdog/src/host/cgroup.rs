@@ -15,6 +15,7 @@ use crate::host::layout::{Hierarchy, Layout};
 use crate::host::memory::Controller;
 use crate::host::place::Place;
 use crate::host::systemd::{Scope, ScopeError};
+use crate::host::text;
 use crate::host::tree::Tree;
 use crate::host::xattr;
 use nix::fcntl::{Flock, FlockArg};
@@ -414,6 +415,14 @@ fn remove_tree(dir: &Path) -> Result<(), CgroupError> {
             Err(e) => return Err(FileError::at("remove the cgroup", dir)(e).into()),
         }
     }
+}
+
+/// What processes of a v2 cgroup have spent of the CPUs since it was made, whoever of them is over.
+pub fn cpu_time(dir: &Path) -> Option<std::time::Duration> {
+    let stat = fs::read(dir.join("cpu.stat")).ok()?;
+    let mut lines = text::keyed_lines(&stat);
+    let (_, usage_us) = lines.find(|(key, _)| *key == b"usage_usec")?;
+    Some(std::time::Duration::from_micros(usage_us))
 }
 
 fn is_target_name(dir: &Path) -> bool {

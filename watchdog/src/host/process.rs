@@ -25,6 +25,8 @@ pub struct Stat {
     pub user_ticks: u64,
     /// Time in the kernel, in clock ticks (1/100 s).
     pub system_ticks: u64,
+    /// What children that are over and were waited for have spent, and theirs, in clock ticks (1/100 s).
+    pub children_ticks: u64,
     /// Threads of the process.
     pub threads: u32,
     /// Start time in clock ticks since boot: with the pid, the process's identity.
@@ -156,6 +158,7 @@ pub fn parse_stat(bytes: &[u8]) -> Option<Stat> {
         major_faults: field(12)?,
         user_ticks: field(14)?,
         system_ticks: field(15)?,
+        children_ticks: field(16)?.saturating_add(field(17)?),
         threads: small(field(20))?,
         start_ticks: field(22)?,
     })
@@ -264,7 +267,7 @@ mod tests {
         let mut text = b"42 (".to_vec();
         text.extend_from_slice(name);
         text.extend_from_slice(
-            b") D 7 41 41 0 -1 4194304 100 0 20 0 11 22 0 0 20 0 1 0 9876 1000 50 18446744073709551615 1\n",
+            b") D 7 41 41 0 -1 4194304 100 0 20 0 11 22 5 6 20 0 1 0 9876 1000 50 18446744073709551615 1\n",
         );
         text
     }
@@ -276,6 +279,7 @@ mod tests {
         assert_eq!((stat.state, stat.ppid, stat.pgid), (b'D', 7, 41));
         assert_eq!((stat.minor_faults, stat.major_faults), (100, 20));
         assert_eq!((stat.user_ticks, stat.system_ticks), (11, 22));
+        assert_eq!(stat.children_ticks, 11);
         assert_eq!(stat.start_ticks, 9876);
         assert_eq!(stat.threads, 1);
     }

@@ -1,10 +1,7 @@
 //! What is told of tests of pytest: which is to blame for an intervention, where it was, and what no policy ordered.
 
 use super::{Story, reason};
-use crate::act::Outcome;
-use crate::host::clock;
-use crate::incident::{self, Intervention, KilledBy, Process, RungTaken, Signal, Victim};
-use crate::watch::Rung;
+use crate::incident::{self, Intervention, Victim};
 use std::time::Duration;
 
 impl Story {
@@ -51,29 +48,6 @@ impl Story {
             _ => drop(self.interventions.insert(number, told)),
         }
         self.victims.extend(victims);
-    }
-
-    /// The whole target was ended, or would have been, as a further step of an intervention.
-    pub fn end_all(&mut self, number: u32, leader: Option<Process>, outcome: Outcome) {
-        let at_us = self.since(clock::now());
-        let Some(it) = self.interventions.get_mut(&number) else {
-            return;
-        };
-        it.rungs.push(RungTaken {
-            rung: Rung::Sigkill,
-            at_us,
-            pid: None,
-            outcome,
-        });
-        let reason = reason(it);
-        let hit = leader.filter(|_| outcome == Outcome::Delivered);
-        self.victims.extend(hit.map(|process| Victim {
-            process,
-            signal: Signal::KILL,
-            reason: reason.into(),
-            killed_by: KilledBy::Memwatch,
-            at_us: Some(at_us),
-        }));
     }
 
     /// From the begin of the run, in µs.

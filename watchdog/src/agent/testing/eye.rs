@@ -1,10 +1,13 @@
 //! The thread that reads what processes of pytest say: which tests run, whether one is over a limit of its own,
-//! what their children hold. Reads with bounds, believes a slot only of a process that is in the target and
+//! what their children hold, whether a session that has lost a process goes on. Reads with bounds, believes a slot only of a process that is in the target and
 //! started when the slot says, and may hang without anybody noticing. What follows from pressure is the
 //! deciding thread's.
 
 use super::board::{Board, Notice};
+use super::progress::{Order, Progress, Spent};
+use super::tree::Processes;
 use crate::act::{Mode, Outcome, signal};
+use crate::host::cgroup;
 use crate::host::clock;
 use crate::host::place::Place;
 use crate::host::process::{self, Stat};
@@ -13,7 +16,7 @@ use crate::pytest::Home;
 use crate::pytest::slot::{self, Phase, Slot};
 use crate::watch::test_rule::{Excess, RunningTest, TestOrder, TestRule};
 use crossbeam_queue::ArrayQueue;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
@@ -35,14 +38,23 @@ const NEWS: usize = 64;
 pub(in crate::agent) enum News {
     /// A test was over a limit.
     Limit(Box<Told>),
-    /// A process of the run has died, and since then nothing goes on any more.
+    /// A process of a session has died, and since then nothing goes on in it any more.
     Stuck {
         /// When.
         at: Duration,
         /// For how long.
         idle: Duration,
-        /// The processes that hand out the tests.
-        controllers: Vec<Slot>,
+        /// The process that hands out its tests.
+        controller: Box<Slot>,
+    },
+    /// It has not ended when it was interrupted, and was ended.
+    Ended {
+        /// When.
+        at: Duration,
+        /// The process that handed out its tests.
+        controller: u32,
+        /// Everybody who was signalled.
+        hit: Vec<(u32, Stat, Outcome)>,
     },
 }
 
@@ -145,7 +157,8 @@ pub(super) struct Eye {
     mode: Mode,
     wake: Box<dyn Fn() + Send>,
     slots: BTreeMap<u32, Known>,
-    progress: Progress,
+    /// Sessions that have lost a process, by their first.
+    lost: BTreeMap<u32, Progress>,
     page_bytes: u64,
 }
 
@@ -153,8 +166,8 @@ pub(super) struct Eye {
 struct Known {
     file: File,
     rule: TestRule,
-    /// Whether it was in the target.
-    was_seen: bool,
+    /// The first process of its session, once it was seen in the target.
+    controller: Option<u32>,
 }
 
 impl Eye {
@@ -171,7 +184,7 @@ impl Eye {
             mode,
             wake,
             slots: BTreeMap::new(),
-            progress: Progress::default(),
+            lost: BTreeMap::new(),
             // SAFETY: sysconf reads no memory of ours.
             page_bytes: unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u64,
         }
@@ -194,7 +207,7 @@ impl Eye {
                 place.insert(Known {
                     file,
                     rule: TestRule::default(),
-                    was_seen: false,
+                    controller: None,
                 });
             }
         }
@@ -202,8 +215,10 @@ impl Eye {
             return;
         }
         let tree = Processes::read(&self.place, self.page_bytes);
+        let pids: BTreeSet<u32> = self.slots.keys().copied().collect();
         let mut running = Vec::new();
-        let mut idle = Vec::new();
+        let mut controllers = Vec::new();
+        let mut at_work = BTreeSet::new();
         for (&pid, known) in &mut self.slots {
             let Some(slot) = read(&known.file) else {
                 continue;
@@ -211,28 +226,27 @@ impl Eye {
             let stat = tree.stats.get(&pid);
             if stat.is_none_or(|stat| stat.start_ticks != slot.start_ticks) || slot.pid != pid {
                 // What ends in good order says so.
-                self.progress.has_lost |= slot.phase != Phase::Over && known.was_seen;
+                if let Some(controller) = known.controller.filter(|_| slot.phase != Phase::Over) {
+                    self.lost.entry(controller).or_default();
+                }
                 continue;
             }
-            known.was_seen = true;
+            let is_first = slot.worker.is_empty();
+            let above = || tree.nearest_above(pid, |pid| pids.contains(&pid));
+            let controller = known
+                .controller
+                .or_else(|| if is_first { Some(pid) } else { above() });
+            known.controller = controller;
+            if is_first && slot.phase != Phase::Over {
+                controllers.push(slot.clone());
+            }
             if slot.runs() {
+                at_work.extend(controller);
                 running.push((pid, slot));
-            } else {
-                idle.push(slot);
             }
         }
-        if let Some(idle_for) = self
-            .progress
-            .step(now, running.is_empty(), tree.cpu_ticks())
-        {
-            let controllers = idle.into_iter().filter(|slot| slot.worker.is_empty());
-            let stuck = News::Stuck {
-                at: now,
-                idle: idle_for,
-                controllers: controllers.collect(),
-            };
-            let _ = self.shared.news.push(stuck);
-            (self.wake)();
+        for controller in controllers {
+            self.see_progress(now, controller, &at_work, &tree);
         }
         let listening = running.iter().filter(|(_, slot)| slot.can_abort);
         let on_board = |(pid, slot): &(u32, Slot)| on_board(*pid, slot);
@@ -249,6 +263,47 @@ impl Eye {
         for (pid, slot) in running {
             self.judge(now, pid, slot, &tree);
         }
+    }
+
+    /// Whether a session goes on that has lost one of its processes. One whose first process is no more is over,
+    /// and what else is in the target is none of its own.
+    fn see_progress(
+        &mut self,
+        now: Duration,
+        controller: Slot,
+        at_work: &BTreeSet<u32>,
+        tree: &Processes,
+    ) {
+        let pid = controller.pid;
+        let Some(progress) = self.lost.get_mut(&pid) else {
+            return;
+        };
+        let spent = Spent {
+            session: tree.cpu_time(pid),
+            target: self.place.dir().and_then(cgroup::cpu_time),
+        };
+        let news = match progress.step(now, at_work.contains(&pid), spent) {
+            None => return,
+            Some(Order::Interrupt { idle }) => News::Stuck {
+                at: now,
+                idle,
+                controller: Box::new(controller),
+            },
+            Some(Order::End) => {
+                let all = std::iter::once(pid).chain(tree.descendants(pid));
+                let hit = all.filter_map(|pid| {
+                    let stat = tree.stats.get(&pid)?;
+                    Some((pid, *stat, self.send(pid, stat, libc::SIGKILL)))
+                });
+                News::Ended {
+                    at: now,
+                    controller: pid,
+                    hit: hit.collect(),
+                }
+            }
+        };
+        let _ = self.shared.news.push(news);
+        (self.wake)();
     }
 
     fn judge(&mut self, now: Duration, pid: u32, slot: Slot, tree: &Processes) {
@@ -339,98 +394,12 @@ impl Eye {
     }
 }
 
-/// Whether the run goes on: pytest-xdist can wait for ever when one of its workers was killed.
-#[derive(Debug, Default)]
-struct Progress {
-    /// A process of pytest died.
-    has_lost: bool,
-    idle_since: Option<(Duration, u64)>,
-    told: bool,
-}
-
-/// Nobody runs a test, collects, or computes for so long. A worker is there again in a third of a second.
-const NO_PROGRESS: Duration = Duration::from_secs(30);
-/// Less CPU time than this in that time, in clock ticks, is waiting: one part in a hundred.
-const NO_WORK_TICKS: u64 = 30;
-
-impl Progress {
-    /// For how long nothing goes on, told once.
-    fn step(&mut self, now: Duration, nobody_runs: bool, cpu_ticks: u64) -> Option<Duration> {
-        if !self.has_lost || !nobody_runs || self.told {
-            self.idle_since = None;
-            return None;
-        }
-        let (since, ticks) = *self.idle_since.get_or_insert((now, cpu_ticks));
-        let idle = now.saturating_sub(since);
-        if idle < NO_PROGRESS {
-            return None;
-        }
-        if cpu_ticks.saturating_sub(ticks) > NO_WORK_TICKS {
-            self.idle_since = Some((now, cpu_ticks));
-            return None;
-        }
-        self.told = true;
-        Some(idle)
-    }
-}
-
 fn on_board(pid: u32, slot: &Slot) -> Notice {
     Notice {
         pid,
         start_ticks: slot.start_ticks,
         // A serial that wrapped to nothing would read as no test.
         serial: (slot.serial as u32).max(1),
-    }
-}
-
-/// The processes of the target at one look.
-struct Processes {
-    stats: HashMap<u32, Stat>,
-    page_bytes: u64,
-}
-
-impl Processes {
-    fn read(place: &Place, page_bytes: u64) -> Self {
-        let stats = place
-            .pids()
-            .into_iter()
-            .filter_map(|pid| Some((pid, stat_of(pid)?)));
-        Self {
-            stats: stats.collect(),
-            page_bytes,
-        }
-    }
-
-    fn descendants(&self, of: u32) -> Vec<u32> {
-        let mut found = vec![of];
-        let mut at = 0;
-        while let Some(&parent) = found.get(at) {
-            let children = self
-                .stats
-                .iter()
-                .filter(|(pid, stat)| stat.ppid == parent && **pid != of);
-            let new: Vec<u32> = children
-                .map(|(pid, _)| *pid)
-                .filter(|pid| !found.contains(pid))
-                .collect();
-            found.extend(new);
-            at += 1;
-        }
-        found.remove(0);
-        found
-    }
-
-    fn cpu_ticks(&self) -> u64 {
-        self.stats
-            .values()
-            .map(|stat| stat.user_ticks + stat.system_ticks)
-            .sum()
-    }
-
-    fn rss_bytes(&self, pid: u32) -> u64 {
-        let statm = std::fs::read(format!("/proc/{pid}/statm")).ok();
-        let resident = statm.and_then(|text| process::parse_statm(&text, self.page_bytes));
-        resident.map_or(0, |resident| resident.anon_bytes + resident.shared_bytes)
     }
 }
 
@@ -452,42 +421,4 @@ fn read(file: &File) -> Option<Slot> {
         }
     }
     None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn s(s: u64) -> Duration {
-        Duration::from_secs(s)
-    }
-
-    #[test]
-    fn waiting_counts_only_after_a_loss_and_is_told_once() {
-        let mut progress = Progress::default();
-        assert_eq!(progress.step(s(0), true, 0), None);
-        assert_eq!(
-            progress.step(s(100), true, 0),
-            None,
-            "a slow start is no hang"
-        );
-        progress.has_lost = true;
-        assert_eq!(progress.step(s(100), true, 0), None);
-        assert_eq!(progress.step(s(131), true, 10), Some(s(31)));
-        assert_eq!(progress.step(s(200), true, 10), None);
-    }
-
-    #[test]
-    fn a_test_that_runs_and_work_between_tests_are_progress() {
-        let mut progress = Progress {
-            has_lost: true,
-            ..Progress::default()
-        };
-        progress.step(s(0), true, 0);
-        assert_eq!(progress.step(s(20), false, 0), None);
-        assert_eq!(progress.step(s(40), true, 0), None);
-        assert_eq!(progress.step(s(70), true, 500), None, "it computes");
-        assert_eq!(progress.step(s(99), true, 510), None);
-        assert_eq!(progress.step(s(100), true, 510), Some(s(30)));
-    }
 }

@@ -5,7 +5,7 @@ use super::blame::Killed;
 use super::eye::Told;
 use super::{Asked, Testing, running, send, words};
 use crate::act::Outcome;
-use crate::agent::story::{FIRST_TEST, NO_PROGRESS, Story};
+use crate::agent::story::{FIRST_TEST, Story};
 use crate::host::process::Stat;
 use crate::incident::{
     BlamedTest, Comm, Intervention, KilledBy, Process, Rule, RungTaken, Signal, Victim,
@@ -14,40 +14,56 @@ use crate::pytest::Slot;
 use crate::watch::{Excess, Rung};
 use std::time::Duration;
 
-/// How long pytest is given to end with its reports when it is interrupted.
-const INTERRUPTED: Duration = Duration::from_secs(10);
-
 impl Testing {
-    /// Nothing goes on any more: pytest is interrupted, and so ends with its reports.
+    /// Nothing goes on in a session any more: it is interrupted, and so ends with its reports.
     pub(super) fn interrupt(
         &mut self,
         at: Duration,
         idle: Duration,
-        controllers: &[Slot],
+        controller: &Slot,
         story: &mut Story,
     ) {
-        self.interrupted_until = Some(at + INTERRUPTED);
+        let number = self.next_number();
+        self.stuck.insert(controller.pid, number);
         let at_us = story.at_us(at);
         let (observed, threshold) = words::no_progress(idle);
-        let rungs = controllers.iter().map(|slot| RungTaken {
-            rung: Rung::Sigint,
-            at_us,
-            pid: Some(slot.pid),
-            outcome: send(slot, libc::SIGINT, self.mode),
-        });
         let intervention = Intervention {
             duration_us: Some(idle.as_micros() as u64),
-            rungs: rungs.collect(),
+            rungs: vec![RungTaken {
+                rung: Rung::Sigint,
+                at_us,
+                pid: Some(controller.pid),
+                outcome: send(controller, libc::SIGINT, self.mode),
+            }],
             ..Intervention::new(at_us, Rule::NoProgress, observed, threshold)
         };
-        story.test_limit(NO_PROGRESS, false, intervention, Vec::new());
+        story.test_limit(number, false, intervention, Vec::new());
     }
 
-    /// Whether a run that was interrupted has not ended by itself. Told once.
-    pub(in crate::agent) fn has_ignored_interrupt(&mut self, now: Duration) -> bool {
-        self.interrupted_until
-            .take_if(|until| now >= *until)
-            .is_some()
+    /// It did not end by itself then.
+    pub(super) fn end_stuck(
+        &mut self,
+        at: Duration,
+        controller: u32,
+        hit: &[Hit],
+        story: &mut Story,
+    ) {
+        let Some(number) = self.stuck.remove(&controller) else {
+            return;
+        };
+        let at_us = story.at_us(at);
+        let why = story.reason(number).unwrap_or_default();
+        let observed = words::no_progress(Duration::ZERO);
+        let further = Intervention {
+            rungs: taken(hit, Rung::Sigkill, at_us),
+            ..Intervention::new(at_us, Rule::NoProgress, observed.0, observed.1)
+        };
+        story.test_limit(number, true, further, victims(hit, &why, at_us));
+    }
+
+    fn next_number(&mut self) -> u32 {
+        self.limits += 1;
+        FIRST_TEST + self.limits
     }
 
     /// A test was over a limit of its own.
@@ -60,10 +76,7 @@ impl Testing {
                 .is_some_and(|asked| asked.serial == slot.serial);
         let number = match self.asked.get(&slot.pid) {
             Some(asked) if again => asked.number,
-            _ => {
-                self.limits += 1;
-                FIRST_TEST + self.limits
-            }
+            _ => self.next_number(),
         };
         let at_us = story.at_us(told.at);
         let (rule, observed, threshold) = words::quantities(&told.excess);
@@ -73,33 +86,8 @@ impl Testing {
         } else {
             Rung::Abort
         };
-        let process = |(pid, stat, _): &(u32, Stat, Outcome)| Process {
-            pid: *pid,
-            comm: Comm::new(&stat.comm),
-            start_time_ticks: Some(stat.start_ticks),
-            ppid: Some(stat.ppid),
-            pgid: Some(stat.pgid),
-            ..Process::default()
-        };
-        let rungs = told.hit.iter().map(|(pid, _, outcome)| RungTaken {
-            rung,
-            at_us,
-            pid: Some(*pid),
-            outcome: *outcome,
-        });
-        let killed = told
-            .hit
-            .iter()
-            .filter(|(_, _, outcome)| told.kills && *outcome == Outcome::Delivered);
-        let victims = killed.map(|hit| Victim {
-            process: process(hit),
-            signal: Signal::KILL,
-            reason: why.as_str().into(),
-            killed_by: KilledBy::Memwatch,
-            at_us: Some(at_us),
-        });
         let intervention = Intervention {
-            rungs: rungs.collect(),
+            rungs: taken(&told.hit, rung, at_us),
             victim: told.hit.first().map(process),
             test: Some(BlamedTest {
                 growth_bytes: match told.excess {
@@ -110,7 +98,11 @@ impl Testing {
             }),
             ..Intervention::new(at_us, rule, observed, threshold)
         };
-        let victims: Vec<Victim> = victims.collect();
+        let victims = if told.kills {
+            victims(&told.hit, &why, at_us)
+        } else {
+            Vec::new()
+        };
         let dies = !victims.is_empty();
         story.test_limit(number, again, intervention, victims);
         self.expect_stack(number, slot.pid);
@@ -126,4 +118,43 @@ impl Testing {
             self.asked.insert(slot.pid, Asked { number, serial });
         }
     }
+}
+
+/// A process that was signalled, and what became of it.
+type Hit = (u32, Stat, Outcome);
+
+fn process((pid, stat, _): &Hit) -> Process {
+    Process {
+        pid: *pid,
+        comm: Comm::new(&stat.comm),
+        start_time_ticks: Some(stat.start_ticks),
+        ppid: Some(stat.ppid),
+        pgid: Some(stat.pgid),
+        ..Process::default()
+    }
+}
+
+fn taken(hit: &[Hit], rung: Rung, at_us: u64) -> Vec<RungTaken> {
+    let taken = hit.iter().map(|(pid, _, outcome)| RungTaken {
+        rung,
+        at_us,
+        pid: Some(*pid),
+        outcome: *outcome,
+    });
+    taken.collect()
+}
+
+/// Those who end of it.
+fn victims(hit: &[Hit], why: &str, at_us: u64) -> Vec<Victim> {
+    let killed = hit
+        .iter()
+        .filter(|(_, _, outcome)| *outcome == Outcome::Delivered);
+    let victims = killed.map(|hit| Victim {
+        process: process(hit),
+        signal: Signal::KILL,
+        reason: why.into(),
+        killed_by: KilledBy::Memwatch,
+        at_us: Some(at_us),
+    });
+    victims.collect()
 }

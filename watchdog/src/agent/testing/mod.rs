@@ -3,7 +3,7 @@
 //!
 //! This is the slow side's. [`eye`] is the thread that reads what processes of pytest say; [`board`] is what the
 //! deciding thread sees of it; [`limits`] tells what that thread did; [`stacks`] is where Python was; [`blame`] lays
-//! growth to a test; [`suite`] is the part of the record; [`entrusted`] is for what the daemon guards. Only the
+//! growth to a test; [`progress`] is whether a session goes on; [`suite`] is the part of the record; [`entrusted`] is for what the daemon guards. Only the
 //! command line does any of this, as the user who runs the tests: the daemon reads no file of a user's.
 
 mod blame;
@@ -13,8 +13,10 @@ mod eye;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod limits;
+mod progress;
 mod stacks;
 mod suite;
+mod tree;
 mod words;
 
 use super::channel::Notice;
@@ -58,8 +60,8 @@ pub(super) struct Testing {
     /// Tests whose process was killed.
     ended: Vec<EndedTest>,
     limits: u32,
-    /// Until when a run that was interrupted may take to end.
-    interrupted_until: Option<Duration>,
+    /// Interventions for sessions that were interrupted, by their first process.
+    stuck: BTreeMap<u32, u32>,
     by_daemon: Vec<entrusted::ByDaemon>,
 }
 
@@ -92,7 +94,7 @@ impl Testing {
             old_stacks: BTreeMap::new(),
             ended: Vec::new(),
             limits: 0,
-            interrupted_until: None,
+            stuck: BTreeMap::new(),
             by_daemon: Vec::new(),
         })
     }
@@ -183,8 +185,13 @@ impl Testing {
                 News::Stuck {
                     at,
                     idle,
-                    controllers,
-                } => self.interrupt(at, idle, &controllers, story),
+                    controller,
+                } => self.interrupt(at, idle, &controller, story),
+                News::Ended {
+                    at,
+                    controller,
+                    hit,
+                } => self.end_stuck(at, controller, &hit, story),
             }
         }
         let over: Vec<u32> = self

@@ -98,3 +98,16 @@ fn who_comes_in_is_in_the_v2_cgroup_first() {
     let first = fs::read_link(first).expect("it is open");
     assert_eq!(first, target.dir().expect("a cgroup").join("cgroup.procs"));
 }
+
+#[test]
+fn what_a_cgroup_has_spent_is_told_also_where_no_controller_is_on() {
+    let dir = tempfile::tempdir().expect("a directory");
+    assert_eq!(cpu_time(dir.path()), None);
+    let stat = "usage_usec 1500\nuser_usec 1000\nsystem_usec 500\n";
+    fs::write(dir.path().join("cpu.stat"), stat).expect("a file");
+    let spent = std::time::Duration::from_micros(1500);
+    assert_eq!(cpu_time(dir.path()), Some(spent));
+    let layout = Layout::read(Path::new("/")).expect("a layout");
+    let own = layout.v2.map(|v2| v2.own_dir());
+    assert!(own.is_none_or(|own| own == Path::new("/") || cpu_time(&own).is_some()));
+}
