@@ -466,6 +466,55 @@ fn line(lab: &Lab, files: &[(&str, &str)], pytest: &str) -> String {
 }
 
 #[test]
+fn a_worker_on_no_board_in_a_group_of_its_own_ends_with_its_children_and_nobody_else() {
+    let lab = Lab::new();
+    // With a handler of the suite's own no test is asked to fail.
+    let conftest = "import signal\nsignal.signal(signal.SIGURG, lambda *_: None)\n";
+    let child = lab.file("child");
+    let text = format!(
+        "
+import os, pytest, subprocess, time
+{LEAK}
+def runs(pid):
+    try: return open('/proc/%s/stat' % pid).read().rpartition(')')[2].split()[0] not in 'ZX'
+    except OSError: return False
+@pytest.mark.parametrize('n', range(4))
+def test_other(n): time.sleep(0.2)
+def test_hog():
+    started = subprocess.Popen(['sleep', '600'])
+    with open({child:?} + '.new', 'w') as file: file.write(str(started.pid))
+    os.rename({child:?} + '.new', {child:?})
+    leak([])
+def test_child_is_dead():
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        if os.path.exists({child:?}) and not runs(open({child:?}).read()): return
+        time.sleep(0.05)
+    assert False
+"
+    );
+    let files = [("conftest.py", conftest), ("test_it.py", text.as_str())];
+    let pytest = line(&lab, &files, "-n 2 --dist load");
+    let command = format!("timeout 600 {pytest}; echo went on");
+    let options = ["--memory-max", "400M", "--cmd", &command];
+    let ran = lab
+        .attach(&options)
+        .expect_verdict("finished_with_kills", 0);
+    assert!(ran.text().ends_with("went on\n"), "{ran:#?}");
+    let found = outcomes(&ran.report);
+    for (name, how) in &found {
+        let expected = if name == "test_hog" {
+            "killed"
+        } else {
+            "passed"
+        };
+        assert_eq!(how, expected, "{name}: {ran:#?}");
+    }
+    assert_eq!(found.len(), 6, "{ran:#?}");
+    assert_eq!(ran.report["interventions"][0]["scope"], "process");
+}
+
+#[test]
 fn what_follows_a_pytest_that_has_died_goes_on() {
     let lab = Lab::new();
     let files = [(

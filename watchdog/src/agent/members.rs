@@ -192,7 +192,7 @@ impl Members {
         &self.views
     }
 
-    /// Marks those that run a test which can be asked to fail.
+    /// Marks those that are of a session of pytest, and the test that they run.
     pub fn mark_tests(&mut self, board: &Board) {
         board.mark(&mut self.views);
     }
@@ -395,6 +395,7 @@ impl Tracked {
             minor_faults: last.minor_faults.saturating_sub(first.minor_faults),
             system_ticks: last.system_ticks.saturating_sub(first.system_ticks),
             test: 0,
+            of_pytest: false,
         }
     }
 }

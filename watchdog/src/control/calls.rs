@@ -53,7 +53,7 @@ pub enum Call {
         peer: Peer,
         /// What [`Call::Attach`] was answered with.
         id: u64,
-        /// All that can be asked to fail.
+        /// All that can be asked to fail, and who hands tests out.
         running: Vec<RunningTest>,
         /// That it is noted.
         answer: Answer<()>,

@@ -47,8 +47,8 @@ pub enum Request {
         /// From [`Reply::Attached`].
         id: u64,
     },
-    /// Tests of pytest that run in a target and can be asked to fail, all of them: a test is failed before its
-    /// process is ended. Believed as far as the processes are in the target.
+    /// Tests of pytest that run in a target and can be asked to fail, all of them, and who hands tests out: a test
+    /// is failed before its process is ended, and no process group is with a session in it. Believed as far as the processes are in the target.
     Tests {
         /// From [`Reply::Attached`].
         id: u64,
@@ -107,7 +107,7 @@ pub struct RunningTest {
     pub pid: u32,
     /// When that started, in clock ticks since boot.
     pub start_ticks: u64,
-    /// Counts the tests of the process.
+    /// Counts the tests of the process; 0 if it is of a session, and none is to be asked to fail.
     pub serial: u32,
 }
 

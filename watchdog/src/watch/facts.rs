@@ -108,4 +108,7 @@ pub struct Member {
     /// The test of pytest that it runs, as its process counts them, if that can be asked to fail; 0 for none.
     #[serde(default)]
     pub test: u32,
+    /// Whether it is of a session of pytest: its controller, its worker, or all of it.
+    #[serde(default)]
+    pub of_pytest: bool,
 }

@@ -14,7 +14,8 @@ pub enum Scope {
     /// The process and its descendants.
     Process,
     /// The victim's process group and the descendants of its members: a job that called `setsid` or
-    /// `setpgid`. pytest-xdist's workers share the controller's group, so they are never taken this way.
+    /// `setpgid`. Not one with a session of pytest in it, whatever started that: workers of pytest-xdist share the
+    /// controller's group, and the run is not to end with one of them.
     Group,
     /// All of it: the victim is the command itself.
     Target,
@@ -96,10 +97,10 @@ pub fn choose(members: &[Member], rule: Rule, target_growth_bytes: Option<u64>) 
 
 fn scope_of(victim: &Member, members: &[Member]) -> Scope {
     let leaders_group = members.iter().find(|m| m.leader).map(|m| m.pgid);
+    let is_of_pytest = |m: &Member| m.pgid == victim.pgid && (m.of_pytest || m.test != 0);
     if victim.leader {
         Scope::Target
-    } else if victim.test != 0 {
-        // Workers have the group of their controller, whatever that is started by: the run is not to end.
+    } else if members.iter().any(is_of_pytest) {
         Scope::Process
     } else if leaders_group.is_some_and(|pgid| pgid != victim.pgid) {
         Scope::Group
@@ -222,6 +223,41 @@ mod tests {
             .map(|m| m.pid)
             .collect();
         assert_eq!(ended, [2, 3, 4]);
+    }
+
+    #[test]
+    fn a_group_with_a_session_of_pytest_in_it_is_not_taken_though_the_victim_is_on_no_board() {
+        // A shell; timeout(1), whose group it is; a controller; two workers; what one of them started.
+        let mut members = [
+            member(1, 0, 0),
+            member(2, 1, 0),
+            member(3, 2, 0),
+            member(4, 3, 90),
+            member(5, 3, 0),
+            member(6, 4, 0),
+        ];
+        for m in &mut members[1..] {
+            m.pgid = 2;
+        }
+        let choice = chosen(&members, Rule::Exhaustion, 90);
+        assert_eq!(choice.scope, Scope::Group, "nobody knows of pytest");
+        for of_pytest in [2, 4] {
+            let mut members = members;
+            members[of_pytest].of_pytest = true;
+            let choice = chosen(&members, Rule::Exhaustion, 90);
+            assert_eq!(choice.scope, Scope::Process);
+            let ended = members
+                .iter()
+                .filter(|m| in_scope(m, &choice.member, choice.scope, &members));
+            assert_eq!(ended.map(|m| m.pid).collect::<Vec<_>>(), [4, 6]);
+        }
+        // A job that a test has started in a group of its own goes whole.
+        members[2].of_pytest = true;
+        for m in [3, 5] {
+            members[m].pgid = 4;
+        }
+        let choice = chosen(&members, Rule::Exhaustion, 90);
+        assert_eq!(choice.scope, Scope::Group);
     }
 
     #[test]

@@ -198,7 +198,7 @@ impl Targets {
                 let running = running.iter().map(|test| OnBoard {
                     pid: test.pid,
                     start_ticks: test.start_ticks,
-                    serial: test.serial.max(1),
+                    serial: test.serial,
                 });
                 if let Some(board) = &kept.tests {
                     board.put_up(running);

@@ -1,11 +1,11 @@
-//! Which processes run a test that can be asked to fail: put up by the slow thread that reads the slots, read
-//! by the deciding thread at its looks. A few atomics; nobody waits.
+//! Which processes are of a session of pytest, and which of them run a test that can be asked to fail: put up by
+//! the slow thread that reads the slots, read by the deciding thread at its looks. A few atomics; nobody waits.
 
 use crate::watch::Member;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The most processes of pytest at a time.
-const PLACES: usize = 64;
+const PLACES: usize = 128;
 
 /// The board.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub struct Notice {
     pub pid: u32,
     /// With the pid its identity.
     pub start_ticks: u64,
-    /// The test.
+    /// The test; 0 if it runs none that can be asked to fail.
     pub serial: u32,
 }
 
@@ -40,7 +40,7 @@ impl Default for Board {
 }
 
 impl Board {
-    /// Puts up these and no others.
+    /// Puts up these and no others; of more than there is room for, the first.
     pub fn put_up(&self, notices: impl Iterator<Item = Notice>) {
         let mut places = self.0.iter();
         for notice in notices {
@@ -86,7 +86,7 @@ impl Board {
         (place.stalled.load(Ordering::Acquire) == who).then_some(stall_ns)
     }
 
-    /// Marks those of `members` that run such a test with its serial.
+    /// Marks those of `members` that are of a session, with the serial of the test that can be asked to fail.
     pub fn mark(&self, members: &mut [Member]) {
         for place in &self.0 {
             let who = place.who.load(Ordering::Acquire);
@@ -100,6 +100,7 @@ impl Board {
                 .find(|m| m.pid == pid && m.start_ticks == start_ticks);
             if let Some(member) = named {
                 member.test = serial;
+                member.of_pytest = true;
             }
         }
     }
@@ -129,8 +130,8 @@ mod tests {
         let mut members = [member(7, 5), member(8, 6), member(9, 5)];
         board.mark(&mut members);
         assert_eq!(
-            members.map(|m| m.test),
-            [3, 0, 0],
+            members.map(|m| (m.test, m.of_pytest)),
+            [(3, true), (0, false), (0, false)],
             "8 is another process of that number"
         );
         assert_eq!(board.stall_ns(&notice(8, 4)), None, "not looked at yet");
@@ -141,6 +142,11 @@ mod tests {
         let mut members = [member(7, 5), member(8, 5), member(9, 5)];
         board.mark(&mut members);
         assert_eq!(members.map(|m| m.test), [0, 0, 1]);
+        board.put_up([notice(9, 0)].into_iter());
+        let mut members = [member(9, 5)];
+        board.mark(&mut members);
+        let idle = members.map(|m| (m.test, m.of_pytest));
+        assert_eq!(idle, [(0, true)], "a controller");
         board.put_up(std::iter::empty());
         let mut members = [member(8, 5), member(9, 5)];
         board.mark(&mut members);

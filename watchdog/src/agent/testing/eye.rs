@@ -7,6 +7,7 @@ use super::board::{Board, Notice};
 use super::progress::{Order, Progress, Spent};
 use super::tree::Processes;
 use crate::act::{Mode, Outcome, signal};
+use crate::control::protocol::TESTS;
 use crate::host::cgroup;
 use crate::host::clock;
 use crate::host::place::Place;
@@ -100,7 +101,7 @@ pub(super) struct Shared {
     pub(super) home: Home,
     pub(super) board: Arc<Board>,
     pub(super) news: ArrayQueue<News>,
-    /// Tests that have run for a while and can be asked to fail.
+    /// Tests that have run for a while and can be asked to fail, and who hands tests out.
     pub(super) long: Mutex<Vec<Notice>>,
     /// What was seen of tests from outside, by pid and serial.
     pub(super) seen: Mutex<BTreeMap<(u32, u64), Seen>>,
@@ -219,6 +220,7 @@ impl Eye {
         let mut running = Vec::new();
         let mut controllers = Vec::new();
         let mut at_work = BTreeSet::new();
+        let mut present = Vec::new();
         for (&pid, known) in &mut self.slots {
             let Some(slot) = read(&known.file) else {
                 continue;
@@ -237,6 +239,7 @@ impl Eye {
                 .controller
                 .or_else(|| if is_first { Some(pid) } else { above() });
             known.controller = controller;
+            present.push((!is_first, on_board(pid, &slot)));
             if is_first && slot.phase != Phase::Over {
                 controllers.push(slot.clone());
             }
@@ -248,18 +251,24 @@ impl Eye {
         for controller in controllers {
             self.see_progress(now, controller, &at_work, &tree);
         }
-        let listening = running.iter().filter(|(_, slot)| slot.can_abort);
-        let on_board = |(pid, slot): &(u32, Slot)| on_board(*pid, slot);
-        self.shared.board.put_up(listening.clone().map(on_board));
+        // Where there is no room for all: one of each session, then those who run something.
+        present.sort_by_key(|(is_worker, notice)| (*is_worker, notice.serial == 0));
+        let notices = present.iter().map(|(_, notice)| *notice);
+        self.shared.board.put_up(notices);
         let ran = |slot: &Slot| now.saturating_sub(Duration::from_nanos(slot.began_ns));
-        let long = listening
-            .filter(|(_, slot)| ran(slot) >= LONG)
-            .map(on_board);
+        let is_long = |notice: &Notice| {
+            let of_it = running.iter().find(|(pid, _)| *pid == notice.pid);
+            of_it.is_some_and(|(_, slot)| ran(slot) >= LONG)
+        };
+        let worth = present.iter().filter_map(|(is_worker, notice)| {
+            let serial = if is_long(notice) { notice.serial } else { 0 };
+            (!is_worker || serial > 0).then_some(Notice { serial, ..*notice })
+        });
         *self
             .shared
             .long
             .lock()
-            .unwrap_or_else(PoisonError::into_inner) = long.collect();
+            .unwrap_or_else(PoisonError::into_inner) = worth.take(TESTS).collect();
         for (pid, slot) in running {
             self.judge(now, pid, slot, &tree);
         }
@@ -309,7 +318,8 @@ impl Eye {
     fn judge(&mut self, now: Duration, pid: u32, slot: Slot, tree: &Processes) {
         let descendants = tree.descendants(pid);
         let children_bytes: u64 = descendants.iter().map(|pid| tree.rss_bytes(*pid)).sum();
-        let stall_ns = self.shared.board.stall_ns(&on_board(pid, &slot));
+        let notice = Some(on_board(pid, &slot)).filter(|notice| notice.serial > 0);
+        let stall_ns = notice.and_then(|notice| self.shared.board.stall_ns(&notice));
         if slot.phase != Phase::Collect && (children_bytes > 0 || stall_ns.is_some()) {
             let mut seen = self
                 .shared
@@ -399,7 +409,11 @@ fn on_board(pid: u32, slot: &Slot) -> Notice {
         pid,
         start_ticks: slot.start_ticks,
         // A serial that wrapped to nothing would read as no test.
-        serial: (slot.serial as u32).max(1),
+        serial: if slot.runs() && slot.can_abort {
+            (slot.serial as u32).max(1)
+        } else {
+            0
+        },
     }
 }
 
