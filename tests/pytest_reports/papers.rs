@@ -132,6 +132,36 @@ fn where_pytest_was_killed_memwatch_writes_its_junit() {
 }
 
 #[test]
+fn memwatchs_junit_is_where_pytests_would_be() {
+    let deadly = [("test_deadly.py", DEADLY)];
+    let alive = [("test_alive.py", "def test_passes(): pass")];
+    for path in [
+        "reports/of/it/junit.xml",
+        "$SOMEWHERE/junit.xml",
+        "~/reports/junit.xml",
+    ] {
+        for files in [&deadly, &alive] {
+            let suite = Suite::of(files);
+            let home = suite.lab.file("home");
+            fs::create_dir(&home).expect("room");
+            let mut command = suite.command(&[], &["--junitxml", path]);
+            command
+                .env("HOME", &home)
+                .env("SOMEWHERE", suite.lab.file("some/where"));
+            suite.lab.run(command);
+            let expected = match path.split_once('/').expect("a path") {
+                ("$SOMEWHERE", file) => suite.lab.file("some/where").join(file),
+                ("~", file) => home.join(file),
+                _ => suite.lab.file(path),
+            };
+            let xml = fs::read_to_string(&expected);
+            let xml = xml.unwrap_or_else(|error| panic!("{path}: {error}"));
+            assert!(xml.contains("test_passes"), "{path}: {xml}");
+        }
+    }
+}
+
+#[test]
 fn a_file_that_is_no_junit_is_left_as_it_is() {
     let suite = Suite::of(&[("test_deadly.py", DEADLY)]);
     let path = suite.lab.file("junit.xml");

@@ -82,7 +82,9 @@ fn write_junit(record: &Record, started: SystemTime, session: &Unwritten, termin
     let Ok(xml) = junit::render(&ran, &not_run, why) else {
         return;
     };
-    match ReportFile::open(&session.path).and_then(|file| file.write_bytes(&xml)) {
+    // pytest makes the directories, too.
+    let file = ReportFile::open_making_directories(&session.path);
+    match file.and_then(|file| file.write_bytes(&xml)) {
         Ok(()) => terminal.say(&format!(
             "{why}: {} was written by memwatch, with the {} tests that ran and the {} that did not",
             session.path.display(),

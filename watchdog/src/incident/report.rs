@@ -22,7 +22,7 @@ use nix::{
 };
 use uuid::Uuid;
 
-use self::directory::{OpenError, open_directory};
+use self::directory::{Missing, OpenError, open_directory};
 use super::{Record, Text};
 
 mod directory;
@@ -127,11 +127,23 @@ impl ReportFile {
     /// # Errors
     /// If it cannot; see [`ReportError`].
     pub fn open(path: &Path) -> Result<Self, ReportError> {
+        Self::open_in(path, Missing::Refuse)
+    }
+
+    /// The same where whoever named the path expects its directories to be made.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_making_directories(path: &Path) -> Result<Self, ReportError> {
+        Self::open_in(path, Missing::Make)
+    }
+
+    fn open_in(path: &Path, missing: Missing) -> Result<Self, ReportError> {
         let path = path.to_owned();
         let Some(name) = file_name(&path) else {
             return Err(ReportError::NoFileName { path });
         };
-        let directory = match open_directory(path.parent().unwrap_or(Path::new(""))) {
+        let directory = match open_directory(path.parent().unwrap_or(Path::new("")), missing) {
             Ok(directory) => directory,
             Err(OpenError::Io(source)) => return Err(ReportError::Directory { path, source }),
             Err(link @ OpenError::ForeignLink { .. }) => {

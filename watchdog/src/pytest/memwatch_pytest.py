@@ -865,7 +865,8 @@ class Watcher:
                 "python": "%d.%d.%d" % sys.version_info[:3],
                 "worker": self.worker,
                 "parent": os.getppid(),
-                "junit": os.path.abspath(config.option.xmlpath) if getattr(config.option, "xmlpath", None) else None,
+                "junit": os.path.normpath(os.path.abspath(os.path.expanduser(os.path.expandvars(config.option.xmlpath))))
+                if getattr(config.option, "xmlpath", None) else None,  # as pytest has it
                 "root": str(getattr(config, "rootpath", None) or config.rootdir),
             }
         )

@@ -13,7 +13,7 @@ use std::{
 use nix::{
     errno::Errno,
     fcntl::{AT_FDCWD, OFlag, openat, readlinkat},
-    sys::stat::{Mode, SFlag, fstat},
+    sys::stat::{Mode, SFlag, fstat, mkdirat},
     unistd::{Uid, geteuid},
 };
 
@@ -39,22 +39,40 @@ impl From<Errno> for OpenError {
     }
 }
 
+/// What becomes of a directory on the way that is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Missing {
+    /// It is an error.
+    Refuse,
+    /// It is made, as mkdir(1) makes one.
+    Make,
+}
+
 /// Opens `path`, seen from the working directory, with `O_PATH`.
 ///
 /// # Errors
 /// If it is no directory that this user can reach, or a foreign link stands on the way.
-pub(super) fn open_directory(path: &Path) -> Result<OwnedFd, OpenError> {
+pub(super) fn open_directory(path: &Path, missing: Missing) -> Result<OwnedFd, OpenError> {
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let mut ahead = steps(path);
     let mut here = openat(AT_FDCWD, ".", flags | OFlag::O_DIRECTORY, Mode::empty())?;
     let mut links = 0;
     while let Some(step) = ahead.pop_front() {
-        match openat(
-            &here,
-            step.as_os_str(),
-            flags | OFlag::O_DIRECTORY,
-            Mode::empty(),
-        ) {
+        let open = || {
+            let flags = flags | OFlag::O_DIRECTORY;
+            openat(&here, step.as_os_str(), flags, Mode::empty())
+        };
+        let opened = match open() {
+            Err(Errno::ENOENT) if missing == Missing::Make => {
+                match mkdirat(&here, step.as_os_str(), Mode::from_bits_truncate(0o777)) {
+                    // By somebody else meanwhile: as good.
+                    Ok(()) | Err(Errno::EEXIST) => open(),
+                    Err(errno) => Err(errno),
+                }
+            }
+            opened => opened,
+        };
+        match opened {
             Ok(directory) => here = directory,
             Err(Errno::ENOTDIR) => {
                 links += 1;

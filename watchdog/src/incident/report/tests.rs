@@ -55,6 +55,24 @@ fn as_user<T: Send>(uid: u32, task: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| scope.spawn(on_thread).join().unwrap())
 }
 
+#[test]
+fn directories_are_made_only_where_that_is_expected_and_not_behind_a_foreign_link() {
+    let directory = scratch();
+    let path = directory.path().join("a/b/../c/report.xml");
+    assert!(refusal(&path).contains("cannot open its directory"));
+    assert_eq!(names(directory.path()), [] as [&str; 0]);
+    let file = ReportFile::open_making_directories(&path).unwrap();
+    file.write_bytes(b"it").unwrap();
+    let made = fs::read(directory.path().join("a/c/report.xml"));
+    assert_eq!(made.unwrap(), b"it");
+    let link = directory.path().join("link");
+    symlink(directory.path().join("a"), &link).unwrap();
+    std::os::unix::fs::lchown(&link, Some(SOMEBODY), Some(SOMEBODY)).unwrap();
+    let refused = ReportFile::open_making_directories(&link.join("new/report.xml"));
+    assert!(matches!(refused, Err(ReportError::ForeignLink { .. })));
+    assert_eq!(names(&directory.path().join("a")), ["b", "c"]);
+}
+
 fn refusal(path: &Path) -> String {
     ReportFile::open(path).unwrap_err().to_string()
 }
@@ -112,8 +130,10 @@ fn nothing_is_there_before_it_is_whole_nor_if_it_is_dropped() {
 #[test]
 fn without_nameless_files_a_passing_name_is_used_and_removed() {
     let directory = scratch();
-    let unfinished =
-        || Unfinished::create_named(open_directory(directory.path()).unwrap()).unwrap();
+    let unfinished = || {
+        Unfinished::create_named(open_directory(directory.path(), Missing::Refuse).unwrap())
+            .unwrap()
+    };
     let dropped = unfinished();
     assert_eq!(names(directory.path()), [dropped.name.as_str()]);
     drop(dropped);
