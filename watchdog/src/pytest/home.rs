@@ -74,13 +74,17 @@ impl Home {
             place: place.clone(),
             source,
         };
-        let dir = tempfile::Builder::new()
-            .prefix(PREFIX)
-            .permissions(fs::Permissions::from_mode(0o700))
-            .tempdir_in(&place)
-            .map_err(failed)?;
-        let lock = File::open(dir.path()).map_err(failed)?;
-        try_lock(&lock);
+        // Until it is locked, the sweep of another memwatch takes it for left behind.
+        let (dir, lock) = loop {
+            let dir = tempfile::Builder::new()
+                .prefix(PREFIX)
+                .permissions(fs::Permissions::from_mode(0o700))
+                .tempdir_in(&place)
+                .map_err(failed)?;
+            if let Some(lock) = claim(dir.path()).map_err(failed)? {
+                break (dir, lock);
+            }
+        };
         fill(dir.path(), terms).map_err(failed)?;
         let bytecode =
             bytecode::place(std::env::var_os("XDG_CACHE_HOME"), std::env::var_os("HOME"));
@@ -303,16 +307,42 @@ fn sweep(place: &Path) {
         let is_mine = entry
             .metadata()
             .is_ok_and(|about| about.is_dir() && about.uid() == nix::unistd::geteuid().as_raw());
-        if is_mine && File::open(entry.path()).is_ok_and(|dir| try_lock(&dir)) {
+        if !is_mine {
+            continue;
+        }
+        // Held until it is gone: whoever has just made it must not get it.
+        if let Ok(lock) = File::open(entry.path())
+            && try_lock(&lock).is_ok()
+        {
             let _ = fs::remove_dir_all(entry.path());
         }
     }
 }
 
+/// Becomes the owner of a directory that was just made; `None` if a sweep was quicker.
+fn claim(dir: &Path) -> io::Result<Option<File>> {
+    let lock = match File::open(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    match try_lock(&lock) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+        // Where there are no locks nobody sweeps.
+        Ok(()) | Err(_) => {}
+    }
+    // Of one that is removed the lock can be had, too.
+    let identity = |about: fs::Metadata| (about.dev(), about.ino());
+    let is_there = fs::metadata(dir).ok().map(identity) == lock.metadata().ok().map(identity);
+    Ok(is_there.then_some(lock))
+}
+
 /// The kernel drops the lock with the process.
-fn try_lock(dir: &File) -> bool {
+fn try_lock(dir: &File) -> io::Result<()> {
     // SAFETY: a descriptor of ours and no pointers.
-    unsafe { libc::flock(dir.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) == 0 }
+    match unsafe { libc::flock(dir.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 fn open(path: &Path) -> io::Result<File> {
@@ -388,6 +418,24 @@ mod tests {
         fs::create_dir(&left).expect("room");
         drop(Home::make(&Terms::default()));
         assert!(!left.exists());
+    }
+
+    #[test]
+    fn of_many_that_start_at_once_none_takes_anothers() {
+        let make = || {
+            for _ in 0..200 {
+                let home = Home::make(&Terms::default()).expect("a place");
+                let plugin = home.path().join("lib/memwatch_pytest.py");
+                assert!(plugin.is_file(), "{} is swept", home.path().display());
+                assert!(home.path().join("run.json").is_file());
+            }
+        };
+        std::thread::scope(|scope| {
+            let all: Vec<_> = (0..8).map(|_| scope.spawn(make)).collect();
+            for one in all {
+                one.join().expect("all were whole");
+            }
+        });
     }
 
     #[test]
