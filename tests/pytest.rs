@@ -466,6 +466,30 @@ fn line(lab: &Lab, files: &[(&str, &str)], pytest: &str) -> String {
 }
 
 #[test]
+fn on_a_full_disk_the_tests_run_without_the_plugin() {
+    let lab = Lab::new();
+    let memory = lab.file("memory");
+    fs::create_dir(&memory).expect("a directory");
+    let files = [("test_it.py", "def test_a(): pass\ndef test_b(): pass\n")];
+    let fill = format!("cat /dev/zero > {}/rest; ", memory.display());
+    let alone = format!("{fill}{}", line(&lab, &files, ""));
+    let workers = format!("{fill}{}", line(&lab, &files, "-n 2"));
+    for command in [alone, workers] {
+        // memwatch's directory is on a disk of the test's own, which goes with its mount namespace.
+        let mut own = lab.command("unshare");
+        own.args(["--mount", "sh", "-c"])
+            .arg("mount -t tmpfs -o size=1m,mode=700 none $XDG_RUNTIME_DIR && exec \"$@\"")
+            .args(["sh", lab::MEMWATCH, "attach", "--report"])
+            .arg(lab.file("report.json"))
+            .args(["--cmd", &command])
+            .env("XDG_RUNTIME_DIR", &memory);
+        let ran = lab.run(own).expect_verdict("finished", 0);
+        assert!(ran.text().contains("2 passed"), "{ran:#?}");
+        assert!(ran.err.contains("No space left"), "it was full: {ran:#?}");
+    }
+}
+
+#[test]
 fn a_worker_on_no_board_in_a_group_of_its_own_ends_with_its_children_and_nobody_else() {
     let lab = Lab::new();
     // With a handler of the suite's own no test is asked to fail.

@@ -307,7 +307,7 @@ class Slot:
     def __init__(self, path, worker):
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            os.ftruncate(fd, self.SIZE)
+            os.posix_fallocate(fd, 0, self.SIZE)  # on a full disk no page would come, and a signal instead
             self.page = mmap.mmap(fd, self.SIZE)
         finally:
             os.close(fd)
