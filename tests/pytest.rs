@@ -115,12 +115,17 @@ def test_z(): pass
         after.expect("it is back") < before.expect("it was there") / 2,
         "{it:#}"
     );
-    assert!(
-        ran.text()
-            .contains("memwatch failed this test: limit full in"),
-        "{}",
-        ran.text()
-    );
+    let report = lab.file("report.json").display().to_string();
+    for part in [
+        "memwatch failed this test: limit full in",
+        "). It grew by 2",
+        ", and its process holds 2",
+        " MiB. The limit is 300 MiB. ",
+        &format!("The report is in {report}."),
+    ] {
+        let text = ran.text();
+        assert!(text.contains(part), "no `{part}` in {text}");
+    }
     assert!(ran.err.contains("memwatch:   test     "), "{}", ran.err);
 }
 

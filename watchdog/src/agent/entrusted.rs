@@ -155,7 +155,7 @@ impl Run {
             }) => self.terminal.said_by_daemon(line.as_str(), told_at_end),
             Word::Event(Event::Hit(hit)) => {
                 if let Some(testing) = &mut self.testing {
-                    testing.hear_daemon(&hit);
+                    testing.hear_daemon(&hit, self.watched.guarded.limit_bytes);
                 }
             }
             Word::Event(Event::Lost { events }) => {

@@ -93,7 +93,8 @@ impl Run {
         while let Some((_, notice)) = channel.next() {
             let heard = self.watched.hear(&notice, &self.helpers);
             if let Some(testing) = &mut self.testing {
-                testing.hear(&notice, &mut self.watched.story);
+                let limit_bytes = self.watched.guarded.limit_bytes;
+                testing.hear(&notice, &mut self.watched.story, limit_bytes);
             }
             match heard {
                 Heard::Noted => {}

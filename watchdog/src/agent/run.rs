@@ -31,7 +31,7 @@ use super::starting::{
 };
 use super::surroundings::Surroundings;
 use super::terminal::Terminal;
-use super::testing::Testing;
+use super::testing::{Rest, Testing};
 use super::watched::Watched;
 use crate::act::Mode;
 use crate::config::{Attach, Exporters, Incidents};
@@ -365,10 +365,17 @@ fn give_plugin(orders: &mut Orders, mode: Mode) -> Result<Option<Testing>, HomeE
     };
     let own = std::process::id().to_string();
     program.environment.push(("MEMWATCH_ATTACHED", own.into()));
+    // A test may have gone elsewhere.
+    let report = orders.attach.report.as_ref();
+    let rest = match report.map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone())) {
+        Some(path) => Rest::Report(path),
+        None if orders.incidents.of_runs => Rest::Kept,
+        None => Rest::Summary,
+    };
     let testing = orders
         .tests
         .as_ref()
-        .map(|terms| Testing::make(terms, mode))
+        .map(|terms| Testing::make(terms, mode, rest))
         .transpose()?;
     let variables = testing.iter().flat_map(Testing::environment);
     program.environment.extend(variables);

@@ -242,6 +242,9 @@ pub struct Hit {
     pub rss_bytes: u64,
     /// Why, in a phrase.
     pub why: Text,
+    /// Whether it is the machine's memory that is short, and not the target's alone.
+    #[serde(default)]
+    pub of_machine: bool,
 }
 
 /// Every frame of the daemon.

@@ -252,6 +252,7 @@ impl Kept {
                 rung,
                 rss_bytes: member.anon_bytes + member.shared_bytes,
                 why: self.watched.story.reason(number).unwrap_or_default().into(),
+                of_machine: self.watched.story.is_of_machine(number),
             }));
         }
     }

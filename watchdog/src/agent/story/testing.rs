@@ -1,7 +1,7 @@
 //! What is told of tests of pytest: which is to blame for an intervention, where it was, and what no policy ordered.
 
 use super::{Story, reason};
-use crate::incident::{self, Intervention, Victim};
+use crate::incident::{self, Intervention, Rule, Victim};
 use std::time::Duration;
 
 impl Story {
@@ -15,6 +15,12 @@ impl Story {
     /// Why memwatch stepped in, in a phrase.
     pub fn reason(&self, number: u32) -> Option<String> {
         self.interventions.get(&number).map(reason)
+    }
+
+    /// Whether that was for the machine's memory, and not for the target's alone.
+    pub fn is_of_machine(&self, number: u32) -> bool {
+        let rule = self.interventions.get(&number).map(|it| it.rule);
+        matches!(rule, Some(Rule::MachineExhaustion | Rule::MachineStall))
     }
 
     /// The first intervention in a process of which no test is known.

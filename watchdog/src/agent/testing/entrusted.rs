@@ -5,6 +5,7 @@
 
 use super::blame::Killed;
 use super::eye::Shared;
+use super::words::Short;
 use super::{Testing, words};
 use crate::agent::story::Story;
 use crate::control::protocol::{Blame, Hit, RunningTest, STACK_BYTES};
@@ -96,18 +97,21 @@ impl Testing {
         });
     }
 
-    /// The daemon has signalled a process.
-    pub(in crate::agent) fn hear_daemon(&mut self, hit: &Hit) {
+    /// The daemon has signalled a process. `limit_bytes` is the target's.
+    pub(in crate::agent) fn hear_daemon(&mut self, hit: &Hit, limit_bytes: Option<u64>) {
         let Some((slot, own)) = self.owner(hit.pid, hit.ppid) else {
             return;
         };
         let at = clock::now();
         if hit.rung == Rung::Abort {
-            let _ = self.shared.home.ask_to_fail(
-                slot.pid,
-                slot.serial,
-                &words::failed(hit.why.as_str()),
-            );
+            let short = if hit.of_machine {
+                Short::Machine
+            } else {
+                Short::Target(limit_bytes)
+            };
+            let used = super::used(&slot, hit.rss_bytes);
+            let why = words::failed(hit.why.as_str(), Some(used), short, &self.shared.rest);
+            let _ = self.shared.home.ask_to_fail(slot.pid, slot.serial, &why);
             super::poke(&slot, self.mode);
         }
         let member = Member {

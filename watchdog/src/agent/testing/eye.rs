@@ -6,6 +6,7 @@
 use super::board::{Board, Notice};
 use super::progress::{Order, Progress, Spent};
 use super::tree::Processes;
+use super::words::{self, Rest, Short, Used};
 use crate::act::{Mode, Outcome, signal};
 use crate::control::protocol::TESTS;
 use crate::host::cgroup;
@@ -99,6 +100,8 @@ pub(super) struct Size {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) home: Home,
+    /// Where a failed test has its reader look.
+    pub(super) rest: Rest,
     pub(super) board: Arc<Board>,
     pub(super) news: ArrayQueue<News>,
     /// Tests that have run for a while and can be asked to fail, and who hands tests out.
@@ -113,9 +116,10 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(home: Home) -> Self {
+    pub(super) fn new(home: Home, rest: Rest) -> Self {
         Self {
             home,
+            rest,
             board: Arc::default(),
             news: ArrayQueue::new(NEWS),
             long: Mutex::default(),
@@ -368,11 +372,17 @@ impl Eye {
             }
         };
         if !kills && self.mode == Mode::Real {
-            let why = super::words::excess(&excess);
-            let _ = self
-                .shared
-                .home
-                .ask_to_fail(pid, slot.serial, &super::words::failed(&why));
+            let why = words::excess(&excess);
+            // Of what took too long memory is beside the point.
+            let used = match excess {
+                Excess::Memory { .. } => Some(Used {
+                    growth_bytes: None,
+                    rss_bytes,
+                }),
+                Excess::Time { .. } => None,
+            };
+            let why = words::failed(&why, used, Short::Nothing, &self.shared.rest);
+            let _ = self.shared.home.ask_to_fail(pid, slot.serial, &why);
         }
         let number = if kills { libc::SIGKILL } else { libc::SIGURG };
         let hit = whom.iter().filter_map(|pid| {

@@ -40,6 +40,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 pub(super) use suite::Unwritten;
+pub(super) use words::Rest;
+use words::{Short, Used};
 
 /// A process that runs tests is at most so many generations above what it started.
 const GENERATIONS: usize = 32;
@@ -81,13 +83,13 @@ struct EndedTest {
 }
 
 impl Testing {
-    /// Makes the place for the plugin.
+    /// Makes the place for the plugin. `rest` is where a failed test has its reader look.
     ///
     /// # Errors
     /// There is none to be had.
-    pub(super) fn make(terms: &Terms, mode: Mode) -> Result<Self, HomeError> {
+    pub(super) fn make(terms: &Terms, mode: Mode, rest: Rest) -> Result<Self, HomeError> {
         Ok(Self {
-            shared: Arc::new(Shared::new(Home::make(terms)?)),
+            shared: Arc::new(Shared::new(Home::make(terms)?, rest)),
             mode,
             asked: BTreeMap::new(),
             stacks: BTreeMap::new(),
@@ -122,8 +124,8 @@ impl Testing {
             .map(drop)
     }
 
-    /// Does what an order of the deciding thread leaves to this side.
-    pub(super) fn hear(&mut self, notice: &Notice, story: &mut Story) {
+    /// Does what an order of the deciding thread leaves to this side. `limit_bytes` is the target's.
+    pub(super) fn hear(&mut self, notice: &Notice, story: &mut Story, limit_bytes: Option<u64>) {
         let Notice::Hit {
             number,
             at,
@@ -144,6 +146,13 @@ impl Testing {
         };
         if *rung == Rung::Abort {
             // Before anything else: it goes on filling meanwhile.
+            let short = if story.is_of_machine(*number) {
+                Short::Machine
+            } else {
+                Short::Target(limit_bytes)
+            };
+            let used = used(&slot, rss_bytes);
+            let why = words::failed(&why, Some(used), short, &self.shared.rest);
             self.fail(&slot, *number, &why);
             self.expect_stack(*number, slot.pid);
         }
@@ -305,13 +314,8 @@ impl Testing {
     }
 
     fn fail(&mut self, slot: &Slot, number: u32, why: &str) {
-        let why = words::failed(why);
-        if self
-            .shared
-            .home
-            .ask_to_fail(slot.pid, slot.serial, &why)
-            .is_err()
-        {
+        let home = &self.shared.home;
+        if home.ask_to_fail(slot.pid, slot.serial, why).is_err() {
             return;
         }
         // The deciding thread's signal may have come before there was anything to read.
@@ -395,6 +399,14 @@ impl Drop for Testing {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
         self.shared.home.close();
+    }
+}
+
+/// What the test used whose process holds so much.
+fn used(slot: &Slot, rss_bytes: u64) -> Used {
+    Used {
+        growth_bytes: Some(rss_bytes.saturating_sub(slot.rss_bytes)),
+        rss_bytes,
     }
 }
 
