@@ -123,6 +123,8 @@ fn suite(processes: u32, tests: usize) -> Suite {
         selected: Some(589),
         tests: tests.collect(),
         not_run: Vec::new(),
+        processes: Vec::new(),
+        grown_bytes: 0,
         leaks_of_several: Vec::new(),
         lost: 0,
     }

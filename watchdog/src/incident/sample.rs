@@ -436,6 +436,14 @@ pub(crate) fn tested() -> Suite {
             id: "tests/test_c.py::test_later".into(),
             pid: 4240,
         }],
+        processes: vec![suite::TestProcess {
+            pid: 4251,
+            worker: Some("gw0".into()),
+            tests: 1,
+            rss_before_bytes: Some(200 * MIB),
+            rss_after_bytes: Some(203 * MIB),
+        }],
+        grown_bytes: 3 * MIB,
         leaks_of_several: vec![suite::LeakOfSeveral {
             kind: suite::LeakKind::TemporaryFiles,
             name: "/tmp/b.txt".into(),

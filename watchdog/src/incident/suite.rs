@@ -25,6 +25,10 @@ pub struct Suite {
     pub tests: Vec<Test>,
     /// Tests that were chosen and not begun: the run ended before.
     pub not_run: Vec<NotRun>,
+    /// The processes that ran them: those that grew the most over their tests, a hundred at most.
+    pub processes: Vec<TestProcess>,
+    /// By how much all processes together grew over their tests.
+    pub grown_bytes: u64,
     /// Files that were left behind and that tests in more than one process may have made: the first hundred.
     pub leaks_of_several: Vec<LeakOfSeveral>,
     /// Results that could not be read, and results beyond the most that are kept.
@@ -77,6 +81,30 @@ pub struct Test {
     pub answered_us: Option<u64>,
     /// Why memwatch failed it or killed its process; `None` if it did not.
     pub ended_by_memwatch: Option<Text>,
+}
+
+/// A process over all the tests that it ran: what grows a little in each shows in none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TestProcess {
+    /// The process.
+    pub pid: u32,
+    /// Its worker of pytest-xdist; `None` without xdist.
+    pub worker: Option<Text>,
+    /// How many runs of tests it began.
+    pub tests: u64,
+    /// What it held resident when its first test began.
+    pub rss_before_bytes: Option<u64>,
+    /// And when the last was over of which that is known.
+    pub rss_after_bytes: Option<u64>,
+}
+
+impl TestProcess {
+    /// By how much it grew over its tests, as far as that is known.
+    #[must_use]
+    pub fn grown_bytes(&self) -> u64 {
+        let ends = self.rss_after_bytes.zip(self.rss_before_bytes);
+        ends.map_or(0, |(after, before)| after.saturating_sub(before))
+    }
 }
 
 /// A test whose turn did not come.

@@ -4,7 +4,9 @@
 use super::EndedTest;
 use super::eye::Seen;
 use crate::incident::Text;
-use crate::incident::suite::{Leak, LeakKind, LeakOfSeveral, NotRun, Outcome, Suite, Test};
+use crate::incident::suite::{
+    Leak, LeakKind, LeakOfSeveral, NotRun, Outcome, Suite, Test, TestProcess,
+};
 use crate::pytest::results::{LeakLine, Results, TestLine};
 use crate::pytest::{Phase, Slot};
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +17,8 @@ use std::time::Duration;
 const TESTS: usize = 50_000;
 /// The most names that a leak keeps.
 const NAMES: usize = 5;
+/// The most processes that a record holds.
+const PROCESSES: usize = 100;
 /// The most files of several that a record holds.
 const OF_SEVERAL: usize = 100;
 
@@ -85,12 +89,34 @@ pub(super) fn gather(
     }
     suite.not_run = not_run(&chosen, &controllers, &suite.tests);
     suite.tests.sort_by_key(|test| test.at_us);
+    suite.processes = over_their_tests(&suite.tests);
+    suite.grown_bytes = suite.processes.iter().map(TestProcess::grown_bytes).sum();
+    suite.processes.truncate(PROCESSES);
     let over = suite.tests.len().saturating_sub(TESTS) + suite.not_run.len().saturating_sub(TESTS);
     suite.tests.truncate(TESTS);
     suite.not_run.truncate(TESTS);
     suite.lost += over as u64;
     suite.leaks_of_several = of_several.into_values().take(OF_SEVERAL).collect();
     has_session.then_some(suite)
+}
+
+/// The processes over all their tests, given in the order in which they began; those that grew the most first.
+fn over_their_tests(tests: &[Test]) -> Vec<TestProcess> {
+    let mut processes: BTreeMap<u32, TestProcess> = BTreeMap::new();
+    for test in tests {
+        let process = processes.entry(test.pid).or_insert_with(|| TestProcess {
+            pid: test.pid,
+            worker: test.worker.clone(),
+            tests: 0,
+            rss_before_bytes: test.rss_before_bytes,
+            rss_after_bytes: None,
+        });
+        process.tests += 1;
+        process.rss_after_bytes = test.rss_after_bytes.or(process.rss_after_bytes);
+    }
+    let mut processes: Vec<_> = processes.into_values().collect();
+    processes.sort_by_key(|process| std::cmp::Reverse(process.grown_bytes()));
+    processes
 }
 
 /// What sessions, by their first process, have chosen and no process of theirs has begun.
@@ -337,6 +363,30 @@ mod tests {
         let suite = gather(processes, &[], &BTreeMap::new(), Duration::ZERO).expect("sessions");
         let not_run = suite.not_run.iter().map(|one| (one.pid, one.id.as_str()));
         assert_eq!(not_run.collect::<Vec<_>>(), [(1, "b"), (7, "c")]);
+    }
+
+    #[test]
+    fn a_process_is_told_over_all_its_tests_and_who_grew_the_most_first() {
+        let process = |pid: u32, sizes: &[u64]| {
+            let tests = sizes.windows(2).enumerate().map(|(n, ends)| {
+                format!(
+                    r#"{{"test":"t{n}","serial":{n},"began_ns":{n},"rss_before_bytes":{},"rss_after_bytes":{}}}"#,
+                    ends[0], ends[1]
+                )
+            });
+            let head = format!(r#"{{"session":"9.2.0","worker":"gw{pid}","parent":7}}"#);
+            let lines: Vec<_> = std::iter::once(head).chain(tests).collect();
+            (pid, Results::parse(lines.join("\n").as_bytes()), None)
+        };
+        let processes = vec![process(1, &[10, 30, 20]), process(2, &[10, 40, 70, 100])];
+        let suite = gather(processes, &[], &BTreeMap::new(), Duration::ZERO).expect("sessions");
+        let told: Vec<_> = suite
+            .processes
+            .iter()
+            .map(|process| (process.pid, process.tests, process.grown_bytes()))
+            .collect();
+        assert_eq!(told, [(2, 3, 90), (1, 2, 10)]);
+        assert_eq!(suite.grown_bytes, 100);
     }
 
     #[test]

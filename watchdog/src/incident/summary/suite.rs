@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 
 /// As many of those that grew the most, and of those that took the longest, are told.
 const MOST: usize = 5;
+/// A process that grew less over all its tests is not worth a word.
+const CREEP_BYTES: u64 = 128 << 20;
 /// Less growth than this matters to nobody.
 const GROWTH_BYTES: u64 = 32 << 20;
 /// Nor does less time.
@@ -27,6 +29,7 @@ pub(super) fn tell(page: &mut Paragraph, record: &Record) {
     tell_ended(page, record, suite);
     let growth = |test: &Test| test.growth_bytes().unwrap_or(0);
     rank(page, suite, "grew", GROWTH_BYTES, growth, human::bytes);
+    tell_creep(page, suite);
     rank(
         page,
         suite,
@@ -108,6 +111,34 @@ fn tell_ended(page: &mut Paragraph, record: &Record, suite: &Suite) {
         page.row(label, &line);
     }
     more(page, ended.len(), TOLD);
+}
+
+/// Processes that grew over all their tests and not by one of them, which is told by itself.
+fn tell_creep(page: &mut Paragraph, suite: &Suite) {
+    let most_by_one = |pid: u32| {
+        let of_it = suite.tests.iter().filter(|test| test.pid == pid);
+        of_it.filter_map(Test::retained_bytes).max().unwrap_or(0)
+    };
+    let creeping = suite.processes.iter().filter(|process| {
+        let grown = process.grown_bytes();
+        grown >= CREEP_BYTES && most_by_one(process.pid) < grown / 4
+    });
+    for (n, process) in creeping.take(TOLD).enumerate() {
+        let label = if n == 0 { "crept" } else { "" };
+        let who = match &process.worker {
+            Some(worker) => format!("{worker}, "),
+            None => String::new(),
+        };
+        let figure = human::bytes(process.grown_bytes());
+        let most = human::bytes(most_by_one(process.pid));
+        page.row(
+            label,
+            &format!(
+                "{figure:<FIGURE$} {who}over {} tests, {most} at most in one",
+                process.tests
+            ),
+        );
+    }
 }
 
 /// The first few by a figure, one line each.
@@ -198,6 +229,7 @@ mod tests {
     use super::super::{Style, summary};
     use super::*;
     use crate::incident::sample;
+    use crate::incident::suite::TestProcess;
 
     fn shown(suite: Suite, width: Option<usize>) -> String {
         let mut record = sample::quiet();
@@ -266,6 +298,37 @@ memwatch:   faults   1.2M minor, 312 major; reclaimed 14 times in 38ms
                 "{shown}"
             );
         }
+    }
+
+    #[test]
+    fn what_grew_in_all_tests_and_in_none_is_told_by_its_process() {
+        const MIB: u64 = 1 << 20;
+        let process = |pid: u32, worker: &str, grown: u64| TestProcess {
+            pid,
+            worker: Some(worker.into()),
+            tests: 200,
+            rss_before_bytes: Some(MIB),
+            rss_after_bytes: Some(MIB + grown),
+        };
+        let kept = |pid: u32, mib: u64| Test {
+            pid,
+            rss_before_bytes: Some(MIB),
+            rss_after_bytes: Some(MIB + mib * MIB),
+            ..quiet("a")
+        };
+        let suite = Suite {
+            tests: vec![kept(1, 12), kept(2, 700)],
+            processes: vec![
+                process(1, "gw0", 812 * MIB),
+                process(2, "gw1", 800 * MIB),
+                process(3, "gw2", 5 * MIB),
+            ],
+            ..Suite::default()
+        };
+        let shown = shown(suite, Some(80));
+        let crept: Vec<_> = shown.lines().filter(|line| line.contains(" gw")).collect();
+        let line = "memwatch:   crept    812 MiB  gw0, over 200 tests, 12 MiB at most in one";
+        assert_eq!(crept, [line], "{shown}");
     }
 
     #[test]
