@@ -4,7 +4,7 @@ use std::env;
 
 use super::lab::Lab;
 use super::sides::{
-    MIXED_TESTS, Sides, environments, in_any_order, mixed_lab, path, program, run, write,
+    MIXED_TESTS, Sides, environments, in_any_order, install, mixed_lab, path, program, run, write,
 };
 
 const NO_CACHE: [&str; 2] = ["-p", "no:cacheprovider"];
@@ -144,23 +144,7 @@ fn lists_of_plugins_show_what_is_installed() {
     run(&lab, &[&*tested, "--version", "--version"], &[])
         .expect_code(0)
         .expect_same();
-    // The package that people install, with another version than that which is injected.
-    write(
-        &lab,
-        "installed/memwatch_pytest.py",
-        include_str!("../../watchdog/src/pytest/memwatch_pytest.py"),
-    );
-    let about = "installed/pytest_memwatch-77.7.dist-info";
-    write(
-        &lab,
-        &format!("{about}/METADATA"),
-        "Metadata-Version: 2.1\nName: pytest-memwatch\nVersion: 77.7\n",
-    );
-    write(
-        &lab,
-        &format!("{about}/entry_points.txt"),
-        "[pytest11]\nmemwatch_pytest = memwatch_pytest\n",
-    );
+    install(&lab, "installed");
     let both = pytest(
         &lab,
         &[&tested],

@@ -13,6 +13,8 @@ use serde_json::Value;
 
 use super::lab::{Lab, Ran};
 
+/// The plugin, which is also a package.
+pub(crate) const PLUGIN: &str = include_str!("../../watchdog/src/pytest/memwatch_pytest.py");
 /// A suite with a test of every outcome.
 pub(crate) const MIXED: &str = include_str!("suites/test_mixed.py");
 /// How many tests pytest selects of it.
@@ -193,6 +195,24 @@ pub(crate) fn in_any_order(printed: &[u8]) -> String {
         .collect();
     lines.sort();
     lines.join("\n")
+}
+
+/// Writes the package that people install, with another version than that which is injected.
+pub(crate) fn install(lab: &Lab, directory: &str) {
+    let about = format!("{directory}/pytest_memwatch-77.7.dist-info");
+    for (name, text) in [
+        (format!("{directory}/memwatch_pytest.py"), PLUGIN),
+        (
+            format!("{about}/METADATA"),
+            "Metadata-Version: 2.1\nName: pytest-memwatch\nVersion: 77.7\n",
+        ),
+        (
+            format!("{about}/entry_points.txt"),
+            "[pytest11]\nmemwatch_pytest = memwatch_pytest\n",
+        ),
+    ] {
+        write(lab, &name, text);
+    }
 }
 
 /// Where a file of the lab is, for a command line.

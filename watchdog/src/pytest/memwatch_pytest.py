@@ -1,7 +1,8 @@
 """memwatch's plugin for pytest: says which test runs, measures it, and fails it when memwatch asks.
 
 `memwatch attach` puts this one file on PYTHONPATH, below the directory of its run; the same file is the
-package pytest-memwatch. Without such a directory it knows its options and its marker, and does nothing.
+package pytest-memwatch. Without such a directory, or where memwatch cannot be (`WORKS`), it knows its options
+and its marker, and does nothing.
 
 What it writes there memwatch reads from outside, also after this process was killed:
 
@@ -17,15 +18,12 @@ A process without a handler ignores SIGURG, so that one which comes too late har
 Standard library only; Python 3.8 and later, pytest 6.2 and later.
 """
 
-import errno
 import faulthandler
 import gc
-import importlib.metadata
 import json
 import mmap
 import os
 import re
-import resource
 import signal
 import struct
 import sys
@@ -33,29 +31,40 @@ import tempfile
 import threading
 import time
 import weakref
-from fcntl import ioctl
 from json.encoder import encode_basestring_ascii as quoted
-from resource import RUSAGE_SELF, getrusage
-from termios import FIONREAD
 
 import _pytest
 import pluggy
 import pytest
 
+# An exception here would end every pytest that only finds this file, on any machine of a project's.
+WORKS = sys.platform == "linux" and sys.version_info >= (3, 8)
+try:
+    import importlib.metadata
+    from _signal import getsignal  # that of signal makes an enum of it, which takes longer than the rest of a begin
+    from fcntl import ioctl
+    from os import pread, write  # for each test several times
+    from resource import RUSAGE_SELF, getpagesize, getrusage
+    from signal import SIGURG
+    from termios import FIONREAD
+
+    PAGE = getpagesize()
+except ImportError:  # another system, or a Python that was built without
+    WORKS = False
+
 MARKER = "memwatch(memory=None, timeout=None): limits for this test under memwatch, such as '500M' and '30s'"
 IDLE, COLLECT, SETUP, CALL, TEARDOWN, OVER = range(6)
-PAGE = resource.getpagesize()
-pread, write = os.pread, os.write  # for each test several times
 HERE = os.path.dirname(os.path.abspath(__file__))
 # Where pytest lies: not what anybody looks for in a stack.
 PYTESTS_OWN = tuple(os.path.join(os.path.dirname(of.__file__), "") for of in (_pytest, pluggy))
 
-# The code object that calls a collector, a setup, a test or a teardown, and catches what it raises: an
-# exception from a signal handler below this frame fails the test, anywhere else it would end the run.
-FROM_CALL = pytest.CallInfo.from_call.__func__.__code__ if hasattr(pytest, "CallInfo") else None
-if FROM_CALL is None:  # before pytest 7
+if WORKS:
+    # In pytest itself since 7.
+    from _pytest.reports import CollectReport
     from _pytest.runner import CallInfo
 
+    # The code object that calls a collector, a setup, a test or a teardown, and catches what it raises: an exception
+    # from a signal handler below this frame fails the test, anywhere else it would end the run.
     FROM_CALL = CallInfo.from_call.__func__.__code__
 
 
@@ -72,7 +81,7 @@ def pytest_addoption(parser, pluginmanager):
 
 def stay_out_of_lists(manager):
     """Has lists of plugins, as in pytest's header, be what they are without memwatch: what is installed."""
-    if not is_injected():
+    if not WORKS or not is_injected():
         return
     module, listed = sys.modules[__name__], manager.list_plugin_distinfo
 
@@ -186,7 +195,7 @@ def pytest_configure(config):
         for name in sorted({name for names in markers.values() for name in names}):
             config.addinivalue_line("markers", "%s: by `memwatch tests classify`" % name)
         config.pluginmanager.register(Marking(markers), "memwatch-marking")
-    run = run_directory()
+    run = run_directory() if WORKS else None
     if run is None or is_test_of_another() or Watcher.of_this_process is not None:
         return
     try:
@@ -1234,3 +1243,11 @@ class Watcher:
             faulthandler.unregister(signal.SIGURG)
             signal.signal(signal.SIGURG, signal.SIG_DFL)
         Watcher.of_this_process = None
+
+
+if not WORKS:
+    # pytest calls what it finds by name. What a project says in its configuration is known all the same; a pytest for
+    # an older Python may not even know these.
+    for _name in [_name for _name in globals() if _name.startswith("pytest_")]:
+        if sys.version_info < (3, 8) or _name not in ("pytest_addoption", "pytest_configure"):
+            del globals()[_name]
