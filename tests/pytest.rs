@@ -656,7 +656,17 @@ fn a_bare_pytest_is_sent_to_memwatch_where_the_project_wants_it() {
     );
     let ran = lab.run(pytest("memwatch = sometimes", &path)).expect(4);
     assert!(ran.err.contains("write off, require or reexec"), "{ran:#?}");
+    let mut chosen = pytest("memwatch = require", &path);
+    chosen.args(["-k", "it or that"]);
+    let ran = lab.run(chosen).expect(4);
+    assert!(ran.err.contains(" -k 'it or that'\n"), "{ran:#?}");
     lab.run(pytest("memwatch = off", &path)).expect(1);
+    // The same said for all of a project's tools at one place.
+    let project = suite.join("pyproject.toml");
+    fs::write(&project, "[tool.memwatch]\npytest = 'require'\n").expect("a file");
+    lab.run(pytest("", &path)).expect(4);
+    lab.run(pytest("memwatch = off", &path)).expect(1);
+    fs::remove_file(&project).expect("it is there");
     let ran = lab.run(pytest("memwatch = reexec", &path)).expect(0);
     assert!(ran.err.contains("memwatch: "), "its summary: {ran:#?}");
     let ran = lab.run(pytest("memwatch = reexec", "/nowhere")).expect(4);

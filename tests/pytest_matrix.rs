@@ -7,6 +7,8 @@ mod lab;
 #[path = "pytest_matrix/sides.rs"]
 mod sides;
 
+#[path = "pytest_matrix/bare.rs"]
+mod bare;
 #[path = "pytest_matrix/lacking.rs"]
 mod lacking;
 #[path = "pytest_matrix/leaky.rs"]

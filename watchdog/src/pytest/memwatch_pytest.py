@@ -171,20 +171,55 @@ def send_to_memwatch(early_config):
         return
     if mode not in ("require", "reexec"):
         raise pytest.UsageError("memwatch: %r in the configuration: write off, require or reexec" % (mode,))
-    if "MEMWATCH_ATTACHED" in os.environ or is_test_of_another():
+    # Who starts pytest may hand no variable on, as tox does; then this file tells where it lies.
+    if "MEMWATCH_ATTACHED" in os.environ or run_directory() is not None or is_test_of_another():
         return
-    command = ["memwatch", "attach", "--", sys.executable, "-m", "pytest"]
-    command += list(early_config.invocation_params.args)
-    if mode == "reexec":
+    arguments = list(early_config.invocation_params.args)
+    own, again = how_it_was_started(arguments)
+    if mode == "reexec" and again is not None:
         sys.stdout.flush()
+        command = ["memwatch", "attach", "--"] + again
         try:
             os.execvp(command[0], command)
         except OSError as why:
             raise pytest.UsageError("memwatch = reexec: %s cannot be run: %s; install memwatch" % (command[0], why))
-    raise pytest.UsageError(
-        "this project runs its tests under memwatch (memwatch = require); run: memwatch attach -- pytest %s"
-        % " ".join(list(early_config.invocation_params.args))
-    )
+    import shlex
+
+    command = "memwatch attach -- %s" % shlex.join(["pytest"] + arguments if own or again is None else again)
+    if mode == "reexec":
+        raise pytest.UsageError(
+            "memwatch = reexec: pytest was not started by itself but by something else, which cannot be started "
+            "again from here; run that under memwatch attach, or: %s" % command
+        )
+    raise pytest.UsageError("this project runs its tests under memwatch (memwatch = require); run: %s" % command)
+
+
+def how_it_was_started(arguments):
+    """Whether it was as pytest and by nothing else, and the command that does it again, or None if nobody knows."""
+    frame = sys._getframe()
+    while frame.f_back is not None:
+        frame = frame.f_back
+    first, own = frame.f_code.co_filename, None
+    if frame.f_globals.get("__name__") == "runpy":  # python -m
+        own = ["-m", "pytest"] if frame.f_locals.get("mod_name") in ("pytest", "pytest.__main__") else None
+    elif is_pytests_name(first):
+        own = [first]
+    # coverage and the like run pytest as if it were the main program.
+    main = getattr(getattr(sys.modules["__main__"], "__spec__", None), "name", None)
+    is_main = own or main == "pytest.__main__" or is_pytests_name(sys.argv[0])
+    if not is_main or sys.argv[1:] != arguments:
+        return False, None
+    if hasattr(sys, "orig_argv"):  # Python 3.10
+        return own is not None, [sys.executable] + sys.orig_argv[1:]
+    if own is None:
+        return False, None
+    from subprocess import _args_from_interpreter_flags
+
+    return True, [sys.executable] + _args_from_interpreter_flags() + own + arguments
+
+
+def is_pytests_name(path):
+    return re.fullmatch(r"py\.?test(-?[0-9.]+)?", os.path.basename(path)) is not None
 
 
 @pytest.hookimpl(tryfirst=True)
