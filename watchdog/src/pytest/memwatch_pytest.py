@@ -1066,12 +1066,14 @@ class Watcher:
         if why is None:
             return None
         text = "memwatch: the process that collected this was killed, so it is not tried again: %s" % why
-        return pytest.CollectReport(collector.nodeid, "failed", text, [])
+        return CollectReport(collector.nodeid, "failed", text, [])
 
     @pytest.hookimpl(trylast=True)
     def pytest_collectreport(self, report):
-        if self.failed[0] != self.serial or self.failed[1] is None:
+        # What holds a module is reported after it, and has not failed.
+        if self.failed[0] != self.serial or self.failed[1] is None or not report.failed:
             return
+        self.failed = 0, None
         self.give_back()
         # What it did not give back is its own, and not that of whoever runs when that is too much.
         self.tell(

@@ -2,10 +2,17 @@
 
 import os
 
-if "import" in os.environ.get("LEAKS", "").split():
+LEAKS = os.environ.get("LEAKS", "").split()
+
+if "import" in LEAKS:
     from test_leaks import leak
 
     leak()
+
+if "import_c" in LEAKS:
+    from test_leaks import in_c, leak
+
+    leak(in_c)
 
 
 def test_import():
