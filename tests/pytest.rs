@@ -4,6 +4,9 @@
 #[path = "support/lab.rs"]
 mod lab;
 
+#[path = "pytest/sessions.rs"]
+mod sessions;
+
 use lab::{Lab, Ran, python};
 use serde_json::Value;
 use std::fs;

@@ -885,13 +885,16 @@ class Watcher:
         self.terms = read_terms(run)
         worker_input = getattr(config, "workerinput", None)
         self.worker = worker_input["workerid"] if worker_input else ""
+        # Names the session; a run's directory has each pid once.
+        self.controller = worker_input.get("memwatch_controller", os.getppid()) if worker_input else self.pid
         self.slot = Slot(os.path.join(run, "slots", str(self.pid)), self.worker)
         self.gauge = Gauge()
         self.results = self.create("results")
         self.stacks = self.create("stacks")
         self.ended_fd = os.open(os.path.join(run, "ended"), os.O_RDONLY | os.O_CLOEXEC)
         self.ended_size, self.ended, self.ended_workers = 0, {}, {}
-        self.read_ended()
+        option = config.option
+        self.is_debugged = getattr(option, "usepdb", False) or getattr(option, "trace", False)
         self.limits = self.common_limits()
         if getattr(config.option, "xmlpath", None):
             config.pluginmanager.register(Properties(self), "memwatch-properties")
@@ -901,19 +904,21 @@ class Watcher:
         self.wreck = None  # the traceback of a test that memwatch has failed
         self.leftovers = Leftovers(config)
         self.left = []  # what was left behind and fails the session
-        self.listen()
         os.register_at_fork(after_in_child=self.forget)
         self.tell(
             {
                 "session": pytest.__version__,
                 "python": "%d.%d.%d" % sys.version_info[:3],
                 "worker": self.worker,
-                "parent": os.getppid(),
+                "parent": self.controller if self.worker else os.getppid(),
                 "junit": os.path.normpath(os.path.abspath(os.path.expanduser(os.path.expandvars(config.option.xmlpath))))
                 if getattr(config.option, "xmlpath", None) else None,  # as pytest has it
                 "root": str(getattr(config, "rootpath", None) or config.rootdir),
             }
         )
+        self.read_ended()
+        self.listen()
+        self.slot.write(0, "", IDLE, time.monotonic_ns(), 0, 0, 0)
 
     def create(self, kind):
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -1033,18 +1038,28 @@ class Watcher:
         size = os.fstat(self.ended_fd).st_size
         if size == self.ended_size:
             return
-        if self.ended_size == 0 and not self.config.pluginmanager.has_plugin("memwatch-refuser"):
-            self.config.pluginmanager.register(Refuser(self), "memwatch-refuser")
         new = os.pread(self.ended_fd, size - self.ended_size, self.ended_size)
         lines, _, rest = new.rpartition(b"\n")  # the last line may not be whole yet
         self.ended_size = size - len(rest)
         for line in lines.splitlines():
             try:
                 entry = json.loads(line)
-                self.ended[entry["id"]] = entry
-                self.ended_workers.setdefault(entry.get("worker"), entry)
-            except (ValueError, KeyError, TypeError):
+                if self.controller_of(entry["pid"]) == self.controller:
+                    self.ended[entry["id"]] = entry
+                    self.ended_workers.setdefault(entry.get("worker"), entry)
+                    self.refuse()
+            except (OSError, ValueError, KeyError, TypeError, AttributeError):
                 continue
+
+    def controller_of(self, pid):
+        """Which session a process belonged to: others of the run have workers and tests of the same names."""
+        with open(os.path.join(self.run, "results", str(pid)), encoding="utf-8") as file:
+            session = json.loads(file.readline())
+        return session["parent"] if session["worker"] else pid
+
+    def refuse(self):
+        if not self.config.pluginmanager.has_plugin("memwatch-refuser"):
+            self.config.pluginmanager.register(Refuser(self), "memwatch-refuser")
 
     def why_ended(self, node_id):
         """Why the process that ran this was killed; None too if it was for another test's memory."""
@@ -1089,8 +1104,7 @@ class Watcher:
     def pytest_collection_finish(self, session):
         self.slot.write(0, "", IDLE, time.monotonic_ns(), 0, 0, 0)
         if session.items:  # the controller of pytest-xdist has none
-            # Each of its workers has them all.
-            names = [item.nodeid for item in session.items] if self.worker in ("", "gw0") else []
+            names = [] if self.worker else [item.nodeid for item in session.items]
             self.tell({"selected": len(session.items), "names": names})
 
     # -- a test
@@ -1135,7 +1149,7 @@ class Watcher:
     def pytest_runtest_logreport(self, report):
         test = self.test
         if test is None and report.when == "call":  # told by a worker
-            self.called.add(report.nodeid)
+            self.called.add((getattr(report, "node", None), report.nodeid))
         if test is None or report.nodeid != test.id:
             return
         outcome, when = report.outcome, report.when
@@ -1169,6 +1183,18 @@ class Watcher:
 
     # -- the controller of pytest-xdist
 
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node):
+        node.workerinput["memwatch_controller"] = self.pid
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, ids):
+        if ids and not self.has_named:  # each worker has them all
+            self.has_named = True
+            self.tell({"selected": len(ids), "names": list(ids)})
+
+    has_named = False
+
     @pytest.hookimpl(hookwrapper=True, optionalhook=True)
     def pytest_xdist_make_scheduler(self):
         outcome = yield
@@ -1176,40 +1202,40 @@ class Watcher:
         # loadscope, loadfile, loadgroup: these give a dead worker's units back, finished ones too. A worker that
         # is handed a finished one gets nothing to do by it, is never asked again, and the run waits for ever.
         if all(hasattr(scheduler, name) for name in ("assigned_work", "workqueue", "_reschedule")):
+            self.mended = scheduler
             xdists_own = scheduler.remove_node
             scheduler.remove_node = lambda node: self.remove_node(scheduler, node, xdists_own)
+
+    mended = None  # the scheduler that is asked so
 
     def remove_node(self, scheduler, node, xdists_own):
         """What the scheduler does with a worker that is no more, where memwatch killed it."""
         units = scheduler.assigned_work[node]
         pending = {test: unit for unit in units.values() for test, is_over in unit.items() if not is_over}
-        entry = self.wait_for_ended(pending, node)
+        entry = self.wait_for_ended(node) if pending else None
         if entry is None:
             return xdists_own(node)
         test = entry["id"]
         if test not in pending:  # it was killed between two tests
             test = next(iter(pending))
-        pending[test][test] = test in self.called or not self.is_bystander(test, entry)
+        pending[test][test] = (node, test) in self.called or not self.is_bystander(test, entry)
         del scheduler.assigned_work[node]
         scheduler.workqueue.update((scope, unit) for scope, unit in units.items() if not all(unit.values()))
         for other in scheduler.assigned_work:
             scheduler._reschedule(other)
         return test
 
-    def wait_for_ended(self, tests, node):
-        """What memwatch wrote of one of these, right after it killed its process: xdist may be as fast.
+    def wait_for_ended(self, node):
+        """What memwatch wrote of a worker, right after it killed it: xdist may be as fast.
 
-        To xdist a worker that was killed between two tests ran the next one, of which memwatch wrote nothing.
+        By its name, and not by its test: to xdist a worker that was killed between two tests ran the next one, of
+        which memwatch wrote nothing.
         """
-        worker = node.gateway.id
-        for _ in range(200 if tests else 0):  # a second: the machine is short of memory
+        worker = node.gateway.id.encode()[:15].decode("utf-8", "replace")  # as a slot has it
+        for _ in range(200):  # a second: the machine is short of memory
             self.read_ended()
-            for test in tests:
-                if test in self.ended and not self.ended[test].get("is_known"):
-                    return self.ended[test]
-            entry = self.ended_workers.get(worker)
-            if entry is not None and not entry.get("is_known"):
-                return entry
+            if worker in self.ended_workers:
+                return self.ended_workers[worker]
             time.sleep(0.005)
         return None
 
@@ -1219,17 +1245,17 @@ class Watcher:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, crashitem, report, sched):
-        entry = self.wait_for_ended([crashitem], report.node)
+        entry = self.wait_for_ended(report.node)
         if entry is None:
             return
-        entry["is_known"] = True  # if its next process dies, then of something else
         report.longrepr = "%s\nmemwatch: %s" % (report.longrepr, entry.get("why", ""))
         if self.is_bystander(crashitem, entry):
-            if crashitem not in self.called:
+            if (report.node, crashitem) not in self.called and sched is not self.mended:
                 try:
                     sched.mark_test_pending(crashitem)
-                except NotImplementedError:  # this scheduler has seen to it
-                    pass
+                except NotImplementedError:  # --dist each has dropped it
+                    report.longrepr += "; with --dist each it is not run again"
+                    return
             # It is told of where it runs again: this is nothing to see in the terminal, and nothing bad in JUnit's file.
             report.outcome, report.when, report.longrepr = "passed", "teardown", None
 

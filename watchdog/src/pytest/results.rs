@@ -11,7 +11,7 @@ pub struct Results {
     pub session: Option<Session>,
     /// How many tests it was to choose from.
     pub selected: Option<u64>,
-    /// Their node ids; of workers of pytest-xdist, which have the same, the first one tells them.
+    /// Their node ids; of workers of pytest-xdist, which have the same, their controller tells them.
     pub names: Vec<String>,
     /// Its tests, in the order in which they ended.
     pub tests: Vec<TestLine>,
@@ -36,7 +36,7 @@ pub struct Session {
     /// Worker of pytest-xdist; empty without.
     #[serde(default)]
     pub worker: String,
-    /// The process that started it: a worker's controller.
+    /// A worker's controller; else the process that started it.
     #[serde(default)]
     pub parent: u32,
     /// Where the user has it write JUnit's XML.
