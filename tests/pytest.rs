@@ -4,6 +4,8 @@
 #[path = "support/lab.rs"]
 mod lab;
 
+#[path = "pytest/limits.rs"]
+mod limits;
 #[path = "pytest/sessions.rs"]
 mod sessions;
 
@@ -222,56 +224,6 @@ def test_z(): pass
 }
 
 #[test]
-fn limits_of_single_tests_hold_also_inside_of_c() {
-    let lab = Lab::new();
-    let text = "
-@pytest.mark.memwatch(memory='60M')
-def test_marked(): leak([])
-def test_slow(): time.sleep(60)
-@pytest.mark.memwatch(timeout='20s')
-def test_may_be_slower(): time.sleep(2.5)
-def test_in_c():
-    import hashlib
-    hashlib.pbkdf2_hmac('sha256', b'', b'', 1 << 28)
-def test_z(): pass
-";
-    let options = ["--memory-max", "400M", "--test-timeout", "2s"];
-    let ran = suite(&lab, &options, text, &["-n", "2"]).expect_verdict("finished_with_kills", 1);
-    let found = outcomes(&ran.report);
-    for (name, how) in [
-        ("test_marked", "failed"),
-        ("test_slow", "failed"),
-        ("test_may_be_slower", "passed"),
-        ("test_in_c", "killed"),
-        ("test_z", "passed"),
-    ] {
-        assert!(
-            found.contains(&(name.to_owned(), how.to_owned())),
-            "{name}: {ran:#?}"
-        );
-    }
-    let interventions = ran.report["interventions"].as_array().expect("a list");
-    let rules: Vec<_> = interventions
-        .iter()
-        .map(|it| it["rule"].as_str().unwrap_or_default())
-        .collect();
-    assert!(
-        rules.contains(&"test_memory") && rules.contains(&"test_timeout"),
-        "{rules:?}"
-    );
-    let killed = interventions
-        .iter()
-        .find(|it| rungs(it).contains(&"sigkill"))
-        .expect("test_in_c");
-    assert_eq!(rungs(killed), ["abort", "sigkill"]);
-    let stack = killed["python_stack"].to_string();
-    assert!(
-        stack.contains("in test_in_c"),
-        "written though C code ran: {stack}"
-    );
-}
-
-#[test]
 fn who_has_failed_for_its_time_may_tear_down_and_a_teardown_that_hangs_ends() {
     let lab = Lab::new();
     let text = |teardown: &str| {
@@ -364,25 +316,6 @@ def test_z(): pass
         peak.expect("the kernel said it") > before.expect("told") + (100 << 20),
         "{killed:#}"
     );
-}
-
-#[test]
-fn the_project_says_limits_and_the_command_line_says_more() {
-    let lab = Lab::new();
-    let text = "def test_slow(): time.sleep(3)\n";
-    fs::create_dir_all(lab.file("suite")).expect("a directory");
-    fs::write(
-        lab.file("suite/pyproject.toml"),
-        "[tool.pytest.ini_options]\n[tool.memwatch]\ntest_timeout = '1s'\n",
-    )
-    .expect("a file");
-    let ran = suite(&lab, &[], text, &[]).expect_verdict("finished", 1);
-    expect_outcomes(&ran, &[("test_slow", "failed")]);
-    let ran = suite(&lab, &["--test-timeout", "20s"], text, &[]).expect_verdict("finished", 0);
-    expect_outcomes(&ran, &[("test_slow", "passed")]);
-    // Safe mode is a cap on the command line's side, which the project may tighten.
-    let ran = suite(&lab, &["--safe"], text, &[]).expect_verdict("finished", 1);
-    expect_outcomes(&ran, &[("test_slow", "failed")]);
 }
 
 #[test]
@@ -756,24 +689,4 @@ def test_thrashes():
     let reclaim = |at: usize| tests[at]["reclaim_us"].as_u64();
     assert_eq!(reclaim(0).unwrap_or(0), 0, "{ran:#?}");
     assert!(reclaim(1) > Some(1000), "{ran:#?}");
-}
-
-#[test]
-fn in_a_dry_run_no_test_is_failed_and_none_is_even_asked() {
-    let lab = Lab::new();
-    let text = "def test_slow(): time.sleep(3)\ndef test_z(): pass\n";
-    let options = ["--dry-run", "--test-timeout", "1s", "--timeout", "2s"];
-    let ran = suite(&lab, &options, text, &[]).expect_verdict("finished", 0);
-    expect_outcomes(&ran, &[("test_slow", "passed"), ("test_z", "passed")]);
-    let interventions = ran.report["interventions"].as_array().expect("a list");
-    let results: Vec<_> = interventions
-        .iter()
-        .flat_map(|it| it["rungs"].as_array().expect("a list"))
-        .map(|rung| rung["result"].as_str())
-        .collect();
-    assert!(
-        !results.is_empty() && results.iter().all(|&it| it == Some("dry_run")),
-        "{ran:#?}"
-    );
-    assert_eq!(ran.report["victims"], serde_json::json!([]));
 }

@@ -5,7 +5,7 @@ use super::failure;
 use super::usage::OWN_FAILURE;
 use crate::agent::launch::{LaunchError, Program};
 use crate::agent::run::{self, Orders, Subject};
-use crate::config::{Attach, Config, Limit};
+use crate::config::{Attach, Config, Limit, SAFE_TEST_TIMEOUT};
 use crate::pytest::Terms;
 use std::time::Duration;
 
@@ -58,7 +58,7 @@ fn terms(args: &AttachArgs, attach: &Attach) -> Terms {
     Terms {
         test_memory_bytes: attach.test_memory,
         test_timeout_us: attach.test_timeout.map(us),
-        longest_test_us: attach.test_timeout.filter(|_| attach.safe).map(us),
+        longest_test_us: attach.safe.then_some(us(SAFE_TEST_TIMEOUT)),
         workers: memory_bytes
             .filter(|_| attach.safe)
             .map(|bytes| (bytes / WORKER_BYTES).max(1)),

@@ -80,7 +80,7 @@ pub struct Attach {
     /// more.
     pub test_memory: Option<u64>,
     /// The longest that one test of pytest may take; `None` for as long as it takes. As above, but in safe mode
-    /// a marker may only say less.
+    /// no marker may say more than [`SAFE_TEST_TIMEOUT`].
     pub test_timeout: Option<Duration>,
     /// Whether pytest is given memwatch's plugin.
     pub pytest: bool,

@@ -53,6 +53,7 @@ except ImportError:  # another system, or a Python that was built without
     WORKS = False
 
 MARKER = "memwatch(memory=None, timeout=None): limits for this test under memwatch, such as '500M' and '30s'"
+LARGEST = 1 << 63  # a slot has 64 bits for a number
 IDLE, COLLECT, SETUP, CALL, TEARDOWN, OVER = range(6)
 HERE = os.path.dirname(os.path.abspath(__file__))
 # Where pytest lies: not what anybody looks for in a stack.
@@ -103,20 +104,40 @@ def stay_out_of_lists(manager):
 def parse_size(text):
     """Bytes of `500M`, `1.5GiB`: powers of 1024, as memwatch's own options have it."""
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(?:i?b)?\s*", str(text), re.IGNORECASE)
-    if not match:
+    size = float(match.group(1)) * 1024 ** " kmgt".index(match.group(2).lower() or " ") if match else LARGEST
+    if size >= LARGEST:
         raise pytest.UsageError("memwatch: %r is not a size; write it like 500M or 1.5GiB" % (text,))
-    return int(float(match.group(1)) * 1024 ** " kmgt".index(match.group(2).lower() or " "))
+    return int(size)
 
 
 def parse_span(text):
     """Microseconds of `30s`, `1m30s`, `500ms`; a bare number is seconds."""
     units = {"ms": 1e3, "s": 1e6, "m": 6e7, "h": 3.6e9}
     text = str(text).strip()
+    us = LARGEST
     if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
-        return int(float(text) * 1e6)
-    if not re.fullmatch(r"([0-9]+(\.[0-9]+)?(ms|s|m|h))+", text):
+        us = float(text) * 1e6
+    elif re.fullmatch(r"([0-9]+(\.[0-9]+)?(ms|s|m|h))+", text):
+        us = sum(float(n) * units[u] for n, _, u in re.findall(r"([0-9]+(\.[0-9]+)?)(ms|s|m|h)", text))
+    if us >= LARGEST:
         raise pytest.UsageError("memwatch: %r is not a time; write it like 30s or 1m30s" % (text,))
-    return int(sum(float(n) * units[u] for n, _, u in re.findall(r"([0-9]+(\.[0-9]+)?)(ms|s|m|h)", text)))
+    return int(us)
+
+
+def read_marks(marks):
+    """What a test's markers say, the closest of them first: each says what it names, and leaves the rest to others."""
+    said = {}
+    for mark in marks:
+        unknown = [repr(value) for value in mark.args] + sorted(set(mark.kwargs) - {"memory", "timeout"})
+        if unknown:
+            raise pytest.UsageError(
+                "memwatch: pytest.mark.memwatch takes memory and timeout, by name, and not %s; write it like "
+                "memwatch(memory='500M', timeout='30s')" % ", ".join(unknown)
+            )
+        for name, value in mark.kwargs.items():
+            if value is not None:
+                said.setdefault(name, value)
+    return said
 
 
 def project_says(config, key):
@@ -382,6 +403,15 @@ class Slot:
         pack(page, 8, seq - 1)
         pack(page, 48, time.monotonic_ns())
         page[80] = phase
+        pack(page, 8, seq)
+
+    def allow(self, timeout_us):
+        """The test may take so long, from now on; 0 for as long as it takes."""
+        page, pack = self.page, self.SEQ.pack_into
+        seq = self.seq = self.seq + 2
+        pack(page, 8, seq - 1)
+        pack(page, 40, time.monotonic_ns())
+        pack(page, 72, timeout_us)
         pack(page, 8, seq)
 
     def leave(self):
@@ -846,13 +876,17 @@ class Test:
 
 
 class Refuser:
-    """Fails tests whose process was killed before they are run again. There is one once there are such tests."""
+    """Fails tests before they run: those whose process was killed, and those whose marker makes no sense. There is
+    one once there are such tests."""
 
     def __init__(self, watcher):
         self.watcher = watcher
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item):
+        serial, wrong = self.watcher.wrong
+        if serial == self.watcher.serial and wrong is not None:
+            pytest.fail(wrong, pytrace=False)
         why = self.watcher.why_ended(item.nodeid)
         if why is not None:
             text = "memwatch: the process that ran this test was killed, so it is not tried again: %s" % why
@@ -947,25 +981,32 @@ class Watcher:
         if not memory:
             text = project_says(self.config, "test_memory")
             memory = parse_size(text) if text else 0
-        if not timeout or self.terms.get("longest_test_us"):
+        # What is as long as safe mode lets it be nobody may have asked for.
+        if not timeout or timeout == self.terms.get("longest_test_us"):
             text = project_says(self.config, "test_timeout")
             said = parse_span(text) if text else 0
             timeout = min(timeout, said) if timeout and said else timeout or said
-        return memory, timeout
+        return memory, 0 if self.is_debugged else timeout
 
     def limits_of(self, item):
-        mark = item.get_closest_marker("memwatch")
-        if mark is None:
+        if item.get_closest_marker("memwatch") is None:
             return self.limits
         memory, timeout = self.limits
-        if mark.kwargs.get("memory") is not None:
-            memory = parse_size(mark.kwargs["memory"])
-        if mark.kwargs.get("timeout") is not None:
-            timeout = parse_span(mark.kwargs["timeout"])
+        try:
+            said = read_marks(item.iter_markers("memwatch"))
+            if "memory" in said:
+                memory = parse_size(said["memory"])
+            if "timeout" in said:
+                timeout = parse_span(said["timeout"])
+        except pytest.UsageError as why:
+            self.wrong = self.serial, str(why)
+            self.refuse()
         longest = self.terms.get("longest_test_us")
         if longest and (not timeout or timeout > longest):
             timeout = longest
-        return memory, timeout
+        return memory, 0 if self.is_debugged else timeout
+
+    wrong = 0, None  # the test whose limits cannot be read, and why
 
     # -- being asked to fail a test
 
@@ -1180,6 +1221,15 @@ class Watcher:
         self.leftovers.look(test)
         if test.again:
             self.begin(self.item)
+
+    # -- being looked at
+
+    def pytest_enter_pdb(self):
+        self.slot.allow(0)
+
+    def pytest_leave_pdb(self):
+        if self.test is not None:
+            self.slot.allow(self.limits_of(self.item)[1])
 
     # -- the controller of pytest-xdist
 
