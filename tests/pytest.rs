@@ -8,6 +8,8 @@ mod lab;
 mod limits;
 #[path = "pytest/sessions.rs"]
 mod sessions;
+#[path = "pytest/signals.rs"]
+mod signals;
 
 use lab::{Lab, Ran, python};
 use serde_json::Value;

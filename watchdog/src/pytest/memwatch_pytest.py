@@ -1011,21 +1011,37 @@ class Watcher:
     # -- being asked to fail a test
 
     def listen(self):
+        """Takes the signal, unless the suite has it: at the start, and when a test has left it as it was not before."""
         if threading.current_thread() is not threading.main_thread():
             return
-        if signal.getsignal(signal.SIGURG) not in (signal.SIG_DFL, signal.SIG_IGN):
-            return  # the suite's own
-        signal.signal(signal.SIGURG, self.asked)
-        # Writes the stacks at once, also while C code runs, and then hands on to `asked`, which Python
-        # calls when C code returns.
-        faulthandler.register(signal.SIGURG, file=self.stacks, all_threads=True, chain=True)
-        self.slot.flags = Slot.CAN_ABORT
-        self.slot.write(0, "", IDLE, time.monotonic_ns(), 0, 0, 0)
+        self.slot.flags = 0
+        if self.handler is None:
+            self.handler = self.asked
+        if getsignal(SIGURG) in (self.handler, signal.SIG_DFL, signal.SIG_IGN):
+            signal.signal(SIGURG, self.handler)
+            self.write_stacks_at_once()
+            self.slot.flags = Slot.CAN_ABORT
+        self.heard = getsignal(SIGURG)
+
+    handler = heard = None  # ours, and whose it was at the last look
+
+    def write_stacks_at_once(self):
+        """Has the stacks be written when the signal comes, also while C code runs, and hands it on to `asked`.
+
+        Python calls that when C code returns. Who sets a handler takes this away, also who gives ours back.
+        """
+        faulthandler.unregister(SIGURG)
+        faulthandler.register(SIGURG, file=self.stacks, all_threads=True, chain=True)
+        self.stacks_size = os.fstat(self.stacks).st_size
 
     def asked(self, _signum, frame):
         __tracebackhide__ = True
         if os.getpid() != self.pid or self.slot is None:
             return
+        size, self.stacks_size = self.stacks_size, os.fstat(self.stacks).st_size
+        if self.stacks_size == size:  # a test has set a handler and given ours back
+            faulthandler.dump_traceback(file=self.stacks, all_threads=True)
+            self.write_stacks_at_once()
         try:
             with open(os.path.join(self.run, "abort", str(self.pid)), encoding="utf-8") as file:
                 request = json.load(file)
@@ -1160,6 +1176,8 @@ class Watcher:
 
     def begin(self, item):
         serial = self.serial = self.serial + 1
+        if getsignal(SIGURG) is not self.heard:
+            self.listen()
         memory, timeout = self.limits_of(item)
         test = self.test = Test(serial, item, self.gauge)
         self.item = item
@@ -1352,9 +1370,9 @@ class Watcher:
         if self.slot is None:
             return
         self.slot.write(0, "", OVER, time.monotonic_ns(), 0, 0, 0)
-        if self.slot.flags & Slot.CAN_ABORT:
-            faulthandler.unregister(signal.SIGURG)
-            signal.signal(signal.SIGURG, signal.SIG_DFL)
+        if self.slot.flags & Slot.CAN_ABORT and getsignal(SIGURG) is self.handler:
+            faulthandler.unregister(SIGURG)
+            signal.signal(SIGURG, signal.SIG_DFL)
         Watcher.of_this_process = None
 
 
