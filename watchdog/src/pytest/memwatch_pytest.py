@@ -1024,6 +1024,7 @@ class Watcher:
         self.heard = getsignal(SIGURG)
 
     handler = heard = None  # ours, and whose it was at the last look
+    stacks_size = 0  # how much was written of them at the last look
 
     def write_stacks_at_once(self):
         """Has the stacks be written when the signal comes, also while C code runs, and hands it on to `asked`.
