@@ -1,7 +1,7 @@
 //! Several sessions of pytest in one run, and what is known of one whose workers die.
 
 use super::lab::{Lab, python};
-use super::{LEAK, suite};
+use super::{LEAK, expect_outcomes, suite};
 use std::fs;
 
 #[test]
@@ -111,4 +111,29 @@ def test_z(): pass
             }
         }
     }
+}
+
+#[test]
+fn a_module_that_was_failed_is_told_alone_and_not_what_holds_it() {
+    let lab = Lab::new();
+    fs::create_dir_all(lab.file("suite")).expect("a directory");
+    // Asked as memwatch asks, without the pressure; the last that is collected.
+    let asked = "
+import json, os, signal
+run, pid = os.environ['MEMWATCH_RUN'], os.getpid()
+with open('%s/slots/%d' % (run, pid), 'rb') as slot: serial = int.from_bytes(slot.read()[32:40], 'little')
+with open('%s/abort/%d' % (run, pid), 'w') as file: json.dump({'serial': serial, 'at_ns': 0, 'why': 'asked'}, file)
+os.kill(pid, signal.SIGURG)
+";
+    fs::write(lab.file("suite/test_zz.py"), asked).expect("a file");
+    let text = "
+def test_told():
+    import json
+    with open('%s/results/%d' % (os.environ['MEMWATCH_RUN'], os.getpid())) as file:
+        told = [json.loads(line).get('collected') for line in file]
+    told = [os.path.basename(name) for name in told if name is not None]
+    assert told == ['test_zz.py'], told
+";
+    let ran = suite(&lab, &[], text, &["--continue-on-collection-errors"]).expect(1);
+    expect_outcomes(&ran, &[("test_told", "passed")]);
 }
