@@ -394,6 +394,8 @@ fn victoriametrics_has_every_series_with_its_labels_and_its_value() {
         ("hung_helpers", 15.0),
         ("untracked_processes", 16.0),
         ("dropped_events", 17.0),
+        ("dropped_jobs", 18.0),
+        ("lost_incidents", 19.0),
     ] {
         expect("losses", &[("kind", kind)], count);
     }
