@@ -6,6 +6,8 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use memwatch::host::cgroup::pids;
+
 use super::lab::{Lab, Started, is_alive, python, wait_for, wait_until, workload};
 
 fn cgroup_of(pid: u32) -> String {
@@ -179,22 +181,26 @@ fn a_cgroup_is_guarded_where_it_is_and_left_as_it_was() {
     inside.arg("300");
     pair.confine(&mut inside);
     let mut inside = spawn(inside);
-    let memwatch = guard(&lab, &[], &pair.v2);
+    // One that has no counterpart in the hierarchy of the memory controller, which is said.
+    let theirs = pair.v2.join("alone");
+    fs::create_dir(&theirs).expect("room");
+    fs::write(theirs.join("cgroup.procs"), inside.id().to_string()).expect("ours");
+    let memwatch = guard(&lab, &[], &theirs);
     wait_until("signs of life", || {
         memwatch.stderr().contains("no memory controller")
     });
     memwatch.signal(libc::SIGTERM);
     memwatch.wait().expect_verdict("finished", 0);
-    assert!(is_alive(inside.id()) && pair.pids() == [inside.id()]);
+    assert!(is_alive(inside.id()) && pids(&theirs) == [inside.id()]);
 
-    let memwatch = guard(&lab, &[], &pair.v2);
+    let memwatch = guard(&lab, &[], &theirs);
     wait_until("signs of life", || {
         memwatch.stderr().contains("no memory controller")
     });
     inside.kill().expect("ours");
     inside.wait().expect("ours");
     memwatch.wait().expect_verdict("finished", 0);
-    assert!(pair.v2.is_dir(), "it is not memwatch's to remove");
+    assert!(theirs.is_dir(), "it is not memwatch's to remove");
 }
 
 #[test]

@@ -2,9 +2,23 @@
 
 use super::lab::{Lab, MEMWATCH, python, wait_until};
 use super::{LEAK, outcomes, rungs, suite};
-use std::fs;
+use std::{fs, panic, thread};
 
 #[test]
+fn a_session_that_stands_still_is_ended_with_its_reports_and_nothing_else_is() {
+    // Half a minute each: at the same time.
+    let all: [fn(); 3] = [
+        a_run_that_does_not_go_on_after_a_death_is_ended_with_its_reports,
+        a_session_that_ignores_the_interrupt_is_ended_alone,
+        what_follows_a_pytest_that_has_died_goes_on,
+    ];
+    for one in all.map(thread::spawn) {
+        if let Err(why) = one.join() {
+            panic::resume_unwind(why);
+        }
+    }
+}
+
 fn a_run_that_does_not_go_on_after_a_death_is_ended_with_its_reports() {
     let lab = Lab::new();
     let text = "
@@ -124,7 +138,6 @@ def test_child_is_dead():
     assert_eq!(ran.report["interventions"][0]["scope"], "process");
 }
 
-#[test]
 fn what_follows_a_pytest_that_has_died_goes_on() {
     let lab = Lab::new();
     let files = [(
@@ -151,7 +164,6 @@ def test_z(): pass
     assert_eq!(ran.report["interventions"], serde_json::json!([]));
 }
 
-#[test]
 fn a_session_that_ignores_the_interrupt_is_ended_alone() {
     let lab = Lab::new();
     let interrupted = lab.file("interrupted");
