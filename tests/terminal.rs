@@ -93,10 +93,10 @@ fn ctrl_z_stops_both_and_fg_and_bg_continue_both() {
     pty.see("tick");
     for continued in ["fg", "bg"] {
         pty.ctrl_z();
-        pty.see("Stopped");
+        pty.see_stopped();
         wait_until("stop", || all_stopped(&lab));
         pty.line("jobs");
-        pty.see("Stopped");
+        pty.see_stopped();
         pty.line(continued);
         pty.see("tick\r\ntick");
     }
@@ -115,7 +115,7 @@ fn continuing_memwatch_alone_continues_the_command() {
     pty.line(&format!("$MW attach -q -- {} script", python()));
     pty.see("tick");
     pty.ctrl_z();
-    pty.see("Stopped");
+    pty.see_stopped();
     pty.line("jobs -p > pid; command kill -CONT $(cat pid)");
     pty.see("tick\r\ntick");
     pty.key(b"command kill -TERM $(cat pid); wait %1; echo code=$?\n");
@@ -243,7 +243,7 @@ fn a_command_in_the_background_is_stopped_when_it_reads_the_terminal() {
     pty.line("$MW attach -q -- cat &");
     wait_until("stop", || all_stopped(&lab));
     pty.line("sleep 0.3; jobs");
-    pty.see("Stopped");
+    pty.see_stopped();
     pty.line("fg");
     pty.line("hello");
     pty.see("hello\r\n");
@@ -304,7 +304,7 @@ fn at_an_adopted_process_keys_are_memwatchs_own() {
     pty.see("was adopted");
     let adopted = memwatch::host::cgroup::pids(&lab.target());
     pty.ctrl_z();
-    pty.see("Stopped");
+    pty.see_stopped();
     assert_eq!(states(&lab), "S", "the adopted one is not stopped");
     pty.line("fg");
     pty.see(" attach");

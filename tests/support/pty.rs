@@ -131,6 +131,14 @@ impl Pty {
         }
     }
 
+    /// Waits until the shell says that its job is stopped, and takes the next line: what is typed before its prompt is
+    /// echoed in the midst of that.
+    #[track_caller]
+    pub(crate) fn see_stopped(&mut self) {
+        self.see("Stopped");
+        self.see("> ");
+    }
+
     /// All that was ever written to it.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.seen

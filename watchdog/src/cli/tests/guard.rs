@@ -1,6 +1,7 @@
 //! `memwatch tests guard`: reads the files and prints what was found in them. The finding is
 //! `tests::direct`'s.
 
+use crate::causes::with_causes;
 use crate::cli::args::Common;
 use crate::cli::{OWN_FAILURE, failure};
 use crate::config::Verbosity;
@@ -105,7 +106,7 @@ pub(super) fn run(args: &GuardArgs, common: &Common) -> anyhow::Result<ExitCode>
             Err(error) => {
                 failed = true;
                 failure::say(&error);
-                report.skip(path, None, error.to_string());
+                report.skip(path, None, with_causes(&error));
             }
         }
     }
