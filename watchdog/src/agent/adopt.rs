@@ -9,7 +9,7 @@ use crate::host::cgroup::{CgroupError, Entrances, Target};
 use crate::host::layout::{Hierarchy, Layout};
 use crate::host::process::{self, Comm};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -67,7 +67,9 @@ const ROUNDS: usize = 100;
 pub fn adopt(pid: u32, target: &Target, layout: &Layout) -> Result<Adopted, AdoptError> {
     // Held from here on: if it says that the process lives, the number still means the same one.
     let leader = signal::pidfd_open(pid).map_err(|_| AdoptError::NoSuchProcess { pid })?;
-    let comm = stat(pid).ok_or(AdoptError::NoSuchProcess { pid })?.comm;
+    let comm = process::stat_of(pid)
+        .ok_or(AdoptError::NoSuchProcess { pid })?
+        .comm;
     if ancestors(std::process::id()).contains(&pid) {
         return Err(AdoptError::Ancestor { pid });
     }
@@ -218,13 +220,9 @@ fn ancestors(pid: u32) -> BTreeSet<u32> {
     let mut found = BTreeSet::new();
     let mut at = pid;
     while at != 0 && found.insert(at) {
-        at = stat(at).map_or(0, |stat| stat.ppid);
+        at = process::stat_of(at).map_or(0, |stat| stat.ppid);
     }
     found
-}
-
-fn stat(pid: u32) -> Option<process::Stat> {
-    process::parse_stat(&fs::read(format!("/proc/{pid}/stat")).ok()?)
 }
 
 /// The groups that `pid` is in, of the hierarchies that a target uses.

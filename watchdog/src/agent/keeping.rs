@@ -82,7 +82,10 @@ fn on_disk(
     let mut spool = Spool::open(state, incidents)?;
     spool.tell(exporters.keys());
     let kept = spool.keep(record)?;
-    draft.map_or(Ok(()), Draft::remove)?;
+    // One that stays is the same incident to who finds it.
+    if let Some(Err(error)) = draft.map(Draft::remove) {
+        tracing::warn!("{error}");
+    }
     Ok(kept)
 }
 

@@ -270,8 +270,7 @@ impl Watched {
     fn signal_all(&self, signal: i32) -> Vec<Hit> {
         let send = |pid| {
             let pidfd = act::signal::pidfd_open(pid).ok()?;
-            let stat = std::fs::read(format!("/proc/{pid}/stat"));
-            let stat = stat.ok().and_then(|text| process::parse_stat(&text));
+            let stat = process::stat_of(pid);
             let outcome = act::signal::send(pidfd.as_fd(), signal, self.mode);
             let process = Process {
                 pid,

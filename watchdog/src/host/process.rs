@@ -127,6 +127,11 @@ pub mod comm_text {
     }
 }
 
+/// What `/proc/PID/stat` says now; `None` of one that is no more. Opens a file: nothing for the deciding thread.
+pub fn stat_of(pid: u32) -> Option<Stat> {
+    parse_stat(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)
+}
+
 /// Reads the text of `/proc/PID/stat`.
 ///
 /// The name stands in parentheses and may itself hold parentheses, blanks and newlines, so the fields

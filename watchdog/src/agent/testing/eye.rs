@@ -12,7 +12,7 @@ use crate::control::protocol::TESTS;
 use crate::host::cgroup;
 use crate::host::clock;
 use crate::host::place::Place;
-use crate::host::process::{self, Stat};
+use crate::host::process::{Stat, stat_of};
 use crate::incident::BlamedTest;
 use crate::pytest::Home;
 use crate::pytest::slot::{self, Phase, Slot};
@@ -425,10 +425,6 @@ fn on_board(pid: u32, slot: &Slot) -> Notice {
             0
         },
     }
-}
-
-pub(super) fn stat_of(pid: u32) -> Option<Stat> {
-    process::parse_stat(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)
 }
 
 /// Twice the same is whole: the writer marks a page under way, and writes a new one in between otherwise.

@@ -2,9 +2,8 @@
 //! they have spent.
 
 use super::GENERATIONS;
-use super::eye::stat_of;
 use crate::host::place::Place;
-use crate::host::process::{self, Stat};
+use crate::host::process::{self, Stat, stat_of};
 use std::collections::HashMap;
 use std::time::Duration;
 
