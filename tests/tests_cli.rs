@@ -95,6 +95,7 @@ fn test(id: &str, mib: u64) -> Test {
         rss_after_bytes: Some(resident),
         peak_bytes: Some(resident + mib * MIB),
         children_peak_bytes: None,
+        children_retained_bytes: None,
         minor_faults: None,
         major_faults: None,
         reclaim_us: None,

@@ -172,7 +172,7 @@ async fn answer(mut server: Server, targets: &Targets, watchers: &Mutex<Vec<(Pee
                 let its = targets
                     .iter()
                     .any(|target| target.id == id && peer.may_touch(Some(target.peer.uid)));
-                let _ = answer.send(its.then_some(()).ok_or_else(|| peer.no_such_target(id)));
+                let _ = answer.send(its.then(Vec::new).ok_or_else(|| peer.no_such_target(id)));
             }
             Call::Blame {
                 peer,

@@ -385,6 +385,39 @@ fn what_the_run_itself_ends_for_its_time_is_kept_though_a_daemon_guards() {
 }
 
 #[test]
+fn what_a_users_test_spends_in_reclaim_is_the_daemons_to_say() {
+    let service = Service::start("");
+    let home = Home::of(NOBODY);
+    let suite = home.lab.file("test_it.py");
+    let text = format!(
+        "
+import mmap, os, random, time
+def test_calm(): time.sleep(1)
+def test_thrashes():
+    time.sleep(1)
+    with open({:?}, 'w+b') as file:
+        file.truncate(256 << 20)
+        for _ in range(256): file.write(os.urandom(1 << 20))
+        pages = mmap.mmap(file.fileno(), 0)
+        until = time.monotonic() + 2.5
+        while time.monotonic() < until: pages[random.randrange(len(pages))]
+",
+        format!("{}/big", home.scratch())
+    );
+    fs::write(&suite, text).expect("room");
+    let line = format!("{} {}", pytest(&home), suite.display());
+    let options = ["--memory-max", "128M", "--on-pressure", "warn"];
+    let started = home.attach(&service, &[&options[..], &["--cmd", &line]].concat());
+    service.target_of(NOBODY);
+    let ran = started.wait().expect_verdict("finished", 0);
+    let tests = ran.report["suite"]["tests"].as_array().expect("a suite");
+    let reclaim = |at: usize| tests[at]["reclaim_us"].as_u64();
+    assert_eq!(reclaim(0).unwrap_or(0), 0, "{ran:#?}");
+    assert!(reclaim(1) > Some(1000), "{ran:#?}");
+    service.stop();
+}
+
+#[test]
 fn nobody_says_which_tests_run_in_anothers_target() {
     let service = Service::start("");
     let home = Home::of(NOBODY);

@@ -4,7 +4,7 @@ use super::{Suite, test};
 use serde_json::Value;
 
 const SUITE: &str = r#"
-import json, mmap, os, resource, subprocess, sys, time
+import json, mmap, os, resource, signal, subprocess, sys, time
 
 MIB = 1 << 20
 kept = []
@@ -30,15 +30,29 @@ def test_keeps():
     kept.append(bytearray(b"x") * (48 * MIB))
     truth["keeps"] = status("VmRSS") - before
 
+SCRIPT = """if 1:
+    import time
+    block = bytearray(b"x") * (64 << 20)
+    with open("/proc/self/status") as file:
+        print(next(line for line in file if line.startswith("VmRSS:")).split()[1], flush=True)
+    time.sleep(%s)"""
+
 def test_child():
-    script = """if 1:
-        import time
-        block = bytearray(b"x") * (64 << 20)
-        with open("/proc/self/status") as file:
-            print(next(line for line in file if line.startswith("VmRSS:")).split()[1], flush=True)
-        time.sleep(0.7)"""
-    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE)
+    done = subprocess.run([sys.executable, "-c", SCRIPT % 0.7], stdout=subprocess.PIPE)
     truth["child"] = int(done.stdout) * 1024
+
+left = []
+
+def test_leaves_a_child():
+    # Below another: it is the test's all the same.
+    command = ["sh", "-c", '"$0" -c "$1"; true', sys.executable, SCRIPT % 60]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
+    left.append(child)
+    truth["left"] = int(child.stdout.readline()) * 1024
+
+def test_ends_it():
+    os.killpg(left[0].pid, signal.SIGKILL)
+    left[0].communicate()
 
 def test_spins():
     began = time.process_time()
@@ -97,6 +111,14 @@ fn every_figure_is_what_the_test_itself_saw() {
         true_of("child"),
         5,
     );
+    near(
+        figure("test_leaves_a_child", "children_retained_bytes"),
+        true_of("left"),
+        5,
+    );
+    for name in ["test_child", "test_ends_it"] {
+        assert!(test(&ran, name)["children_retained_bytes"].is_null());
+    }
     let child = figure("test_child", "peak_bytes") - figure("test_child", "rss_before_bytes");
     assert!(
         child < 8 * MIB,

@@ -158,6 +158,7 @@ fn test(n: usize, worker: u32, (at_us, wall_us): (u64, u64), outcome: suite::Out
         rss_after_bytes: (!is_killed).then_some(182 * MIB),
         peak_bytes: Some((180 + grew) * MIB),
         children_peak_bytes: None,
+        children_retained_bytes: None,
         minor_faults: Some(812),
         major_faults: Some(0),
         reclaim_us: Some(0),

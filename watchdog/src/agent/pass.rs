@@ -317,7 +317,7 @@ impl Pass {
         if let Some(board) = &self.charge.tests {
             members.mark_tests(board);
             if eyes.kernel().is_some() && self.eyes.row.is_some() {
-                board.put_down_stalls(|pid| eyes.stall_ns_of(pid));
+                board.put_down_stalls(|pid, _| Some(eyes.stall_ns_of(pid)));
             }
         }
         let unseen = members.unseen();

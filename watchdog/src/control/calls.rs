@@ -55,8 +55,8 @@ pub enum Call {
         id: u64,
         /// All that can be asked to fail, and who hands tests out.
         running: Vec<RunningTest>,
-        /// That it is noted.
-        answer: Answer<()>,
+        /// What the process of each has spent in reclaim so far, in ns.
+        answer: Answer<Vec<Option<u64>>>,
     },
     /// A process that was signalled ran this test.
     Blame {

@@ -154,13 +154,18 @@ impl Client {
         }
     }
 
-    /// Says which tests run in a target.
+    /// Says which tests run in a target; what the process of each has spent in reclaim so far, in ns, as far as the
+    /// daemon knows.
     ///
     /// # Errors
     /// The daemon refuses, or cannot be asked.
-    pub async fn tests(&mut self, id: u64, running: Vec<RunningTest>) -> Result<(), ClientError> {
+    pub async fn tests(
+        &mut self,
+        id: u64,
+        running: Vec<RunningTest>,
+    ) -> Result<Vec<Option<u64>>, ClientError> {
         match self.say(&Request::Tests { id, running }, None).await? {
-            Reply::Noted {} => Ok(()),
+            Reply::Stalls { stall_ns } => Ok(stall_ns),
             other => Err(self.strange(&other)),
         }
     }

@@ -298,7 +298,7 @@ async fn ask(
                 running,
                 answer,
             };
-            put(calls, call, |()| Reply::Noted {}).await
+            put(calls, call, |stall_ns| Reply::Stalls { stall_ns }).await
         }
         Request::Blame(blame) => {
             let blame = Box::new(blame);

@@ -152,7 +152,13 @@ pub enum Reply {
         /// The incident record: everything since it was attached. `null` for what the configuration names.
         record: Option<serde_json::Value>,
     },
-    /// To [`Request::Tests`] and [`Request::Blame`].
+    /// To [`Request::Tests`].
+    Stalls {
+        /// What the process of each has spent in reclaim so far, in ns, as it was seen last while it ran that test;
+        /// `null` where that is not known. In their order.
+        stall_ns: Vec<Option<u64>>,
+    },
+    /// To [`Request::Blame`].
     Noted {},
     /// To [`Request::Status`].
     Status(Box<Status>),

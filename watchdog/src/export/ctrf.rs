@@ -188,6 +188,7 @@ fn extra(test: &Test) -> Value {
         ("retained_bytes", test.retained_bytes()),
         ("peak_bytes", test.peak_bytes),
         ("children_peak_bytes", test.children_peak_bytes),
+        ("children_retained_bytes", test.children_retained_bytes),
         ("minor_faults", test.minor_faults),
         ("major_faults", test.major_faults),
         ("reclaim_us", test.reclaim_us),

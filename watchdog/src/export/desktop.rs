@@ -155,8 +155,12 @@ impl Desktop {
     }
 }
 
-/// By when the record was made, or the machine ended, which its id tells: the machine may have been off for long.
+/// By when the record was made, which its id tells. That a machine ended so is news to whoever uses it next, however
+/// long it was off.
 fn is_stale(record: &Record, now: SystemTime) -> bool {
+    if record.kind == Kind::HardReset {
+        return false;
+    }
     let Some(made) = record.id.get_timestamp() else {
         return false;
     };

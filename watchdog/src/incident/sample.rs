@@ -403,6 +403,7 @@ pub(crate) fn tested() -> Suite {
         rss_after_bytes: Some(203 * MIB),
         peak_bytes: Some(206 * MIB),
         children_peak_bytes: None,
+        children_retained_bytes: None,
         minor_faults: Some(812),
         major_faults: Some(0),
         reclaim_us: Some(0),

@@ -62,12 +62,15 @@ pub struct Test {
     pub teardown_us: Option<u64>,
     /// What its process held resident when it began.
     pub rss_before_bytes: Option<u64>,
-    /// And when it was over: what it retained is the difference.
+    /// And when it was over: what the process retained is the difference.
     pub rss_after_bytes: Option<u64>,
     /// The most that its process held resident at once meanwhile.
     pub peak_bytes: Option<u64>,
     /// The most that processes which it started held resident together, as memwatch saw them.
     pub children_peak_bytes: Option<u64>,
+    /// What those of them held resident that were still there when it was over; `None` if none was.
+    #[serde(default)]
+    pub children_retained_bytes: Option<u64>,
     /// Page faults of its process that were answered from memory.
     pub minor_faults: Option<u64>,
     /// Page faults of its process that waited for a disk.
@@ -259,10 +262,11 @@ impl Test {
         Some(own + self.children_peak_bytes.unwrap_or(0))
     }
 
-    /// What its process held on to when it was over.
+    /// What its process held on to when it was over, with the processes that it left.
     #[must_use]
     pub fn retained_bytes(&self) -> Option<u64> {
-        Some(self.rss_after_bytes?.saturating_sub(self.rss_before_bytes?))
+        let own = self.rss_after_bytes?.saturating_sub(self.rss_before_bytes?);
+        Some(own + self.children_retained_bytes.unwrap_or(0))
     }
 }
 

@@ -581,7 +581,7 @@ class Leftovers:
         if threads != self.threads:
             self.look_at_threads(test.serial, test.id, threads)
         if self.children_fd is not None and pread(self.children_fd, 4096, 0) != self.children:
-            self.look_at_children(test.serial, test.id)
+            self.look_at_children(test)
         if self.made is None:
             for directory in self.directories:
                 if os.fstat(directory[2]).st_mtime_ns != directory[3]:
@@ -646,13 +646,24 @@ class Leftovers:
         fields = rest.split()
         return None if fields[0] in (b"Z", b"X") else (head.partition(b"(")[2].decode("utf-8", "replace"), fields[19])
 
-    def look_at_children(self, serial, node_id):
+    def held_by(self, pid):
+        """Bytes that a process holds, and those below it."""
+        try:
+            with open("/proc/%d/statm" % pid, "rb") as file:
+                held = int(file.read().split()[1]) * PAGE
+            with open("/proc/%d/task/%d/children" % (pid, pid), "rb") as file:
+                return held + sum(self.held_by(int(below)) for below in file.read().split())
+        except (OSError, IndexError):  # it is over
+            return 0
+
+    def look_at_children(self, test):
         now = self.list_children()
         before, self.children = set(self.children.split()), now
         for pid in map(int, set(now.split()) - before):
             about = self.about_process(pid)
             if about:
-                self.pending.append((serial, node_id, "children", (pid, about)))
+                self.pending.append((test.serial, test.id, "children", (pid, about)))
+                test.children += self.held_by(pid)
 
     # -- files
 
@@ -824,7 +835,7 @@ class Test:
 
     __slots__ = (
         "serial", "id", "lineno", "rss_before", "usage", "began", "began_ns", "phases", "outcome", "again",
-        "wall_us", "cpu_us", "rss_call", "rss_teardown", "rss_after", "peak", "minor_faults", "major_faults",
+        "wall_us", "cpu_us", "rss_call", "rss_teardown", "rss_after", "peak", "minor_faults", "major_faults", "children",
     )  # fmt: skip
 
     def __init__(self, serial, item, gauge):
@@ -833,7 +844,7 @@ class Test:
         # What is inherited is defined in another file than its node id names.
         self.lineno = 0 if line is None or not self.id.startswith(file) else line + 1
         self.phases, self.outcome, self.again, self.wall_us = {}, None, False, None
-        self.rss_teardown = 0
+        self.rss_teardown = self.children = 0
         self.rss_before = self.rss_call = gauge.rss()
         gauge.reset_peak()
         self.usage = getrusage(RUSAGE_SELF)
@@ -864,6 +875,8 @@ class Test:
             more += ',"outcome":"%s"' % self.outcome
         if self.peak is not None:
             more += ',"peak_bytes":%d' % self.peak
+        if self.children:
+            more += ',"children_retained_bytes":%d' % self.children
         if failed_by_memwatch is not None:
             more += ',"failed_by_memwatch":%s,"answered_us":%d' % (quoted(failed_by_memwatch), answered_us)
         return (
@@ -1236,8 +1249,8 @@ class Watcher:
         if test.wall_us is None:
             test.measure(self.gauge)
         why = self.failed[1] if self.failed[0] == test.serial else None
-        self.write(test.line(why, self.answered_us))
         self.leftovers.look(test)
+        self.write(test.line(why, self.answered_us))
         if test.again:
             self.begin(self.item)
 

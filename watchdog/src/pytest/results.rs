@@ -78,6 +78,8 @@ pub struct TestLine {
     pub rss_after_bytes: Option<u64>,
     /// The most meanwhile.
     pub peak_bytes: Option<u64>,
+    /// What processes hold that it started and left.
+    pub children_retained_bytes: Option<u64>,
     /// Faults answered from memory.
     pub minor_faults: Option<u64>,
     /// Faults that waited for a disk.

@@ -44,6 +44,7 @@ pub(crate) fn test(id: &str, memory_bytes: u64, wall_us: u64) -> Test {
         rss_after_bytes: Some(50 << 20),
         peak_bytes: Some((50 << 20) + memory_bytes),
         children_peak_bytes: None,
+        children_retained_bytes: None,
         minor_faults: None,
         major_faults: None,
         reclaim_us: None,

@@ -186,24 +186,25 @@ impl Targets {
         self.listeners.push((peer, events));
     }
 
-    /// These tests run in it, says its user.
+    /// These tests run in it, says its user; what the process of each has spent in reclaim by the last look, in ns.
     pub(super) fn tests_run(
         &self,
         peer: Peer,
         id: TargetId,
         running: &[RunningTest],
-    ) -> Result<(), Refusal> {
+    ) -> Result<Vec<Option<u64>>, Refusal> {
         match self.kept.get(&id).map(|kept| (kept, kept.order.owner)) {
             Some((kept, Owner::User(uid))) if peer.may_touch(Some(uid)) => {
-                let running = running.iter().map(|test| OnBoard {
+                let notices = running.iter().map(|test| OnBoard {
                     pid: test.pid,
                     start_ticks: test.start_ticks,
                     serial: test.serial,
                 });
-                if let Some(board) = &kept.tests {
-                    board.put_up(running);
-                }
-                Ok(())
+                let Some(board) = &kept.tests else {
+                    return Ok(Vec::new());
+                };
+                board.put_up(notices.clone());
+                Ok(notices.map(|notice| board.stall_ns(&notice)).collect())
             }
             _ => Err(peer.no_such_target(id)),
         }

@@ -16,8 +16,8 @@ struct Place {
     /// Pid above, the test's serial below; 0 while it is free.
     who: AtomicU64,
     start_ticks: AtomicU64,
-    /// What the process has spent in reclaim so far, in ns, by the deciding thread's last look at it; and whose
-    /// that is.
+    /// What the process has spent in reclaim so far, in ns, as the deciding thread saw it last, this one or the
+    /// daemon's; and whose that is.
     stall_ns: AtomicU64,
     stalled: AtomicU64,
 }
@@ -59,8 +59,9 @@ impl Board {
         }
     }
 
-    /// Puts down what each has spent in reclaim so far, in ns.
-    pub fn put_down_stalls(&self, stall_ns: impl Fn(u32) -> u64) {
+    /// Puts down what each has spent in reclaim so far, in ns, given its pid and serial; `None` where that is not
+    /// known.
+    pub fn put_down_stalls(&self, stall_ns: impl Fn(u32, u32) -> Option<u64>) {
         for place in &self.0 {
             let who = place.who.load(Ordering::Acquire);
             if who == 0 {
@@ -68,10 +69,10 @@ impl Board {
             }
             // A reader between the two finds another's name, and takes nothing.
             place.stalled.store(0, Ordering::Release);
-            place
-                .stall_ns
-                .store(stall_ns((who >> 32) as u32), Ordering::Release);
-            place.stalled.store(who, Ordering::Release);
+            if let Some(stall_ns) = stall_ns((who >> 32) as u32, who as u32) {
+                place.stall_ns.store(stall_ns, Ordering::Release);
+                place.stalled.store(who, Ordering::Release);
+            }
         }
     }
 
@@ -135,7 +136,8 @@ mod tests {
             "8 is another process of that number"
         );
         assert_eq!(board.stall_ns(&notice(8, 4)), None, "not looked at yet");
-        board.put_down_stalls(|pid| u64::from(pid) * 100);
+        board.put_down_stalls(|pid, serial| (serial == 4).then_some(u64::from(pid) * 100));
+        assert_eq!(board.stall_ns(&notice(7, 3)), None, "not known");
         assert_eq!(board.stall_ns(&notice(8, 4)), Some(800));
         assert_eq!(board.stall_ns(&notice(8, 5)), None, "another test");
         board.put_up([notice(9, 1)].into_iter());

@@ -1,9 +1,10 @@
 //! Tests in a target that the daemon guards: it is told which of them run, so that it asks them to fail before it
-//! ends a process, and what it did is joined with its record at the end.
+//! ends a process, says what they spend in reclaim, and what it did is joined with its record at the end.
 //!
 //! The daemon reads nothing of a user's: it signals, and this side, as the user, says why to the process.
 
 use super::blame::Killed;
+use super::board::Notice;
 use super::eye::Shared;
 use super::words::Short;
 use super::{Testing, words};
@@ -48,6 +49,30 @@ fn blames(shared: &Shared, id: u64) -> Vec<Blame> {
     blamed.into_iter().map(of_it).collect()
 }
 
+/// Tells of the tests that run, and of those that were signalled; takes what they have spent in reclaim.
+async fn tell(
+    client: &mut Client,
+    id: u64,
+    tests: &[Notice],
+    shared: &Shared,
+) -> Result<(), ClientError> {
+    let running = tests.iter().map(|test| RunningTest {
+        pid: test.pid,
+        start_ticks: test.start_ticks,
+        serial: test.serial,
+    });
+    let stall_ns = client.tests(id, running.collect()).await?;
+    shared.board.put_down_stalls(|pid, serial| {
+        let is_it = |test: &Notice| (test.pid, test.serial) == (pid, serial);
+        let at = tests.iter().position(is_it)?;
+        stall_ns.get(at).copied().flatten()
+    });
+    for blame in blames(shared, id) {
+        client.blame(blame).await?;
+    }
+    Ok(())
+}
+
 fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -63,23 +88,15 @@ impl Testing {
             while !shared.stop.load(Ordering::Acquire) {
                 let long = lock(&shared.long).clone();
                 let has_blamed = !lock(&shared.blamed).is_empty();
-                if long != said || has_blamed {
+                // What a test spends in reclaim is asked for while it runs.
+                if long != said || has_blamed || long.iter().any(|test| test.serial > 0) {
                     let connected = match client.take() {
                         Some(client) => Ok(client),
                         None => Client::connect(&socket).await,
                     };
-                    let running = long.iter().map(|test| RunningTest {
-                        pid: test.pid,
-                        start_ticks: test.start_ticks,
-                        serial: test.serial,
-                    });
-                    let running = running.collect();
                     let told: Result<Client, ClientError> = async {
                         let mut client = connected?;
-                        client.tests(id, running).await?;
-                        for blame in blames(&shared, id) {
-                            client.blame(blame).await?;
-                        }
+                        tell(&mut client, id, &long, &shared).await?;
                         Ok(client)
                     }
                     .await;

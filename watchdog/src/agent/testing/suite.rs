@@ -79,7 +79,8 @@ pub(super) fn gather(
             let mut test = told(pid, &line, worker.clone(), began);
             test.leaks = own(leaks, &of_several);
             if let Some(seen) = seen.get(&(pid, line.serial)) {
-                test.children_peak_bytes = Some(seen.children_bytes).filter(|&bytes| bytes > 0);
+                let seen_bytes = Some(seen.children_bytes).filter(|&bytes| bytes > 0);
+                test.children_peak_bytes = test.children_peak_bytes.max(seen_bytes);
                 test.reclaim_us = seen
                     .stall_ns
                     .map(|(first, last)| last.saturating_sub(first) / 1000);
@@ -161,7 +162,8 @@ fn told(pid: u32, line: &TestLine, worker: Option<Text>, began: Duration) -> Tes
         rss_before_bytes: line.rss_before_bytes,
         rss_after_bytes: line.rss_after_bytes,
         peak_bytes: line.peak_bytes,
-        children_peak_bytes: None,
+        children_peak_bytes: line.children_retained_bytes,
+        children_retained_bytes: line.children_retained_bytes,
         minor_faults: line.minor_faults,
         major_faults: line.major_faults,
         reclaim_us: None,
@@ -304,6 +306,7 @@ fn unfinished(slot: &Slot, worker: Option<Text>, began: Duration) -> Test {
         rss_after_bytes: None,
         peak_bytes: None,
         children_peak_bytes: None,
+        children_retained_bytes: None,
         minor_faults: None,
         major_faults: None,
         reclaim_us: None,

@@ -64,7 +64,13 @@ fn nobody_is_shown_more_than_a_few_at_a_time_nor_what_is_long_over() {
     let record = sample::killed();
     let now = SystemTime::now();
     assert!(!is_stale(&record, now));
-    assert!(is_stale(&record, now + STALE + Duration::from_secs(2)));
+    let later = now + STALE + Duration::from_secs(2);
+    assert!(is_stale(&record, later));
+    let reset = Record {
+        kind: Kind::HardReset,
+        ..record
+    };
+    assert!(!is_stale(&reset, later), "the machine was off for long");
 }
 
 #[test]
