@@ -19,7 +19,7 @@ const SUITE: &str = "trixie";
 /// A machine like users' (systemd, systemd-oomd, users who log in), and what scenarios need to look at it and
 /// to run in it.
 const PACKAGES: &str = "systemd,systemd-sysv,systemd-oomd,libpam-systemd,dbus,dbus-user-session,udev,jq,procps,\
-     python3-numpy,python3-pytest,python3-pytest-xdist";
+     python3-numpy,python3-pytest,python3-pytest-xdist,podman,crun";
 /// Scenarios make files in it; the image is sparse.
 const SIZE: &str = "2G";
 /// The kernel finds its root by this. By the name of the device it cannot: kernels since 6.10 look for
