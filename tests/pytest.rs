@@ -261,7 +261,7 @@ def test_hog(): leak([])
 fn a_run_whose_time_is_up_says_where_it_was() {
     let lab = Lab::new();
     let text = "def test_stuck(): time.sleep(60)\n";
-    let ran = suite(&lab, &["--timeout", "3s"], text, &[]).expect_verdict("timeout", 124);
+    let ran = suite(&lab, &["--timeout", "6s"], text, &[]).expect_verdict("timeout", 124);
     let it = &ran.report["interventions"][0];
     assert!(
         it["python_stack"].to_string().contains("in test_stuck"),

@@ -100,8 +100,8 @@ fn ctrl_z_stops_both_and_fg_and_bg_continue_both() {
         pty.line(continued);
         pty.see("tick\r\ntick");
     }
-    pty.key(b"kill %1\n");
-    pty.key(b"wait %1; echo code=$?\n");
+    // In one line: between two it tells of who has ended, and forgets it.
+    pty.key(b"kill %1; wait %1; echo code=$?\n");
     pty.see("code=143");
 }
 
@@ -306,9 +306,9 @@ fn at_an_adopted_process_keys_are_memwatchs_own() {
     pty.ctrl_z();
     pty.see_stopped();
     assert_eq!(states(&lab), "S", "the adopted one is not stopped");
+    let shell = pty.foreground();
     pty.line("fg");
-    pty.see(" attach");
-    thread::sleep(Duration::from_millis(100));
+    wait_until("its turn", || pty.foreground() != shell);
     pty.ctrl_c();
     pty.see("run");
     pty.line("echo code=$?");

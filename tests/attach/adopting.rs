@@ -76,8 +76,9 @@ fn a_tree_is_adopted_and_comes_back_when_memwatch_is_told_to_end() {
 #[test]
 fn a_target_that_ends_by_itself_is_no_failure() {
     let lab = Lab::new();
-    let mut root = shell(&lab, "sleep 1; exit 3");
+    let mut root = shell(&lab, "until [ -e go ]; do sleep 0.1; done; exit 3");
     let memwatch = adopt(&lab, &[], root.id());
+    fs::write(lab.file("go"), "").expect("room");
     root.wait().expect("ours");
     memwatch.wait().expect_verdict("finished", 0);
 }

@@ -6,12 +6,13 @@ use std::{os::unix::process::CommandExt, path::Path, thread, time::Duration};
 use super::lab::{Lab, MEMWATCH, is_alive, wait_for, wait_until, workload};
 use super::refuse::refuse;
 
-/// A shell line that begins to thrash when it is told to [`go`], and says who does.
+/// A shell line that begins to thrash when it is told to [`go`], and says who does: before it writes what it will
+/// read, since where writing stalls it may be killed at that.
 pub(super) fn late_thrasher(lab: &Lab) -> String {
     let culprit = lab.file("culprit").display().to_string();
     let dir = env!("CARGO_TARGET_TMPDIR");
     format!(
-        "until [ -e {} ]; do sleep 0.1; done; exec {} thrash --culprit {culprit} --dir {dir}",
+        "until [ -e {} ]; do sleep 0.1; done; printf %s $$ > {culprit}; exec {} thrash --dir {dir}",
         lab.file("go").display(),
         workload()
     )

@@ -123,7 +123,7 @@ fn what_a_dead_memwatch_had_frozen_and_not_made_runs_again() {
     let held = lab.pair.below("held", "128M");
     let mut shell = Command::new("sh");
     held.confine(&mut shell);
-    let leak = format!("exec {} leak --seconds 20 --rate 100M", workload());
+    let leak = format!("exec {} leak --seconds 20 --rate 20M", workload());
     let mut hog = shell.args(["-c", &leak]).spawn().expect("sh");
     let dir = held.v2.display().to_string();
     let freeze = [
@@ -186,7 +186,7 @@ fn cgroups_beyond_those_that_are_looked_into_are_counted() {
 fn what_happened_before_memwatch_was_killed_is_an_incident_all_the_same() {
     let lab = Lab::new();
     let line = format!(
-        "{} leak --rate 1G; echo $$ > pid; exec sleep 300",
+        "{} leak --rate 100M; echo $$ > pid; exec sleep 300",
         workload()
     );
     let memwatch = lab.start(lab.memwatch(&["--memory-max", "64M", "--cmd", &line]));

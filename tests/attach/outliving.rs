@@ -12,8 +12,8 @@ use memwatch::host::cgroup::id;
 use super::guarding::{go, late_thrasher};
 use super::lab::{Lab, MEMWATCH, Started, is_alive, wait_for, wait_until};
 
-/// A memwatch that is dead before its target begins to thrash; the thrasher.
-fn orphan(lab: &Lab, program: &Path) -> (Started, u32) {
+/// A memwatch that is dead; its target waits to be told to thrash.
+fn dead(lab: &Lab, program: &Path) -> Started {
     let hog = late_thrasher(lab);
     let mut command = lab.command(program);
     command.args(["attach", "--memory-max", "64M", "--cmd", &hog]);
@@ -21,9 +21,18 @@ fn orphan(lab: &Lab, program: &Path) -> (Started, u32) {
     lab.wait_for_guard(program);
     memwatch.child.kill().expect("ours");
     memwatch.child.wait().expect("ours");
+    memwatch
+}
+
+/// Tells it; the thrasher.
+fn thrasher(lab: &Lab) -> u32 {
     go(lab);
-    let hog = wait_for("the hog", || lab.read("culprit").parse().ok());
-    (memwatch, hog)
+    wait_for("the hog", || lab.read("culprit").parse().ok())
+}
+
+/// A memwatch that is dead before its target begins to thrash; the thrasher.
+fn orphan(lab: &Lab, program: &Path) -> (Started, u32) {
+    (dead(lab, program), thrasher(lab))
 }
 
 /// memwatch of another build: its programs differ in a word of a log line, which makes them another set.
@@ -46,9 +55,9 @@ fn another_build(lab: &Lab) -> PathBuf {
 #[test]
 fn an_upgrade_leaves_the_guard_in_place_and_tells_what_it_did() {
     let lab = Lab::new();
-    let (_memwatch, hog) = orphan(&lab, &another_build(&lab));
+    let _memwatch = dead(&lab, &another_build(&lab));
     lab.attach(&["--", "true"]).expect(0);
-    assert!(is_alive(hog), "the newer build came in time");
+    let hog = thrasher(&lab);
     wait_until("the guard's kill", || !is_alive(hog));
     let ran = lab.attach(&["--", "true"]).expect(0);
     let told = format!("the guard in the kernel killed workload (pid {hog})");

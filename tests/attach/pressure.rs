@@ -182,23 +182,24 @@ fn without_a_memory_controller_memwatch_holds_the_limit_itself() {
     fs::create_dir(&group).expect("room");
     let mut hog = lab.command("sh");
     safety.confine(&mut hog);
-    let line = format!("echo $$ > {group}/cgroup.procs; sleep 1; exec \"$0\" leak");
+    let line = format!(
+        "echo $$ > {group}/cgroup.procs; until [ -e go ]; do sleep 0.1; done; exec \"$0\" leak"
+    );
     hog.args(["-c", &line, &workload()]);
     let hog = lab.start(hog);
     let report = lab.file("guard.json").display().to_string();
-    let mut memwatch = lab.memwatch(&[
+    let memwatch = lab.start(lab.memwatch(&[
+        "-v",
         "--memory-max",
         "160M",
         "--report",
         &report,
         "--cgroup",
         &group,
-    ]);
-    let status = memwatch
-        .stderr(std::process::Stdio::null())
-        .status()
-        .expect("memwatch");
-    assert_eq!(status.code(), Some(137));
+    ]));
+    wait_until("the guard", || memwatch.stderr().contains("guarding /"));
+    fs::write(lab.file("go"), "").expect("room");
+    memwatch.wait().expect(137);
     let _ = hog.wait();
     let report: Value = serde_json::from_str(&lab.read("guard.json")).expect("a report");
     assert_eq!(report["verdict"], "killed_by_memwatch");

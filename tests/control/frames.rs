@@ -185,7 +185,7 @@ fn a_thousand_hostile_frames_change_nothing() {
         }
     });
     assert!(refused > ROUNDS / 10, "only {refused} were told");
-    wait_until("an end of all of them", || descriptors() == before);
+    wait_until("an end of all of them", || descriptors() <= before);
     status().expect("it answers");
     assert!(daemon.targets.lock().expect("whole").is_empty());
 }

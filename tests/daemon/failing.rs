@@ -37,8 +37,12 @@ fn the_kernel_acts_for_a_user_while_the_daemon_is_stopped() {
     let service = Service::start("");
     let home = Home::of(NOBODY);
     let culprit = home.lab.file("culprit").display().to_string();
-    let hog = format!("thrash --culprit {culprit} --dir {}", home.scratch());
-    let line = late_hog(6, &hog);
+    // Who it is stands there before it writes what it will read: where writing stalls it may be killed at that.
+    let line = format!(
+        "sleep 6; printf %s $$ > {culprit}; exec {} thrash --dir {}",
+        workload(),
+        home.scratch()
+    );
     let started = home.attach(&service, &["--memory-max", "64M", "--cmd", &line]);
     wait_until("the guard", || {
         service.target_of(NOBODY).guarded_by == GuardedBy::DaemonAndKernelGuard

@@ -116,7 +116,8 @@ impl Service {
     /// The incidents that it has kept.
     pub(crate) fn incidents(&self) -> Vec<Value> {
         let dir = self.lab.file("state").join("incidents");
-        let files = fs::read_dir(dir).expect("a spool").flatten();
+        // It is made when there is time for it.
+        let files = fs::read_dir(dir).into_iter().flatten().flatten();
         files
             .filter(|file| file.path().extension().is_some_and(|e| e == "json"))
             .map(|file| fs::read(file.path()).expect("kept"))

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use super::lab::{Lab, MEMWATCH};
+use super::lab::{Lab, MEMWATCH, wait_until};
 use super::seen::Seen;
 use super::service::Service;
 
@@ -43,7 +43,10 @@ fn top_shows_what_the_daemon_guards_as_it_is() {
             .find_map(|line| line.strip_prefix("processes "))
             .map(|n| n.trim().to_owned())
     };
-    assert_eq!(processes(&seen.look()).as_deref(), Some("1"));
+    // A picture is written in parts.
+    wait_until("the number", || {
+        processes(&seen.look()).as_deref() == Some("1")
+    });
 
     service.configure("");
     service.signal(libc::SIGHUP);

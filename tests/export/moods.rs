@@ -11,7 +11,7 @@ use std::{
 
 use memwatch::export::standing::Standing;
 
-use super::delivering::hook;
+use super::delivering::impatient;
 use super::desk::{Desk, incident};
 use super::lab::wait_until;
 use super::receiver::{Receiver, Reply, TAKE};
@@ -103,7 +103,7 @@ fn random(seed: &mut u64, most: u64) -> u64 {
 fn a_thousand_incidents_arrive_whatever_the_receiver_does_and_whenever_memwatch_is_killed() {
     const INCIDENTS: usize = 1000;
     let moody = Moody::new();
-    let desk = Desk::new(&hook("hook", &moody.receiver.url()));
+    let desk = Desk::new(&impatient("hook", &moody.receiver.url()));
     let queue = desk.queue("hook");
     let spool = desk.spool();
     let mut ids = BTreeSet::new();

@@ -56,7 +56,7 @@ fn a_user_with_a_cgroup_is_guarded_even_where_proc_hides_the_others() {
     for memory_lock in ["0", "65536", "unlimited"] {
         let line = format!(
             "mount -t proc -o hidepid=2 proc /proc; ulimit -l {memory_lock}; \
-             {SETPRIV} --report \"$REPORT\" --memory-max 128M -- ./workload leak --rate 100M"
+             {SETPRIV} --report \"$REPORT\" --memory-max 128M -- ./workload leak --rate 30M"
         );
         let mut command = lab.command("unshare");
         home.confine(&mut command);

@@ -25,7 +25,7 @@ fn rules(ran: &Ran) -> Vec<&str> {
 fn limits_of_single_tests_hold_also_inside_of_c() {
     let lab = Lab::new();
     let text = "
-@pytest.mark.memwatch(memory='60M')
+@pytest.mark.memwatch(memory='60M', timeout='20s')
 def test_marked(): leak([])
 def test_slow(): time.sleep(60)
 @pytest.mark.memwatch(timeout='20s')
@@ -264,7 +264,7 @@ fn debugged(lab: &Lab, typing: &str, pytest: &str, text: &str) -> Ran {
         super::python(),
         lab.file("suite").display()
     );
-    lab.attach(&["--test-timeout", "1s", "--cmd", &line])
+    lab.attach(&["--test-timeout", "3s", "--cmd", &line])
 }
 
 #[test]
@@ -272,15 +272,15 @@ fn while_somebody_looks_at_a_test_in_a_debugger_its_time_stands_still() {
     let lab = Lab::new();
     let text = "
 def test_looked_at():
-    time.sleep(0.5)
+    time.sleep(1.6)
     breakpoint()
-    time.sleep(0.7)
+    time.sleep(1.7)
 def test_slow(): time.sleep(60)
 def test_slow_after():
     breakpoint()
     time.sleep(60)
 ";
-    let typing = "sleep 5; printf 'c\\nc\\n'";
+    let typing = "sleep 8; printf 'c\\nc\\n'";
     let ran = debugged(&lab, typing, "", text).expect_verdict("finished", 1);
     expect_outcomes(
         &ran,

@@ -64,7 +64,7 @@ if os.environ['PYTEST_XDIST_WORKER'] == 'gw0': os.kill(os.getpid(), 9)
 @pytest.mark.parametrize('n', range(6))
 def test_it(n): time.sleep(60)
 ";
-    let ran = suite(&lab, &["--timeout", "6s"], text, &["-n", "2"]).expect_verdict("timeout", 124);
+    let ran = suite(&lab, &["--timeout", "15s"], text, &["-n", "2"]).expect_verdict("timeout", 124);
     let suite = &ran.report["suite"];
     let begun = suite["tests"].as_array().map_or(0, Vec::len);
     let not_run = suite["not_run"].as_array().map_or(0, Vec::len);

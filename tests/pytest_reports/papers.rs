@@ -173,13 +173,13 @@ fn a_file_that_is_no_junit_is_left_as_it_is() {
 #[test]
 fn github_is_told_of_the_tests_that_memwatch_failed() {
     let limited = r#"
-import pytest
+import pytest, time
 
 @pytest.mark.memwatch(memory="40M")
 def test_limited():
     kept = []
     while True:
-        kept.append(bytearray(1 << 20))
+        kept.append(bytearray(1 << 20)); time.sleep(0.02)
 "#;
     let suite = Suite::of(&[("test_limited.py", limited)]);
     let mut command = suite.command(&[], &["--rootdir", "."]);

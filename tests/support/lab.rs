@@ -24,7 +24,7 @@ mod cgroups;
 pub(crate) use cgroups::Pair;
 
 /// For what takes milliseconds on a quiet machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 /// What all of a test may use; its targets get less.
 const LIMIT: &str = "1G";
 
@@ -288,7 +288,7 @@ fn valid_report(text: &[u8]) -> Value {
 
 /// What `look` finds, as soon as it finds something.
 #[track_caller]
-pub(crate) fn wait_for<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
+pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let until = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = look() {
@@ -300,7 +300,7 @@ pub(crate) fn wait_for<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
 }
 
 #[track_caller]
-pub(crate) fn wait_until(what: &str, holds: impl Fn() -> bool) {
+pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     wait_for(what, || holds().then_some(()));
 }
 

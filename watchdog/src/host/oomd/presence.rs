@@ -199,12 +199,21 @@ mod tests {
         assert_eq!(read(root.path()).unwrap(), Oomd::Stalled { pid: 812 });
 
         let status = root.path().join("proc/812/status");
-        let ran = std::thread::spawn(move || {
-            std::thread::sleep(SECOND_LOOK / 3);
-            std::fs::write(status, "voluntary_ctxt_switches:\t81\n").unwrap();
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let runs = std::thread::spawn(move || {
+            for switches in 81.. {
+                let line = format!("voluntary_ctxt_switches:\t{switches}\n");
+                std::fs::write(&status, line).unwrap();
+                if stopped.recv_timeout(SECOND_LOOK / 30)
+                    != Err(std::sync::mpsc::RecvTimeoutError::Timeout)
+                {
+                    break;
+                }
+            }
         });
         assert_eq!(read(root.path()).unwrap(), Oomd::Active { pid: 812 });
-        ran.join().unwrap();
+        drop(stop);
+        runs.join().unwrap();
     }
 
     #[test]
