@@ -69,7 +69,10 @@ impl Watched {
                     return found;
                 }
             }
-            let mut ring = [PollFd::new(self.reader.fd(), PollFlags::POLLIN)];
+            let mut ring = [PollFd::new(
+                self.reader.fd().expect("a ring"),
+                PollFlags::POLLIN,
+            )];
             poll(&mut ring, PollTimeout::from(1000u16)).expect("poll");
         }
         panic!("no such event within {PATIENCE:?}");

@@ -157,7 +157,7 @@ impl Decider {
                 let refused = become_realtime().err().and_then(|e| e.raw_os_error());
                 while !self.channel.is_stopped() {
                     let pause = self.turn();
-                    let ring = self.eyes.kernel().map(|kernel| kernel.reader.fd());
+                    let ring = self.eyes.kernel().and_then(|kernel| kernel.reader.fd());
                     wait(ring, self.channel.deciding_side(), pause);
                 }
                 let now = clock::now();

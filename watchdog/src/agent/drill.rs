@@ -2,17 +2,18 @@
 //! is in memory and stays there (locked by [`super::awake`]): what only a kill runs would otherwise be read from
 //! the disk when it is needed first, under pressure. The rest of the program is not kept.
 //!
-//! A pass like any other looks at a target like any other, but for the files of its cgroup, which are made up
-//! here, and for its only process, which is a child of memwatch's own. Its time is made up, too, so that nothing
-//! is waited for but the child's death.
+//! A pass like any other looks at a target like any other, but for the files of its cgroup and the maps of the BPF
+//! programs, which are made up, and for its only process, which is a child of memwatch's own. Its time is made up,
+//! too, so that nothing is waited for but the child's death.
 
 use super::channel::{Channel, Notice, Status};
-use super::eyes::{Eyes, Listing, MachineEyes, TargetEyes};
+use super::eyes::{Eyes, KernelEyes, Listing, MachineEyes, TargetEyes};
 use super::members::Members;
 use super::pass::{Charge, Pass};
 use super::rehearsal::Child;
 use super::testing::{Board, OnBoard};
 use crate::act::{Mode, Outcome};
+use crate::bpf::{Reader, Row};
 use crate::host::clock;
 use crate::host::memory::MemoryFiles;
 use crate::host::process::parse_stat;
@@ -75,6 +76,12 @@ fn run(trouble: Trouble) -> io::Result<bool> {
         arcstats: None,
     };
     let mut eyes = Eyes::new(machine);
+    let (reader, row) = Reader::made_up()?;
+    eyes.open_kernel(KernelEyes {
+        reader,
+        slot: 0,
+        names: true,
+    });
     let mut spare = vec![Members::new(8)];
     // The leak is a test's, which is asked to fail first.
     let tests = (trouble == Trouble::Leak).then(|| test_of(child.pid()));
@@ -90,14 +97,15 @@ fn run(trouble: Trouble) -> io::Result<bool> {
         tests: tests.map(Arc::new),
     };
     let policy = Policy::new(Settings::default(), Response::Kill);
-    let mut pass = Pass::new(charge, target.eyes()?, policy, Arc::clone(&channel));
+    let mut pass = Pass::new(charge, target.eyes(row)?, policy, Arc::clone(&channel));
     let began = clock::now();
     let mut killed = false;
     for step in 0..MOST_STEPS {
         target.stage(trouble, step, killed)?;
         let late = if step > 0 { LATE } else { Duration::ZERO };
         let now = began + late + trouble.step() * step;
-        pass.once(now, step == 0, &mut eyes, &mut spare)?;
+        let woken = step == 0 || eyes.next_event().is_some();
+        pass.once(now, woken, &mut eyes, &mut spare)?;
         while let Some((_, notice)) = channel.next() {
             match notice {
                 Notice::Hit {
@@ -157,7 +165,7 @@ impl MadeUp {
         })
     }
 
-    fn eyes(&self) -> io::Result<TargetEyes> {
+    fn eyes(&self, row: Row) -> io::Result<TargetEyes> {
         let reread = |file: &File| file.try_clone().map(Reread::of);
         let memory = MemoryFiles::of(reread(&self.current)?, reread(&self.stat)?);
         Ok(TargetEyes {
@@ -166,7 +174,7 @@ impl MadeUp {
             io_pressure: Some(reread(&self.io_pressure)?),
             listing: Listing::Cgroup(vec![reread(&self.procs)?]),
             limit_bytes: Some(LIMIT_BYTES),
-            row: None,
+            row: Some(row),
         })
     }
 

@@ -41,7 +41,19 @@ pub enum Event {
 }
 
 impl Event {
+    /// One record of each kind.
+    pub(super) fn records() -> Vec<Vec<u8>> {
+        let comm = Comm::default();
+        vec![
+            record(EventKind::ReclaimStarted, 0, [1, 1], &[]),
+            record(EventKind::OomVictim, 0, [1, 0], &comm),
+            record(EventKind::Hang, NO_ROW, [1, 1], &comm),
+        ]
+    }
+
     /// Reads one record of the ring (`memwatch_ebpf::EventHeader` and the body its kind names).
+    // In one place, so that whoever goes through it has gone through what the deciding thread runs.
+    #[inline(never)]
     pub fn decode(mut bytes: &[u8]) -> Option<Self> {
         let time_ns = bytes.try_get_u64_ne().ok()?;
         let kind = bytes.try_get_u32_ne().ok()?;
@@ -77,19 +89,20 @@ impl Event {
     }
 }
 
+/// A record of a kind, as the programs write it.
+fn record(kind: EventKind, row: u32, ids: [u32; 2], rest: &[u8]) -> Vec<u8> {
+    let mut bytes = 77u64.to_ne_bytes().to_vec();
+    for word in [kind as u32, row, ids[0], ids[1]] {
+        bytes.extend(word.to_ne_bytes());
+    }
+    bytes.extend(rest);
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-
-    fn record(kind: EventKind, row: u32, ids: [u32; 2], rest: &[u8]) -> Vec<u8> {
-        let mut bytes = 77u64.to_ne_bytes().to_vec();
-        for word in [kind as u32, row, ids[0], ids[1]] {
-            bytes.extend(word.to_ne_bytes());
-        }
-        bytes.extend(rest);
-        bytes
-    }
 
     #[test]
     fn every_kind_reads_back() {

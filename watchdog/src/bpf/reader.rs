@@ -11,7 +11,7 @@ use memwatch_ebpf::{
     TargetTotals, VICTIMS,
 };
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -40,17 +40,18 @@ impl Mapped {
         } else {
             libc::PROT_READ
         };
+        Self::of(map.as_raw_fd(), length, access, libc::MAP_SHARED)
+    }
+
+    /// Memory of our own that is like a map.
+    fn made_up(length: usize) -> io::Result<Self> {
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        Self::of(-1, length, access, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS)
+    }
+
+    fn of(fd: RawFd, length: usize, access: i32, flags: i32) -> io::Result<Self> {
         // SAFETY: a new mapping at an address of the kernel's choice.
-        let address = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                length,
-                access,
-                libc::MAP_SHARED,
-                map.as_raw_fd(),
-                0,
-            )
-        };
+        let address = unsafe { libc::mmap(std::ptr::null_mut(), length, access, flags, fd, 0) };
         match NonNull::new(address) {
             Some(address) if address.as_ptr() != libc::MAP_FAILED => Ok(Self { address, length }),
             _ => Err(io::Error::last_os_error()),
@@ -127,7 +128,11 @@ pub struct Reader {
     events: Events,
 }
 
-struct Events(RingBuf<MapData>);
+enum Events {
+    Ring(RingBuf<MapData>),
+    /// Records that are still to come.
+    MadeUp(Vec<Vec<u8>>),
+}
 
 impl std::fmt::Debug for Events {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -149,8 +154,30 @@ impl Reader {
             heartbeats: Mapped::new(heartbeats, length, true)?,
             rows: Mapped::new(rows, size_of::<TargetRow>() * MAX_TARGETS as usize, true)?,
             processes,
-            events: Events(events),
+            events: Events::Ring(events),
         })
+    }
+
+    /// One without a kernel, for the drill: its maps are memory of our own, and there is an event of each kind. With a
+    /// row to read in.
+    ///
+    /// # Errors
+    /// There is no memory.
+    pub fn made_up() -> io::Result<(Self, Row)> {
+        let targets = Mapped::made_up(size_of::<TargetTotals>() * MAX_TARGETS as usize)?;
+        let machine = Mapped::made_up(size_of::<MachineTotals>())?;
+        let reader = Self {
+            totals: Totals {
+                targets: Arc::new(targets),
+                machine: Arc::new(machine),
+            },
+            heartbeats: Mapped::made_up(size_of::<Heartbeat>() * MAX_OWNERS as usize)?,
+            rows: Mapped::made_up(size_of::<TargetRow>() * MAX_TARGETS as usize)?,
+            // No map: it knows no process.
+            processes: std::fs::File::open("/dev/null")?.into(),
+            events: Events::MadeUp(Event::records()),
+        };
+        Ok((reader, Row(0)))
     }
 
     /// The totals of a target.
@@ -165,18 +192,24 @@ impl Reader {
     }
 
     /// Readable when there are events.
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.events.0.as_fd()
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match &self.events {
+            Events::Ring(ring) => Some(ring.as_fd()),
+            Events::MadeUp(_) => None,
+        }
     }
 
     /// The next event; records that are none of ours are passed over.
     pub fn next_event(&mut self) -> Option<Event> {
-        while let Some(record) = self.events.0.next() {
-            if let Some(event) = Event::decode(&record) {
-                return Some(event);
+        loop {
+            let event = match &mut self.events {
+                Events::Ring(ring) => Event::decode(&ring.next()?),
+                Events::MadeUp(records) => Event::decode(&records.pop()?),
+            };
+            if event.is_some() {
+                return event;
             }
         }
-        None
     }
 
     /// Names whom the guard is to reach for if no member of the target comes by itself, the first
