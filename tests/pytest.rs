@@ -230,6 +230,33 @@ def test_z(): pass
 }
 
 #[test]
+fn a_child_that_outlives_its_test_is_still_that_tests() {
+    let lab = Lab::new();
+    let text = "
+import subprocess, sys
+hogs = []
+def test_starts():
+    code = 'import time\\nkeep = []\\nwhile True: keep.append(bytearray(1 << 20)); time.sleep(0.02)'
+    hogs.append(subprocess.Popen([sys.executable, '-c', code]))
+def test_innocent():
+    while hogs[0].poll() is None: time.sleep(0.05)
+";
+    let ran =
+        suite(&lab, &["--memory-max", "200M"], text, &[]).expect_verdict("finished_with_kills", 0);
+    expect_outcomes(
+        &ran,
+        &[("test_innocent", "passed"), ("test_starts", "passed")],
+    );
+    let it = &ran.report["interventions"][0];
+    assert!(
+        it["test"]["id"]
+            .as_str()
+            .is_some_and(|id| id.ends_with("::test_starts")),
+        "{it:#}"
+    );
+}
+
+#[test]
 fn safe_mode_gives_no_more_workers_than_have_room() {
     let lab = Lab::new();
     let text = "

@@ -117,6 +117,34 @@ def test_z(): pass
 }
 
 #[test]
+fn what_an_earlier_test_has_started_is_not_laid_to_a_later_one() {
+    let lab = Lab::new();
+    let text = "
+import subprocess, sys
+@pytest.fixture(scope='module')
+def server():
+    code = 'keep = b\\'x\\' * (100 << 20); print(flush=True); import time; time.sleep(300)'
+    server = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE)
+    server.stdout.readline()
+    yield
+    server.kill()
+    server.wait()
+def test_first(server): time.sleep(0.3)
+def test_second(server):
+    keep = b'x' * (100 << 20)
+    time.sleep(0.5)
+";
+    let options = ["--memory-max", "600M", "--test-memory", "160M"];
+    let ran = suite(&lab, &options, text, &[]).expect_verdict("finished", 0);
+    let tests = ran.report["suite"]["tests"].as_array().expect("a list");
+    let of_children: Vec<_> = tests
+        .iter()
+        .map(|test| test["children_peak_bytes"].as_u64() > Some(100 << 20))
+        .collect();
+    assert_eq!(of_children, [true, false], "{tests:#?}");
+}
+
+#[test]
 fn the_project_says_each_limit_in_either_of_two_places() {
     for (file, before) in [
         ("pytest.ini", "[pytest]\nmemwatch_"),

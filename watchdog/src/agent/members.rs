@@ -13,6 +13,7 @@
 
 use super::testing::Board;
 use crate::act::{may_signal, signal};
+use crate::host::clock;
 use crate::host::process::{self, Resident, Stat};
 use crate::host::reread::Reread;
 use crate::watch::Member;
@@ -111,8 +112,7 @@ impl Members {
             window: Duration::ZERO,
             // SAFETY: sysconf reads no memory of ours.
             page_bytes: unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u64,
-            // SAFETY: sysconf reads no memory of ours.
-            ticks_per_s: unsafe { libc::sysconf(libc::_SC_CLK_TCK) } as u64,
+            ticks_per_s: clock::ticks_per_s(),
             capacity,
             tracked: Vec::with_capacity(capacity),
             views: Vec::with_capacity(capacity),
@@ -156,7 +156,7 @@ impl Members {
 
         self.views.clear();
         let mut buf = [0; 1024];
-        let newborn_since = self.ticks(since_boot().saturating_sub(self.window));
+        let newborn_since = self.ticks(clock::since_boot().saturating_sub(self.window));
         for at in 0..self.tracked.len() {
             let tracked = &self.tracked[at];
             if tracked.killed.get() {
@@ -398,17 +398,6 @@ impl Tracked {
             of_pytest: false,
         }
     }
-}
-
-/// The clock of a process's start time.
-fn since_boot() -> Duration {
-    let mut ts = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: `ts` is valid for writing; CLOCK_BOOTTIME exists since 2.6.39.
-    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut ts) };
-    Duration::new(ts.tv_sec as u64, ts.tv_nsec as u32)
 }
 
 /// `/proc/PID/NAME` without an allocation.

@@ -664,6 +664,7 @@ class Leftovers:
             if about:
                 self.pending.append((test.serial, test.id, "children", (pid, about)))
                 test.children += self.held_by(pid)
+                test.left.append(pid)
 
     # -- files
 
@@ -836,6 +837,7 @@ class Test:
     __slots__ = (
         "serial", "id", "lineno", "rss_before", "usage", "began", "began_ns", "phases", "outcome", "again",
         "wall_us", "cpu_us", "rss_call", "rss_teardown", "rss_after", "peak", "minor_faults", "major_faults", "children",
+        "left",
     )  # fmt: skip
 
     def __init__(self, serial, item, gauge):
@@ -844,7 +846,8 @@ class Test:
         # What is inherited is defined in another file than its node id names.
         self.lineno = 0 if line is None or not self.id.startswith(file) else line + 1
         self.phases, self.outcome, self.again, self.wall_us = {}, None, False, None
-        self.rss_teardown = self.children = 0
+        self.rss_teardown = self.children = 0  # what those hold that it started and left
+        self.left = []
         self.rss_before = self.rss_call = gauge.rss()
         gauge.reset_peak()
         self.usage = getrusage(RUSAGE_SELF)
@@ -875,8 +878,8 @@ class Test:
             more += ',"outcome":"%s"' % self.outcome
         if self.peak is not None:
             more += ',"peak_bytes":%d' % self.peak
-        if self.children:
-            more += ',"children_retained_bytes":%d' % self.children
+        if self.left:
+            more += ',"children_retained_bytes":%d,"left":%s' % (self.children, self.left)
         if failed_by_memwatch is not None:
             more += ',"failed_by_memwatch":%s,"answered_us":%d' % (quoted(failed_by_memwatch), answered_us)
         return (

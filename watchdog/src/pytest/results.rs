@@ -80,6 +80,9 @@ pub struct TestLine {
     pub peak_bytes: Option<u64>,
     /// What processes hold that it started and left.
     pub children_retained_bytes: Option<u64>,
+    /// Those of them that are its process's own children.
+    #[serde(default)]
+    pub left: Vec<u32>,
     /// Faults answered from memory.
     pub minor_faults: Option<u64>,
     /// Faults that waited for a disk.

@@ -19,7 +19,7 @@ use super::place::{Place, stalled_us};
 use super::programs;
 use super::statistics::{judge, percentile};
 use super::table;
-use super::telling::{INCIDENTS, Telling};
+use super::telling::{INCIDENTS, Telling, Told};
 use super::thrash::Ground;
 use super::victim::{GRAIN, fields, now_us};
 use super::watched::Talker;
@@ -124,11 +124,11 @@ fn beside_receivers(ground: &Ground<'_>, time: Duration) -> Result<()> {
     )?;
     let target = target_of(&mut memwatch)?;
     begin_to_thrash(&mut memwatch, ground)?;
-    let mut telling = Telling::start(ground.release, ground.scratch)?;
+    let telling = Telling::start(ground.release, ground.scratch)?;
     let what = format!("while {INCIDENTS} incidents are told to six bad receivers");
     look_on(&what, &memwatch, target, time)?;
-    println!("  (they took {} meanwhile)", telling.taken()?);
-    drop(telling);
+    let Told { taken, kills } = telling.end()?;
+    println!("  (they took {taken} meanwhile; memwatch export run was killed {kills} times)");
     memwatch.end()?;
     print_report(&report)
 }

@@ -1,18 +1,18 @@
 //! A thousand incidents and a `memwatch export run` that has trouble telling them: one receiver is not there, the
-//! others take one in four and answer the rest with 503, 429, 400, nothing at all, or half of an answer. What that
-//! does to the deciding thread is `awake`'s.
+//! others take one in four and answer the rest with 503, 429, 400, nothing at all, or half of an answer. It is killed
+//! again and again, and another one goes on. What that does to the deciding thread is `awake`'s.
 
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 
 use crate::workspace::{Release, root};
@@ -20,11 +20,28 @@ use crate::workspace::{Release, root};
 pub(crate) const INCIDENTS: usize = 1000;
 const ANSWERS: [&str; 5] = ["503", "429", "400", "", "200 OK\r\ncontent-length: 9"];
 
+/// For how long one of them lives: what it is at when it is killed is not always the same.
+const LIVES: [Duration; 4] = [
+    Duration::from_millis(300),
+    Duration::from_millis(1_100),
+    Duration::from_millis(70),
+    Duration::from_millis(2_300),
+];
+
 /// Under way until it is dropped.
 pub(crate) struct Telling {
-    exporting: Child,
+    exporting: Option<JoinHandle<Result<usize>>>,
+    is_over: Arc<AtomicBool>,
     taken: Arc<AtomicUsize>,
     state: PathBuf,
+}
+
+/// What came of it.
+pub(crate) struct Told {
+    /// How often an incident was taken by a receiver.
+    pub(crate) taken: usize,
+    /// How often a `memwatch export run` was killed.
+    pub(crate) kills: usize,
 }
 
 impl Telling {
@@ -46,40 +63,66 @@ impl Telling {
         }
         let file = state.join("memwatch.toml");
         fs::write(&file, config)?;
-        let exporting = Command::new(&release.memwatch)
+        let mut exporting = Command::new(&release.memwatch);
+        exporting
             .args(["export", "run", "--all", "--socket"])
             .arg(state.join("none.sock"))
             .env("MEMWATCH_STATE", &state)
             .env("MEMWATCH_CONFIG", file)
             .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?;
+            .stderr(Stdio::null());
+        let is_over = Arc::new(AtomicBool::new(false));
+        let until = Arc::clone(&is_over);
         Ok(Self {
-            exporting,
+            exporting: Some(thread::spawn(move || again_and_again(exporting, &until))),
+            is_over,
             taken,
             state,
         })
     }
 
-    /// How often an incident was taken by a receiver so far.
+    /// Ends it.
     ///
     /// # Errors
-    /// If nobody tells any more.
-    pub(crate) fn taken(&mut self) -> Result<usize> {
-        ensure!(
-            self.exporting.try_wait()?.is_none(),
-            "memwatch export run has ended"
-        );
-        Ok(self.taken.load(Ordering::Relaxed))
+    /// If one of them could not be started, or ended by itself.
+    pub(crate) fn end(mut self) -> Result<Told> {
+        let kills = self.join().context("it goes on until here")??;
+        let taken = self.taken.load(Ordering::Relaxed);
+        Ok(Told { taken, kills })
+    }
+
+    fn join(&mut self) -> Option<Result<usize>> {
+        self.is_over.store(true, Ordering::Relaxed);
+        let exporting = self.exporting.take()?;
+        let panicked = |_| {
+            Err(anyhow!(
+                "the thread that starts memwatch export run panicked"
+            ))
+        };
+        Some(exporting.join().unwrap_or_else(panicked))
     }
 }
 
 impl Drop for Telling {
     fn drop(&mut self) {
-        let _ = self.exporting.kill();
-        let _ = self.exporting.wait();
+        self.join();
         let _ = fs::remove_dir_all(&self.state);
     }
+}
+
+/// Starts it, kills it after a while, and starts it again; how often it was killed.
+fn again_and_again(mut exporting: Command, is_over: &AtomicBool) -> Result<usize> {
+    let mut kills = 0;
+    while !is_over.load(Ordering::Relaxed) {
+        let mut child = exporting.spawn()?;
+        thread::sleep(LIVES[kills % LIVES.len()]);
+        let ended = child.try_wait()?;
+        child.kill()?;
+        child.wait()?;
+        ensure!(ended.is_none(), "memwatch export run has ended: {ended:?}");
+        kills += 1;
+    }
+    Ok(kills)
 }
 
 /// Of one incident, under as many ids.

@@ -12,6 +12,7 @@ use crate::agent::story::Story;
 use crate::control::protocol::{Blame, Hit, RunningTest, STACK_BYTES};
 use crate::control::{Client, ClientError};
 use crate::host::clock;
+use crate::host::process::stat_of;
 use crate::incident::{BlamedTest, Text};
 use crate::watch::{Member, Rung};
 use std::path::PathBuf;
@@ -133,6 +134,7 @@ impl Testing {
         }
         let member = Member {
             pid: hit.pid,
+            start_ticks: stat_of(hit.pid).map_or(0, |stat| stat.start_ticks),
             anon_bytes: hit.rss_bytes,
             ..Member::default()
         };
@@ -142,8 +144,10 @@ impl Testing {
             let rss_bytes = hit.rss_bytes;
             self.end(slot, at, Killed::ForMemory { rss_bytes }, &why);
         }
-        lock(&self.shared.blamed).push((hit.pid, test.clone()));
-        self.by_daemon.push(ByDaemon { pid: hit.pid, test });
+        if let Some(test) = test {
+            lock(&self.shared.blamed).push((hit.pid, test.clone()));
+            self.by_daemon.push(ByDaemon { pid: hit.pid, test });
+        }
     }
 
     /// What the daemon has not been told yet of those that it signalled.

@@ -321,7 +321,12 @@ impl Eye {
 
     fn judge(&mut self, now: Duration, pid: u32, slot: Slot, tree: &Processes) {
         let descendants = tree.descendants(pid);
-        let children_bytes: u64 = descendants.iter().map(|pid| tree.rss_bytes(*pid)).sum();
+        // What an earlier test has started, or what a fixture of several started in it, is none of this one's.
+        let began = Duration::from_nanos(slot.began_ns);
+        let own_children = descendants
+            .iter()
+            .filter(|pid| tree.started_since(**pid, began));
+        let children_bytes: u64 = own_children.map(|pid| tree.rss_bytes(*pid)).sum();
         let notice = Some(on_board(pid, &slot)).filter(|notice| notice.serial > 0);
         let stall_ns = notice.and_then(|notice| self.shared.board.stall_ns(&notice));
         if slot.phase != Phase::Collect && (children_bytes > 0 || stall_ns.is_some()) {

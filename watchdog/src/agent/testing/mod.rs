@@ -22,11 +22,12 @@ mod words;
 use super::channel::Notice;
 use super::story::Story;
 use crate::act::{Mode, Outcome, signal};
+use crate::host::clock;
 use crate::host::place::Place;
 use crate::host::process::stat_of;
 use crate::incident::{BlamedTest, Culprit, Suite, TestPhase, Text};
 use crate::pytest::home::Ended;
-use crate::pytest::results::Results;
+use crate::pytest::results::{Results, TestLine};
 use crate::pytest::{Home, HomeError, Phase, Slot, Terms};
 use crate::watch::{Member, Rung};
 use blame::{Killed, What};
@@ -158,7 +159,9 @@ impl Testing {
             self.expect_stack(*number, slot.pid);
         }
         let rss_bytes = own.then_some(rss_bytes);
-        story.blame(*number, self.blamed(&slot, rss_bytes, member, *at));
+        if let Some(test) = self.blamed(&slot, rss_bytes, member, *at) {
+            story.blame(*number, test);
+        }
         if let (Rung::Sigterm | Rung::Sigkill, Some(rss_bytes)) = (rung, rss_bytes) {
             let why = format!("memwatch killed its process: {why}");
             self.end(slot, *at, Killed::ForMemory { rss_bytes }, &why);
@@ -284,20 +287,30 @@ impl Testing {
         None
     }
 
+    /// The test to which a process of the target belongs: what `slot` runs, or of a child the test that started it.
+    /// `None` if that was nobody's, as a plugin's of pytest. `rss_bytes` are those of the process itself that runs it.
     fn blamed(
         &self,
         slot: &Slot,
         rss_bytes: Option<u64>,
         member: &Member,
         at: Duration,
-    ) -> BlamedTest {
+    ) -> Option<BlamedTest> {
         // A child's memory is the test's that started it.
         let growth_bytes = match rss_bytes {
             Some(rss) => rss.saturating_sub(slot.rss_bytes),
-            None => member.anon_bytes + member.shared_bytes,
+            None => {
+                // Who is gone already has told no start.
+                if member.start_ticks > 0
+                    && let Some(test) = self.starter(slot, member)
+                {
+                    return test;
+                }
+                member.anon_bytes + member.shared_bytes
+            }
         };
         let culprit = self.culprit(slot, growth_bytes);
-        BlamedTest {
+        Some(BlamedTest {
             growth_bytes: Some(growth_bytes),
             culprit: culprit.map(|blame| Culprit {
                 id: Text::of_name(blame.id.as_bytes()),
@@ -305,7 +318,30 @@ impl Testing {
                 sure_permille: blame.sure_permille,
             }),
             ..running(slot, at)
-        }
+        })
+    }
+
+    /// Which test, that is over, has started a process below one of pytest: nobody's is `Some(None)`. `None` if that
+    /// is what runs now.
+    fn starter(&self, slot: &Slot, child: &Member) -> Option<Option<BlamedTest>> {
+        let started = clock::of_start(child.start_ticks);
+        let told = Results::parse(&self.shared.home.results(slot.pid).ok()?);
+        let ran_then = |test: &&TestLine| {
+            let began = Duration::from_nanos(test.began_ns);
+            let ended = began + Duration::from_micros(test.wall_us);
+            began <= started + clock::tick() && started <= ended
+        };
+        let of_then = || told.tests.iter().filter(ran_then).rev();
+        let left_it = of_then().find(|test| test.left.contains(&child.pid));
+        let is_earlier = started + clock::tick() < Duration::from_nanos(slot.began_ns);
+        let test = left_it.or_else(|| of_then().next().filter(|_| is_earlier));
+        (is_earlier || test.is_some()).then_some(test.map(|test| BlamedTest {
+            id: Text::of_name(test.test.as_bytes()),
+            phase: TestPhase::Call,
+            elapsed_us: None,
+            growth_bytes: Some(child.anon_bytes + child.shared_bytes),
+            ..running(slot, started)
+        }))
     }
 
     fn culprit(&self, slot: &Slot, growth_bytes: u64) -> Option<blame::Blame> {

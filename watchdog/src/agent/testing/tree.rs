@@ -2,6 +2,7 @@
 //! they have spent.
 
 use super::GENERATIONS;
+use crate::host::clock;
 use crate::host::place::Place;
 use crate::host::process::{self, Stat, stat_of};
 use std::collections::HashMap;
@@ -55,6 +56,12 @@ impl Processes {
             }
         }
         None
+    }
+
+    /// Whether it started at that moment or later, as far as its ticks can tell.
+    pub(super) fn started_since(&self, pid: u32, moment: Duration) -> bool {
+        let stat = self.stats.get(&pid);
+        stat.is_some_and(|stat| clock::of_start(stat.start_ticks) + clock::tick() >= moment)
     }
 
     /// What it and those below it have spent, with theirs that are over and were waited for.

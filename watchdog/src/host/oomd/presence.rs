@@ -199,11 +199,14 @@ mod tests {
         assert_eq!(read(root.path()).unwrap(), Oomd::Stalled { pid: 812 });
 
         let status = root.path().join("proc/812/status");
+        let next = root.path().join("next");
         let (stop, stopped) = std::sync::mpsc::channel::<()>();
         let runs = std::thread::spawn(move || {
             for switches in 81.. {
+                // Whole at any moment.
                 let line = format!("voluntary_ctxt_switches:\t{switches}\n");
-                std::fs::write(&status, line).unwrap();
+                std::fs::write(&next, line).unwrap();
+                std::fs::rename(&next, &status).unwrap();
                 if stopped.recv_timeout(SECOND_LOOK / 30)
                     != Err(std::sync::mpsc::RecvTimeoutError::Timeout)
                 {
