@@ -94,11 +94,12 @@ fn lost(bytes: &[u8]) {
 
 /// Whatever it says, it does not say what opens it.
 fn excerpt(bytes: &[u8]) {
-    let url = Url::parse("https://me:passw0rd@a/hooks/T0/SECRETS?key=topsecret").expect("one");
+    let url = Url::parse("https://me:passw0rd@a/hooks/T0/SECRETS?key=opensesame").expect("one");
     let discreet = Discreet::of(&[&url], &Headers::default());
     let told = discreet.excerpt(&String::from_utf8_lossy(bytes));
     assert!(is_one_line(told.as_str()), "{told}");
-    for secret in ["passw0rd", "SECRETS", "topsecret"] {
+    // None begins with what an escape ends with: a tab before `opsecret` is told as `\topsecret`.
+    for secret in ["passw0rd", "SECRETS", "opensesame"] {
         assert!(!told.as_str().contains(secret), "{told}");
     }
 }
