@@ -13,18 +13,19 @@ pub fn since_boot() -> Duration {
     read(libc::CLOCK_BOOTTIME)
 }
 
-/// A tick of [`ticks_per_s`], which is how exactly a process's start is told.
-pub fn tick() -> Duration {
-    Duration::from_secs(1) / ticks_per_s() as u32
-}
-
 /// Clock ticks of /proc in a second (proc_pid_stat(5)): 100 on every machine that memwatch runs on.
 pub fn ticks_per_s() -> u64 {
     // SAFETY: sysconf reads no memory of ours.
     unsafe { libc::sysconf(libc::_SC_CLK_TCK) }.max(1) as u64
 }
 
-/// When a process started, on the clock of [`now`], to a [`tick`] and no later than it was: from field 22 of
+/// Whether a process started at that moment or later, as far as the ticks in which its start is told can say: one that
+/// started less than a tick earlier counts too.
+pub fn may_have_started_since(start_ticks: u64, moment: Duration) -> bool {
+    of_start(start_ticks) + Duration::from_secs(1) / ticks_per_s() as u32 >= moment
+}
+
+/// When a process started, on the clock of [`now`], up to a tick earlier than it did: from field 22 of
 /// proc_pid_stat(5), which is on that of [`since_boot`].
 pub fn of_start(start_ticks: u64) -> Duration {
     let after_boot = Duration::from_millis(start_ticks.saturating_mul(1000) / ticks_per_s());
@@ -54,13 +55,13 @@ mod tests {
             .spawn()
             .expect("sleep");
         let after = now();
-        let started = stat_of(child.id()).map(|stat| of_start(stat.start_ticks));
+        let start_ticks = stat_of(child.id()).map(|stat| stat.start_ticks);
         child.kill().expect("ours");
         child.wait().expect("ours");
-        let started = started.expect("it lives");
-        // The offset of the two clocks is read a moment apart.
+        let start_ticks = start_ticks.expect("it lives");
+        // The two clocks are read a moment apart.
         let slack = Duration::from_millis(50);
-        assert!(started + tick() + slack >= before, "{started:?} {before:?}");
-        assert!(started <= after + slack, "{started:?} {after:?}");
+        assert!(may_have_started_since(start_ticks, before - slack));
+        assert!(!may_have_started_since(start_ticks, after + slack));
     }
 }

@@ -329,11 +329,12 @@ impl Testing {
         let ran_then = |test: &&TestLine| {
             let began = Duration::from_nanos(test.began_ns);
             let ended = began + Duration::from_micros(test.wall_us);
-            began <= started + clock::tick() && started <= ended
+            clock::may_have_started_since(child.start_ticks, began) && started <= ended
         };
         let of_then = || told.tests.iter().filter(ran_then).rev();
         let left_it = of_then().find(|test| test.left.contains(&child.pid));
-        let is_earlier = started + clock::tick() < Duration::from_nanos(slot.began_ns);
+        let began = Duration::from_nanos(slot.began_ns);
+        let is_earlier = !clock::may_have_started_since(child.start_ticks, began);
         let test = left_it.or_else(|| of_then().next().filter(|_| is_earlier));
         (is_earlier || test.is_some()).then_some(test.map(|test| BlamedTest {
             id: Text::of_name(test.test.as_bytes()),

@@ -58,10 +58,10 @@ impl Processes {
         None
     }
 
-    /// Whether it started at that moment or later, as far as its ticks can tell.
+    /// Whether it may have started at that moment or later.
     pub(super) fn started_since(&self, pid: u32, moment: Duration) -> bool {
         let stat = self.stats.get(&pid);
-        stat.is_some_and(|stat| clock::of_start(stat.start_ticks) + clock::tick() >= moment)
+        stat.is_some_and(|stat| clock::may_have_started_since(stat.start_ticks, moment))
     }
 
     /// What it and those below it have spent, with theirs that are over and were waited for.
