@@ -299,15 +299,11 @@ impl Testing {
         // A child's memory is the test's that started it.
         let growth_bytes = match rss_bytes {
             Some(rss) => rss.saturating_sub(slot.rss_bytes),
-            None => {
-                // Who is gone already has told no start.
-                if member.start_ticks > 0
-                    && let Some(test) = self.starter(slot, member)
-                {
-                    return test;
-                }
-                member.anon_bytes + member.shared_bytes
-            }
+            None => match self.starter(slot, member) {
+                Starter::Running => member.anon_bytes + member.shared_bytes,
+                Starter::Over(test) => return Some(test),
+                Starter::Nobody => return None,
+            },
         };
         let culprit = self.culprit(slot, growth_bytes);
         Some(BlamedTest {
@@ -321,11 +317,14 @@ impl Testing {
         })
     }
 
-    /// Which test, that is over, has started a process below one of pytest: nobody's is `Some(None)`. `None` if that
-    /// is what runs now.
-    fn starter(&self, slot: &Slot, child: &Member) -> Option<Option<BlamedTest>> {
+    /// Which test has started a process below one of pytest.
+    fn starter(&self, slot: &Slot, child: &Member) -> Starter {
+        // Who is gone already has told no start.
+        if child.start_ticks == 0 {
+            return Starter::Running;
+        }
         let started = clock::of_start(child.start_ticks);
-        let told = Results::parse(&self.shared.home.results(slot.pid).ok()?);
+        let told = Results::parse(&self.shared.home.results(slot.pid).unwrap_or_default());
         let ran_then = |test: &&TestLine| {
             let began = Duration::from_nanos(test.began_ns);
             let ended = began + Duration::from_micros(test.wall_us);
@@ -335,14 +334,17 @@ impl Testing {
         let left_it = of_then().find(|test| test.left.contains(&child.pid));
         let began = Duration::from_nanos(slot.began_ns);
         let is_earlier = !clock::may_have_started_since(child.start_ticks, began);
-        let test = left_it.or_else(|| of_then().next().filter(|_| is_earlier));
-        (is_earlier || test.is_some()).then_some(test.map(|test| BlamedTest {
-            id: Text::of_name(test.test.as_bytes()),
-            phase: TestPhase::Call,
-            elapsed_us: None,
-            growth_bytes: Some(child.anon_bytes + child.shared_bytes),
-            ..running(slot, started)
-        }))
+        match left_it.or_else(|| of_then().next().filter(|_| is_earlier)) {
+            Some(test) => Starter::Over(BlamedTest {
+                id: Text::of_name(test.test.as_bytes()),
+                phase: TestPhase::Call,
+                elapsed_us: None,
+                growth_bytes: Some(child.anon_bytes + child.shared_bytes),
+                ..running(slot, started)
+            }),
+            None if is_earlier => Starter::Nobody,
+            None => Starter::Running,
+        }
     }
 
     fn culprit(&self, slot: &Slot, growth_bytes: u64) -> Option<blame::Blame> {
@@ -438,6 +440,16 @@ impl Drop for Testing {
         self.shared.stop.store(true, Ordering::Release);
         self.shared.home.close();
     }
+}
+
+/// Who has started a child of a process of pytest.
+enum Starter {
+    /// The test that runs.
+    Running,
+    /// One that is over.
+    Over(BlamedTest),
+    /// No test: a plugin, or a module when it was imported.
+    Nobody,
 }
 
 /// What the test used whose process holds so much.
