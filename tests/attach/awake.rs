@@ -15,13 +15,13 @@ fn major_faults(task: &Path) -> u64 {
     field.parse().expect("a number")
 }
 
-fn deciding_thread(pid: i32) -> PathBuf {
+fn thread(pid: i32, name: &str) -> Option<PathBuf> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("it lives");
     let mut tasks = tasks.filter_map(|task| Some(task.ok()?.path()));
     let is_it = |task: &PathBuf| {
-        fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm == "memwatch-decide\n")
+        fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim_end() == name)
     };
-    tasks.find(is_it).expect("a deciding thread")
+    tasks.find(is_it)
 }
 
 /// Has the kernel throw out what nobody has mapped.
@@ -74,7 +74,11 @@ fn to_kill_the_deciding_thread_reads_nothing_from_the_disk() {
         command.args(["attach", "--memory-max", limit, "--cmd", &line]);
         let started = lab.start(command);
         lab.wait_for_guard(Path::new(MEMWATCH));
-        let task = deciding_thread(started.pid());
+        // It gives back what loading took when the guard is armed, and for that lets go of its code once more.
+        wait_until("the loader's end", || {
+            thread(started.pid(), "memwatch-load").is_none()
+        });
+        let task = thread(started.pid(), "memwatch-decide").expect("a deciding thread");
         let file = File::open(&own).expect("a file");
         let all = file.metadata().expect("a file").len() as usize / 4096;
         evict(&file);

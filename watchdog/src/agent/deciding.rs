@@ -104,6 +104,8 @@ pub struct Decider {
     stir_due: Duration,
     /// Killing has been shown not to work: no signs of life are given, so that the guard takes it for dead.
     left_to_guard: bool,
+    /// The time in the drill, where nothing is waited for.
+    made_up_now: Option<Duration>,
 }
 
 /// The longest that the loop sleeps: the guard must see that it lives.
@@ -130,7 +132,18 @@ impl Decider {
             stir: Stir::default(),
             stir_due: Duration::ZERO,
             left_to_guard: false,
+            made_up_now: None,
         }
+    }
+
+    /// A turn at a time that is made up, which must not run backwards.
+    pub(super) fn turn_at(&mut self, now: Duration) {
+        self.made_up_now = Some(now);
+        self.turn();
+    }
+
+    fn now(&self) -> Duration {
+        self.made_up_now.unwrap_or_else(clock::now)
     }
 
     /// Has it stand in for systemd-oomd, too.
@@ -157,13 +170,18 @@ impl Decider {
                 let refused = become_realtime().err().and_then(|e| e.raw_os_error());
                 while !self.channel.is_stopped() {
                     let pause = self.turn();
-                    let ring = self.eyes.kernel().and_then(|kernel| kernel.reader.fd());
-                    wait(ring, self.channel.deciding_side(), pause);
+                    self.rest(pause);
                 }
                 let now = clock::now();
                 self.passes.iter_mut().for_each(|pass| pass.leave(now));
                 refused
             })
+    }
+
+    /// Until something is to be seen or taken in, and not for longer than `pause`.
+    pub(super) fn rest(&self, pause: Duration) {
+        let ring = self.eyes.kernel().and_then(|kernel| kernel.reader.fd());
+        wait(ring, self.channel.deciding_side(), pause);
     }
 
     /// One turn: takes in what has come, looks at every target that is due, gives a sign of life; how long
@@ -172,7 +190,7 @@ impl Decider {
         // First: what happened to a target that is let go now is still told.
         self.drain_ring();
         self.take_arrivals();
-        let mut now = clock::now();
+        let mut now = self.now();
         self.give_sign_of_life(now);
         let mut next = now + self.stand_in(now);
         let is_beat = self.stir_due <= now;
@@ -185,7 +203,7 @@ impl Decider {
             let target = pass.target();
             if pass.due() <= now && (is_beat || !pass.rests()) {
                 self.look(at, now, false);
-                now = clock::now();
+                now = self.now();
                 self.give_sign_of_life(now);
             }
             // One that is gone has given its place to another.
@@ -285,8 +303,9 @@ impl Decider {
     }
 
     fn let_go(&mut self, at: usize) {
+        let now = self.now();
         let mut pass = self.passes.swap_remove(at);
-        pass.leave(clock::now());
+        pass.leave(now);
         self.spare.extend(pass.part_with_members());
         // Full: it is freed here, which may take the allocator's lock for once.
         drop(self.inbox.departed.push(pass));
@@ -303,7 +322,7 @@ impl Decider {
             match event {
                 bpf::Event::ReclaimStarted { row, .. } => {
                     if let Some(at) = self.passes.iter().position(|p| p.row() == Some(row)) {
-                        self.look(at, clock::now(), true);
+                        self.look(at, self.now(), true);
                     }
                 }
                 // The row is that of whoever asked for memory; the victim may be anybody. Asked at once: a

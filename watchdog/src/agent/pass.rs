@@ -220,7 +220,6 @@ impl Pass {
                 .is_some_and(|v| signal::has_exited(&v.pidfd)),
         };
         let decision = self.policy.step(now, &facts);
-        self.rests = self.policy.rests();
         if let Some(recorder) = &mut self.charge.recorder {
             let closely = self.members.is_some();
             recorder.take(now, &facts, closely, decision.order.is_some());
@@ -241,7 +240,9 @@ impl Pass {
         if depth < wanted {
             self.next.after = self.next.after.max(AGAIN);
         }
-        if self.rests && !self.eyes.has_controller() && self.victim.is_none() {
+        // Nobody rests while the end of a victim is waited for: nothing need stir when its memory comes back.
+        self.rests = self.policy.rests() && self.victim.is_none();
+        if self.rests && !self.eyes.has_controller() {
             // It was summed up, and others are to be.
             spare.extend(self.members.take());
         }
@@ -361,6 +362,11 @@ impl Pass {
             return;
         };
         let views = members.views();
+        // Before it is signalled: it may be dead right after.
+        let pidfd = members
+            .pidfd(&choice.member)
+            .filter(|_| !follows)
+            .and_then(|pidfd| pidfd.try_clone_to_owned().ok());
         let mut survivors = views.len();
         // To fail a test is a matter for the process that runs it.
         let goes_with = |m: &&Member| match order.rung {
@@ -394,10 +400,7 @@ impl Pass {
         if order.rung != Rung::Abort {
             self.tell(Notice::Struck { survivors });
         }
-        if !follows
-            && let Some(pidfd) = members.pidfd(&choice.member)
-            && let Ok(pidfd) = pidfd.try_clone_to_owned()
-        {
+        if let Some(pidfd) = pidfd {
             self.victim = Some(Victim {
                 number,
                 choice,

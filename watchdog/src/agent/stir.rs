@@ -9,7 +9,7 @@ use std::time::Duration;
 /// How often the machine is looked at for those that rest: what is not full for another 250 ms at the fastest
 /// fill is looked at twice before.
 pub const EVERY: Duration = Duration::from_millis(125);
-/// Between two times that all are looked at because of it.
+/// Between two times that all are looked at because it stalls, or because it is as full again as it was.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Less than an eighth of what a target that rests has left.
 const FILLED_BYTES: u64 = 256 << 20;
@@ -21,6 +21,8 @@ const STALLED_PERMILLE: u64 = 10;
 pub struct Stir {
     /// When all were looked at last.
     stirred_at: Option<Duration>,
+    /// What was available then.
+    stirred_bytes: u64,
     /// The most that was available since.
     available_bytes: u64,
     /// Stall of the machine at the beginning of the second that is under way, and when that was.
@@ -42,12 +44,15 @@ impl Stir {
         }
         self.available_bytes = self.available_bytes.max(available_bytes);
         let fills = self.available_bytes - available_bytes >= FILLED_BYTES;
+        // No pause for one that gets fuller all the while: it may be full within it.
+        let fills_on = self.stirred_bytes.saturating_sub(available_bytes) >= FILLED_BYTES;
         let may = self
             .stirred_at
             .is_none_or(|at| now.saturating_sub(at) >= PAUSE);
-        let stirs = may && (stalls || fills || self.stirred_at.is_none());
+        let stirs = fills_on || may && (stalls || fills || self.stirred_at.is_none());
         if stirs {
             self.stirred_at = Some(now);
+            self.stirred_bytes = available_bytes;
             self.available_bytes = available_bytes;
         }
         stirs
@@ -94,15 +99,30 @@ mod tests {
     }
 
     #[test]
-    fn one_that_fills_or_stalls_stirs_every_second() {
-        assert_eq!(stirs(|ms| (20 << 30) - (ms << 20), |_| 7), 10);
+    fn one_that_fills_stirs_at_every_quarter_of_a_gibibyte() {
+        assert_eq!(
+            stirs(|ms| (20 << 30) - (ms << 20), |_| 7),
+            27,
+            "1,000 MiB/s"
+        );
+        assert_eq!(
+            stirs(|ms| (80 << 30) - (ms << 22), |_| 7),
+            80,
+            "4,000 MiB/s"
+        );
+    }
+
+    #[test]
+    fn one_that_stalls_or_is_filled_again_and_again_stirs_every_second() {
+        let to_and_fro = |ms| (20 << 30) - if ms % 250 == 0 { 0 } else { GIB };
+        assert_eq!(stirs(to_and_fro, |_| 7), 11);
         assert_eq!(stirs(|_| 20 * GIB, |ms| ms * 20), 10, "2 %");
         assert_eq!(stirs(|_| 20 * GIB, |ms| ms * 5), 1, "0.5 %");
     }
 
     #[test]
     fn a_slow_filling_is_seen_in_the_end() {
-        // 64 MiB a second: every four seconds.
+        // 62 MiB a second: every four seconds.
         assert_eq!(stirs(|ms| (20 << 30) - (ms << 16), |_| 7), 3);
     }
 

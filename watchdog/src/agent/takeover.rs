@@ -22,6 +22,7 @@
 
 mod asking;
 mod channel;
+pub(super) mod drill;
 mod policies;
 mod story;
 

@@ -41,13 +41,13 @@ pub enum Event {
 }
 
 impl Event {
-    /// One record of each kind.
-    pub(super) fn records() -> Vec<Vec<u8>> {
+    /// One record of each kind, of process `pid`.
+    pub(super) fn records(pid: u32) -> Vec<Vec<u8>> {
         let comm = Comm::default();
         vec![
-            record(EventKind::ReclaimStarted, 0, [1, 1], &[]),
-            record(EventKind::OomVictim, 0, [1, 0], &comm),
-            record(EventKind::Hang, NO_ROW, [1, 1], &comm),
+            record(EventKind::ReclaimStarted, 0, [pid, pid], &[]),
+            record(EventKind::OomVictim, 0, [pid, 0], &comm),
+            record(EventKind::Hang, NO_ROW, [pid, pid], &comm),
         ]
     }
 

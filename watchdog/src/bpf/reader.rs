@@ -158,12 +158,12 @@ impl Reader {
         })
     }
 
-    /// One without a kernel, for the drill: its maps are memory of our own, and there is an event of each kind. With a
-    /// row to read in.
+    /// One without a kernel, for the drill: its maps are memory of our own, and there is an event of each kind, of
+    /// process `pid`. With a row to read in.
     ///
     /// # Errors
     /// There is no memory.
-    pub fn made_up() -> io::Result<(Self, Row)> {
+    pub fn made_up(pid: u32) -> io::Result<(Self, Row)> {
         let targets = Mapped::made_up(size_of::<TargetTotals>() * MAX_TARGETS as usize)?;
         let machine = Mapped::made_up(size_of::<MachineTotals>())?;
         let reader = Self {
@@ -175,7 +175,7 @@ impl Reader {
             rows: Mapped::made_up(size_of::<TargetRow>() * MAX_TARGETS as usize)?,
             // No map: it knows no process.
             processes: std::fs::File::open("/dev/null")?.into(),
-            events: Events::MadeUp(Event::records()),
+            events: Events::MadeUp(Event::records(pid)),
         };
         Ok((reader, Row(0)))
     }

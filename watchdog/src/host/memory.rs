@@ -85,11 +85,11 @@ pub struct MemoryFiles {
 }
 
 impl MemoryFiles {
-    /// Those of a v2 controller that must be there, and nothing else.
+    /// Those of a controller, v2 or v1, that must be there, and nothing else.
     #[must_use]
-    pub fn of(current: Reread, stat: Reread) -> Self {
+    pub fn of(v2: bool, current: Reread, stat: Reread) -> Self {
         Self {
-            v2: true,
+            v2,
             current,
             stat,
             oom: None,

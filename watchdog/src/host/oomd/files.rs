@@ -50,6 +50,12 @@ pub struct UnitFiles {
 }
 
 impl UnitFiles {
+    /// Those that are open already.
+    #[must_use]
+    pub fn of(pressure: Reread, stat: Option<Reread>) -> Self {
+        Self { pressure, stat }
+    }
+
     /// Opens the files of the unit's cgroup.
     ///
     /// # Errors
@@ -96,6 +102,17 @@ pub struct CandidateStat {
 }
 
 impl CandidateFiles {
+    /// Those that are open already, of a cgroup with none in it.
+    #[must_use]
+    pub fn of(current: Reread, stat: Reread, procs: Reread) -> Self {
+        Self {
+            current,
+            stat,
+            swap: None,
+            procs: vec![procs],
+        }
+    }
+
     /// Opens the files of a cgroup, and of `nested` ones their lists of processes.
     ///
     /// # Errors
