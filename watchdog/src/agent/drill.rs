@@ -60,18 +60,23 @@ enum Trouble {
 impl Trouble {
     const ALL: [Self; 4] = [Self::Leak, Self::Thrash, Self::Flood, Self::Escape];
 
-    /// From one turn to the next, in the drill's own time.
-    fn step(self) -> Duration {
+    /// When a step is, in the drill's own time.
+    fn at(self, step: u32) -> Duration {
         match self {
-            Self::Leak | Self::Flood | Self::Escape => Duration::from_millis(5),
-            Self::Thrash => Duration::from_millis(50),
+            Self::Leak => Duration::from_millis(5) * step,
+            Self::Thrash => Duration::from_millis(50) * step,
+            Self::Flood => Duration::from_millis(25) * step,
+            // Nothing is near any more, and what was is over after some seconds.
+            Self::Escape => {
+                Duration::from_millis(10) * step + NEAR * step.saturating_sub(NEAR_STEPS)
+            }
         }
     }
 
     /// What the target and the machine look like at that step.
     fn figures(self, step: u32) -> Figures {
-        let us = (self.step() * step).as_micros() as u64;
-        let step = u64::from(step);
+        let us = self.at(step).as_micros() as u64;
+        let steps = u64::from(step);
         let calm = Figures {
             current_bytes: LIMIT_BYTES / 8,
             available_bytes: AVAILABLE_BYTES,
@@ -80,30 +85,32 @@ impl Trouble {
         let filled = |steps: u64| (LIMIT_BYTES / 8 + steps * 10 * MIB).min(LIMIT_BYTES - MIB);
         match self {
             Self::Leak => Figures {
-                current_bytes: filled(step),
+                current_bytes: filled(steps),
                 ..calm
             },
             Self::Thrash => Figures {
                 current_bytes: LIMIT_BYTES - MIB,
                 stall_us: us * 9 / 10,
-                refaults: step * 500,
+                refaults: steps * 500,
                 ..calm
             },
             Self::Flood => Figures {
-                current_bytes: step * 20 * MIB,
-                available_bytes: AVAILABLE_BYTES.saturating_sub(step * 20 * MIB),
+                current_bytes: steps * 100 * MIB,
+                available_bytes: AVAILABLE_BYTES.saturating_sub(steps * 100 * MIB),
                 ..calm
             },
             Self::Escape => Figures {
-                current_bytes: filled(step.min(NEAR) / 2),
+                current_bytes: filled(steps.min(NEAR_STEPS.into())),
                 ..calm
             },
         }
     }
 }
 
-/// The step at which a leak is near enough to its limit to be told of, and too far from it to be ended.
-const NEAR: u64 = 166;
+/// After so many steps a leak is near enough to its limit to be told of, and too far from it to be ended.
+const NEAR_STEPS: u32 = 82;
+/// How much longer than before a step takes from then on.
+const NEAR: Duration = Duration::from_millis(240);
 const AVAILABLE_BYTES: u64 = 8 << 30;
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -176,7 +183,7 @@ fn run(trouble: Trouble) -> io::Result<bool> {
         };
         files.write(&figures)?;
         let late = if step > 0 { LATE } else { Duration::ZERO };
-        let now = began + late + trouble.step() * step;
+        let now = began + late + trouble.at(step);
         decider.turn_at(now);
         if step == 0 {
             decider.rest(Duration::ZERO);
@@ -202,7 +209,7 @@ fn run(trouble: Trouble) -> io::Result<bool> {
                     ..
                 } => {
                     // It may be dying still.
-                    decider.turn_at(now + trouble.step());
+                    decider.turn_at(now);
                     // Time that is made up does not pass for the child.
                     let child = children.iter().find(|child| child.pid() == member.pid);
                     killed = outcome == Outcome::Delivered && child.is_some_and(Child::is_dead);
