@@ -143,6 +143,8 @@ impl Daemon {
         notifier: Option<Arc<Notifier>>,
     ) -> anyhow::Result<Self> {
         let server = Server::bind(socket)?;
+        // Before there are threads: one that came first would have memory that is never given back.
+        let refused = awake::protect_process();
         let state = place::of_a_service()?;
         let mut spool = Spool::at(&state, &config.incidents);
         spool.tell(config.exporters.keys());
@@ -152,7 +154,6 @@ impl Daemon {
             inbox: Arc::new(Inbox::new(TARGETS)),
             channel: Arc::new(Channel::new().context("cannot make the channel between threads")?),
         };
-        let refused = awake::protect_process();
         // Half of the files for processes; the other half are the targets'.
         let capacity = members::capacity(open_files() / 2 / TABLES as u64);
         let tables = (0..TABLES).map(|_| Members::new(capacity));
