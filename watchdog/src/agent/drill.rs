@@ -1,10 +1,11 @@
-//! The drill: a whole kill, before there is need of one, so that all of the code and the stack that a kill takes
+//! The drill: whole kills, before there is need of one, so that all of the code and the stack that a kill takes
 //! is in memory and stays there (locked by [`super::awake`]): what only a kill runs would otherwise be read from
 //! the disk when it is needed first, under pressure. The rest of the program is not kept.
 //!
 //! A decider like any other looks at a target like any other, but for the files of its cgroup and of the machine and
-//! the maps of the BPF programs, which are made up, and for its only process, which is a child of memwatch's own. Its
-//! time is made up, too, so that nothing is waited for but the child's death.
+//! the maps of the BPF programs, which are made up, and for its processes, which are children of memwatch's own. Its
+//! time is made up, too, so that nothing is waited for but a child's death. Standing in for systemd-oomd is gone
+//! through by [`takeover::drill`].
 
 use super::channel::{Channel, Notice, RIVALS, Status, TargetId};
 use super::deciding::{Arrival, Decider, Inbox, Way};
@@ -35,14 +36,14 @@ const MIB: u64 = 1 << 20;
 const LIMIT_BYTES: u64 = 1 << 30;
 const TARGET: TargetId = 0;
 /// More turns than a drill takes.
-const MOST_STEPS: u32 = 1_000;
+const MOST_STEPS: u32 = 200;
 /// By so much all looks but the first come later than asked for: under pressure they do, and what counts it is to be
 /// in memory, too.
 const LATE: Duration = Duration::from_secs(2);
 /// More than a notice has room for.
 const MANY: usize = RIVALS + 3;
-/// Until what has happened is forgotten.
-const AFTERWARDS: Duration = Duration::from_secs(10);
+/// Until what has happened is forgotten, and a target that rests is overdue.
+const AFTERWARDS: Duration = Duration::from_secs(12);
 
 /// What goes wrong in the target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +69,7 @@ impl Trouble {
             Self::Flood => Duration::from_millis(25) * step,
             // Nothing is near any more, and what was is over after some seconds.
             Self::Escape => {
-                Duration::from_millis(10) * step + NEAR * step.saturating_sub(NEAR_STEPS)
+                Duration::from_millis(10) * step + AWAY * step.saturating_sub(NEAR_STEPS)
             }
         }
     }
@@ -110,7 +111,7 @@ impl Trouble {
 /// After so many steps a leak is near enough to its limit to be told of, and too far from it to be ended.
 const NEAR_STEPS: u32 = 82;
 /// How much longer than before a step takes from then on.
-const NEAR: Duration = Duration::from_millis(240);
+const AWAY: Duration = Duration::from_millis(240);
 const AVAILABLE_BYTES: u64 = 8 << 30;
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -178,7 +179,10 @@ fn run(trouble: Trouble) -> io::Result<bool> {
     let mut killed = false;
     for step in 0..MOST_STEPS {
         let figures = match killed {
-            true => Figures::default(),
+            true => Figures {
+                available_bytes: AVAILABLE_BYTES,
+                ..Figures::default()
+            },
             false => trouble.figures(step),
         };
         files.write(&figures)?;
@@ -294,7 +298,7 @@ impl MadeUp {
     }
 
     fn target_eyes(&self, trouble: Trouble) -> io::Result<TargetEyes> {
-        // One of the two is never asked for on this machine otherwise, but which is not known here.
+        // Which of the two this machine has is not known here.
         let is_v2 = trouble != Trouble::Escape;
         let memory = MemoryFiles::of(is_v2, reread(&self.current)?, reread(&self.stat)?);
         Ok(TargetEyes {
